@@ -58,7 +58,11 @@ class MultimodalTrainer(keras.Model):
 
     # Set by `compile`. In a namespace, whose content Keras does not track:
     # metrics and optimizer belong to the compilation, not to the model.
-    _plan: types.SimpleNamespace | None = None
+    _plan: Any = None
+    # Keras's, of any type.
+    optimizer: Any
+    train_function: Any
+    test_function: Any
 
     # === Compile ===
 
@@ -291,7 +295,8 @@ class MultimodalTrainer(keras.Model):
         # The optimizer counts batches, whatever the number of updates.
         iterations = self.optimizer.iterations
         start = ops.copy(iterations)
-        results, taken = [], []
+        results: list[tuple] = []
+        taken: list[Any] = []
         for update in updates:
             if results:
                 iterations.assign(start)
@@ -311,7 +316,9 @@ class MultimodalTrainer(keras.Model):
         """Evaluates one batch: the loss of each update, and the metrics."""
         batch = Batch.from_data(self.modalities, data)
         self.build_for(batch.inputs)
-        outputs = self.forward_pass(self.modalities, batch.inputs, training=False)
+        outputs = self.forward_pass(
+            self.modalities, batch.inputs, training=False
+        )
         return self._record(
             batch,
             [
@@ -356,7 +363,9 @@ class MultimodalTrainer(keras.Model):
         taken = active
         if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
             finite = self.optimizer.check_finite(gradients)
-            taken = finite if active is None else ops.logical_and(active, finite)
+            taken = (
+                finite if active is None else ops.logical_and(active, finite)
+            )
         with self._scaled_learning_rates(update):
             training.apply_gradients(self, gradients, update.variables, active)
         for variable, value in assignments:
@@ -383,10 +392,13 @@ class MultimodalTrainer(keras.Model):
             )
         size = batch.size(self.modalities[0])
         total = sum(weights)
-        loss = sum(w * loss for w, (_, loss, *_) in zip(weights, results))
+        loss = sum(
+            w * loss for w, (_, loss, *_) in zip(weights, results, strict=True)
+        )
         self._loss_tracker.update_state(
             training.num_replicas() * loss / ops.maximum(total, 1),
-            sample_weight=ops.cast(size, "float32") * ops.cast(total > 0, "float32"),
+            sample_weight=ops.cast(size, "float32")
+            * ops.cast(total > 0, "float32"),
         )
         for name in self.modalities:
             self._plan.metrics.update(
@@ -467,7 +479,9 @@ def _peek_labels(x: Any, y: Any) -> Any:
 
 
 def _by_modality(value: Any, modalities: Sequence[str]) -> dict[str, Any]:
-    return value if isinstance(value, dict) else dict.fromkeys(modalities, value)
+    return (
+        value if isinstance(value, dict) else dict.fromkeys(modalities, value)
+    )
 
 
 def _copies(update: Update) -> list:
