@@ -29,7 +29,7 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 
 import keras
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 
 import keras_mla
 
@@ -216,6 +216,7 @@ def peak_memory(name):
 
 def main(_):
     """Runs the benchmark."""
+    logging.set_verbosity(logging.WARNING)
     x, y = make_data()
     made = competitors(x, y)
     if FLAGS.only:

@@ -1,5 +1,6 @@
 import contextlib
 import dataclasses
+import inspect
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -140,25 +141,21 @@ class MultimodalTrainer(keras.Model):
             ),
         )
 
-    def fit(
-        self,
-        x: Any = None,
-        y: Any = None,
-        *args: Any,
-        class_weight: Mapping[int, float] | None = None,
-        **kwargs: Any,
-    ) -> Any:
+    def fit(self, *args: Any, **kwargs: Any) -> Any:
         """Trains the model, as `keras.Model.fit`.
 
         `class_weight` is not supported with unpaired data (`y` a dict).
         """
-        if class_weight is not None and isinstance(_peek_labels(x, y), dict):
-            raise ValueError(
-                "`class_weight` is not supported with `y` a dict (unpaired "
-                "training). Give batches with a dict of sample weights, "
-                "keyed by modality."
-            )
-        return super().fit(x, y, *args, class_weight=class_weight, **kwargs)
+        given = inspect.signature(super().fit).bind(*args, **kwargs).arguments
+        if given.get("class_weight") is not None:
+            labels = _peek_labels(given.get("x"), given.get("y"))
+            if isinstance(labels, dict):
+                raise ValueError(
+                    "`class_weight` is not supported with `y` a dict "
+                    "(unpaired training). Give batches with a dict of sample "
+                    "weights, keyed by modality."
+                )
+        return super().fit(*args, **kwargs)
 
     def get_compile_config(self) -> dict | None:
         """Returns the arguments of `compile`, serialized."""
