@@ -195,7 +195,11 @@ class TransformerBlock(layers.Layer):
         qkv = ops.reshape(self.qkv(x), (-1, tokens, 3, self.num_heads, head))
         if mask is not None:
             mask = ops.cast(mask, "bool")[:, None, None, :]
-        x = attend(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], mask)
+        if x.shape[1] == 1:
+            # A single token attends to itself, whatever the scores are.
+            x = qkv[:, :, 2]
+        else:
+            x = attend(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], mask)
         return self.projection(ops.reshape(x, (-1, tokens, width)))
 
     def _regularise(self, x: Any, training: bool | None) -> Any:
