@@ -4,7 +4,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_mla.models import checks, deployment
+from keras_mla.models import checks, deployment, stack
 from keras_mla.models.batch import Batch, split_inputs
 from keras_mla.models.trainer import MultimodalTrainer, Outputs, Update
 
@@ -79,7 +79,7 @@ class MultimodalClassifier(MultimodalTrainer):
             Logits `(batch, classes)`, and a structure of tensors that
             `modify_gradients` finds in `Outputs.extra[name]`.
         """
-        return self.head(feature, training=training), ()
+        return stack.run(self.head, feature, training), ()
 
     def fuse(self, outputs: Outputs, presence: Any | None) -> Any:
         """Returns the fused logits, `(batch, classes)`."""
@@ -115,7 +115,7 @@ class MultimodalClassifier(MultimodalTrainer):
 
     def encode(self, name: str, inputs: Any, training: bool | None) -> Any:
         """Encodes one modality into features of shape `(batch, features)`."""
-        feature = self.encoders[name](inputs, training=training)
+        feature = stack.run(self.encoders[name], inputs, training)
         checks.check_features(name, feature)
         if self.projections:
             feature = self.projections[name](feature)
