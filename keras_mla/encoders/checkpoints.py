@@ -194,6 +194,7 @@ class _Unpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         """What a name in the file stands for."""
+        module = "builtins" if module == "__builtin__" else module
         if (module, name) in _DATA:
             return _DATA[module, name]
         if module.startswith("flax.") and name == "FrozenDict":
