@@ -13,11 +13,9 @@ from keras_mla.encoders.clip import (
     clip_text_encoder,
     clip_tokenizer,
 )
-from keras_mla.encoders.converters import (
-    convert_cavmae,
-    convert_m3ae,
-    convert_resnet18,
-)
+from keras_mla.encoders.convert_cavmae import convert_cavmae
+from keras_mla.encoders.convert_m3ae import convert_m3ae
+from keras_mla.encoders.convert_resnet18 import convert_resnet18
 from keras_mla.encoders.embeddings import PatchEmbedding, TextEmbedding
 from keras_mla.encoders.m3ae import M3AE
 from keras_mla.encoders.m3ae_autoencoder import M3AEAutoencoder

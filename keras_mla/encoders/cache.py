@@ -63,7 +63,6 @@ def cache_features(
         TypeError: if `data` has another type.
 
     Example:
-
     ```python
     encoder = keras_mla.encoders.M3AE(
         "image", width=16, depth=1, num_heads=2, image_shape=(32, 32, 3))
@@ -154,7 +153,9 @@ def _predict(encoder: keras.Model, batch: Any) -> np.ndarray:
             "An encoder gives one row of features per sample. "
             f"Received: features.shape={features.shape}"
         )
-    return features if features.dtype == "float64" else features.astype("float32")
+    return (
+        features if features.dtype == "float64" else features.astype("float32")
+    )
 
 
 def _fingerprint(encoder: keras.Model) -> str:

@@ -51,7 +51,6 @@ class CAVMAE(keras.Model):
         ValueError: if an argument is out of range or inputs do not fit.
 
     Example:
-
     ```python
     encoder = keras_mla.encoders.CAVMAE(
         "audio", (64, 32, 1), width=32, depth=1, num_heads=4)
@@ -62,6 +61,8 @@ class CAVMAE(keras.Model):
         Gong et al., "Contrastive Audio-Visual Masked Autoencoder", ICLR 2023,
         section 2.4.
     """
+
+    built: bool
 
     def __init__(
         self,

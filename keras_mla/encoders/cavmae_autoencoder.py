@@ -84,7 +84,6 @@ class CAVMAEAutoencoder(keras.Model):
         ValueError: if an argument is out of range or inputs do not fit.
 
     Example:
-
     ```python
     model = keras_mla.encoders.CAVMAEAutoencoder(
         (32, 32, 1), (32, 32, 3), width=32, num_heads=4, depth=1,
@@ -98,6 +97,8 @@ class CAVMAEAutoencoder(keras.Model):
         Gong et al., "Contrastive Audio-Visual Masked Autoencoder", ICLR 2023,
         section 2, Eqs. 1-9.
     """
+
+    built: bool
 
     def __init__(
         self,
@@ -315,9 +316,7 @@ class CAVMAEAutoencoder(keras.Model):
             error = ops.square(
                 ops.cast(y_pred[name], "float32") - self._target(x, name)
             )
-            loss = masked_mean(
-                ops.mean(error, axis=-1), y_pred[f"{name}_mask"]
-            )
+            loss = masked_mean(ops.mean(error, axis=-1), y_pred[f"{name}_mask"])
             self.trackers[f"{name}_loss"].update_state(loss)
             total = total + self.reconstruction_weight * loss
         loss, accuracy = self._contrast(

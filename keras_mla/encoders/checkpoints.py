@@ -40,7 +40,6 @@ def read_checkpoint(path: str | Path) -> dict[str, np.ndarray]:
         ImportError: if the package that reads the format is missing.
 
     Example:
-
     ```python
     arrays = keras_mla.encoders.read_checkpoint("cav-mae-base.pth")
     ```

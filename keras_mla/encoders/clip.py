@@ -79,7 +79,6 @@ class CLIPImageTower(_CLIPTower):
         ValueError: if the images have another size.
 
     Example:
-
     ```python
     tower = keras_hub.models.CLIPVisionEncoder(8, 16, 1, 2, 32,
                                                image_shape=(16, 16, 3))
@@ -131,7 +130,6 @@ class CLIPTextTower(_CLIPTower):
         ValueError: if a dict has no `"token_ids"`.
 
     Example:
-
     ```python
     tower = keras_hub.models.CLIPTextEncoder(50, 16, 16, 1, 2, 32,
                                              max_sequence_length=8)
@@ -178,7 +176,6 @@ def clip_image_encoder(
         ImportError: without Keras Hub.
 
     Example:
-
     ```python
     encoder = keras_mla.encoders.clip_image_encoder("clip_vit_base_patch32")
     convert = keras_mla.encoders.clip_image_converter("clip_vit_base_patch32")
@@ -217,7 +214,6 @@ def clip_text_encoder(
         ImportError: without Keras Hub.
 
     Example:
-
     ```python
     encoder = keras_mla.encoders.clip_text_encoder("clip_vit_base_patch32")
     tokenize = keras_mla.encoders.clip_tokenizer("clip_vit_base_patch32")
@@ -311,8 +307,8 @@ class CLIPTokens:
                     f"Received: {text!r} of type {type(text).__name__}"
                 )
         shape = (len(texts), self.sequence_length)
-        ids = np.full(shape, self.tokenizer.pad_token_id, "int32")
-        mask = np.zeros(shape, "bool")
+        ids: Any = np.full(shape, self.tokenizer.pad_token_id, "int32")
+        mask: Any = np.zeros(shape, "bool")
         for row, text in enumerate(texts):
             tokens = np.asarray(self.tokenizer(text.lower())).tolist()
             tokens = [

@@ -14,11 +14,9 @@ from typing import Any
 
 import keras
 
-from keras_mla.encoders.converters import (
-    convert_cavmae,
-    convert_m3ae,
-    convert_resnet18,
-)
+from keras_mla.encoders.convert_cavmae import convert_cavmae
+from keras_mla.encoders.convert_m3ae import convert_m3ae
+from keras_mla.encoders.convert_resnet18 import convert_resnet18
 
 MODELS = {
     "resnet18": "ResNet-18 of torchvision or timm",

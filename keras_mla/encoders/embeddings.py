@@ -41,7 +41,6 @@ class PatchEmbedding(layers.Layer):
         A tensor `(batch, rows * columns, width)` of the compute dtype.
 
     Example:
-
     ```python
     embed = keras_mla.encoders.PatchEmbedding(32, grid=(2, 2), patch_size=8)
     tokens = embed(np.zeros((1, 16, 16, 3), "float32"))  # (1, 4, 32)
@@ -64,9 +63,11 @@ class PatchEmbedding(layers.Layer):
     ) -> None:
         super().__init__(**kwargs)
         self.width = width
-        self.grid = tuple(grid)
+        self.grid = (grid[0], grid[1])
         self.patch_size = patch_size
-        self.trained_grid = tuple(trained_grid) if trained_grid else None
+        self.trained_grid: tuple[int, int] | None = None
+        if trained_grid:
+            self.trained_grid = (trained_grid[0], trained_grid[1])
         self.trainable_positions = trainable_positions
         self.transposed = transposed
         self.projection = layers.Dense(
@@ -76,7 +77,7 @@ class PatchEmbedding(layers.Layer):
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Makes the weights for the channels of `input_shape`."""
         tokens = self.grid[0] * self.grid[1]
-        values = self.patch_size**2 * input_shape[-1]
+        values = self.patch_size**2 * int(input_shape[-1] or 0)
         self.projection.build((None, tokens, values))
         table = sincos_2d(self.width, self.grid, self.trained_grid)
         self.positions = self.add_weight(
@@ -131,7 +132,6 @@ class TextEmbedding(layers.Layer):
         ValueError: if a text is longer than `max_length`.
 
     Example:
-
     ```python
     embed = keras_mla.encoders.TextEmbedding(32, vocabulary_size=100)
     tokens = embed(np.ones((2, 7), "int32"))  # (2, 7, 32)

@@ -68,7 +68,7 @@ def load_clip_tokenizer(preset: str) -> Any:
         ValueError: if the preset cannot be loaded.
         ImportError: without Keras Hub.
     """
-    base = import_hub().models.CLIPTokenizer
+    base: Any = import_hub().models.CLIPTokenizer
 
     class CLIPTokenizer(base):
         def _set_vocabulary_and_merges_tokenizers(

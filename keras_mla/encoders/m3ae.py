@@ -133,7 +133,6 @@ class M3AE(keras.Model):
         ValueError: if an argument is out of range or inputs do not fit.
 
     Example:
-
     ```python
     encoder = keras_mla.encoders.M3AE("text", width=32, depth=2, num_heads=4)
     features = encoder({"token_ids": np.ones((2, 10), "int32"),
@@ -144,6 +143,8 @@ class M3AE(keras.Model):
         Geng et al., "Multimodal Masked Autoencoders Learn Transferable
         Representations", 2022, section 3.
     """
+
+    built: bool
 
     def __init__(
         self,
@@ -168,8 +169,7 @@ class M3AE(keras.Model):
         super().__init__(**kwargs)
         if modality not in ("image", "text"):
             raise ValueError(
-                "M3AE encodes 'image' or 'text'. "
-                f"Received: modality={modality}"
+                f"M3AE encodes 'image' or 'text'. Received: modality={modality}"
             )
         self.modality = modality
         self.size = size

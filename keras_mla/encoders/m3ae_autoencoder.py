@@ -3,6 +3,7 @@
 from typing import Any
 
 import keras
+import numpy as np
 from keras import layers, ops
 
 from keras_mla.encoders.embeddings import (
@@ -87,7 +88,6 @@ class M3AEAutoencoder(keras.Model):
         ValueError: if an argument is out of range or inputs do not fit.
 
     Example:
-
     ```python
     model = keras_mla.encoders.M3AEAutoencoder(
         width=32, depth=1, num_heads=4, decoder_width=32, decoder_depth=1,
@@ -101,6 +101,8 @@ class M3AEAutoencoder(keras.Model):
         Geng et al., "Multimodal Masked Autoencoders Learn Transferable
         Representations", 2022, section 3.
     """
+
+    built: bool
 
     def __init__(
         self,
@@ -216,10 +218,14 @@ class M3AEAutoencoder(keras.Model):
         self.cls_token = self.add_weight(
             shape=(1, 1, self.width), initializer=normal, name="cls_token"
         )
-        self.mask_tokens, self.decoder_types, self.decoder_positions = {}, {}, {}
+        self.mask_tokens, self.decoder_types, self.decoder_positions = (
+            {},
+            {},
+            {},
+        )
         tables = {
             "image": sincos_2d(width, self.grid),
-            "text": sincos_1d(width, range(self.max_length)),
+            "text": sincos_1d(width, np.arange(self.max_length)),
         }
         for name, table in tables.items():
             self.mask_tokens[name] = self.add_weight(
@@ -353,7 +359,7 @@ class M3AEAutoencoder(keras.Model):
         )
         arguments = {name: config[name] for name in names.split()}
         encoder = M3AE(modality, **{**arguments, **kwargs})
-        source = {
+        source: Any = {
             "image": self.image_embedding,
             "text": self.text_embedding,
         }[modality]

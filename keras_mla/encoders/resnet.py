@@ -36,7 +36,6 @@ class ResNet18(keras.Model):
         ImportError: without Keras Hub.
 
     Example:
-
     ```python
     encoder = keras_mla.encoders.ResNet18((64, 64, 3))
     features = encoder(np.zeros((2, 64, 64, 3), "float32"))  # (2, 512)
@@ -114,7 +113,7 @@ def audio_resnet18(
     preset: str | None = None,
     **kwargs: Any,
 ) -> ResNet18:
-    """ResNet-18 for spectrograms: `(batch, time, frequency, 1)` to 512 features.
+    """ResNet-18 for spectrograms, `(batch, time, frequency, 1)`.
 
     Args:
         input_shape: tuple `(time, frequency, channels)`, of any size. Defaults
@@ -134,7 +133,6 @@ def audio_resnet18(
         ImportError: without Keras Hub.
 
     Example:
-
     ```python
     encoder = keras_mla.encoders.audio_resnet18((128, 64, 1))
     features = encoder(np.zeros((2, 128, 64, 1), "float32"))  # (2, 512)
@@ -153,7 +151,7 @@ def video_resnet18(
     preset: str | None = None,
     **kwargs: Any,
 ) -> ResNet18:
-    """ResNet-18 for frames: `(batch, frames, height, width, 3)` to 512 features.
+    """ResNet-18 for frames, `(batch, frames, height, width, 3)`.
 
     The frames share the network; their feature maps are averaged over time,
     height and width.
@@ -174,7 +172,6 @@ def video_resnet18(
         ImportError: without Keras Hub.
 
     Example:
-
     ```python
     encoder = keras_mla.encoders.video_resnet18((3, 64, 64, 3))
     features = encoder(np.zeros((2, 3, 64, 64, 3), "float32"))  # (2, 512)

@@ -163,7 +163,6 @@ def resize_positions(
         ValueError: if the table has not `rows * columns` entries.
 
     Example:
-
     ```python
     table = np.random.normal(size=(14 * 14, 768))
     larger = keras_mla.encoders.resize_positions(table, (14, 14), (16, 16))
@@ -179,7 +178,7 @@ def resize_positions(
     rows, columns = (
         _cubic(old, new) for old, new in zip(grid, new_grid, strict=True)
     )
-    cells = table.reshape(*grid, -1).astype("float64")
+    cells: Any = table.reshape(*grid, -1).astype("float64")
     cells = np.einsum("ri,cj,ijw->rcw", rows, columns, cells, optimize=True)
     return cells.reshape(-1, table.shape[1]).astype(table.dtype)
 

@@ -79,7 +79,6 @@ class TransformerBlock(layers.Layer):
             one of `norms`.
 
     Example:
-
     ```python
     block = keras_mla.encoders.TransformerBlock(num_heads=4)
     y = block(keras.random.normal((2, 10, 32)))  # (2, 10, 32)
@@ -117,7 +116,7 @@ class TransformerBlock(layers.Layer):
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Makes the sublayers for tokens of the width of `input_shape`."""
-        width = input_shape[-1]
+        width = int(input_shape[-1] or 0)
         if width % self.num_heads:
             raise ValueError(
                 "The number of heads must divide the width of the tokens. "
@@ -235,7 +234,6 @@ class Transformer(layers.Layer):
         ValueError: if `num_heads` does not divide the width.
 
     Example:
-
     ```python
     transformer = keras_mla.encoders.Transformer(depth=2, num_heads=4)
     y = transformer(keras.random.normal((2, 10, 32)))  # (2, 10, 32)
@@ -299,9 +297,7 @@ class Transformer(layers.Layer):
     ) -> Any:
         """Applies the blocks in order."""
         for block in self.blocks:
-            inputs = block(
-                inputs, padding_mask=padding_mask, training=training
-            )
+            inputs = block(inputs, padding_mask=padding_mask, training=training)
         return self.norm(inputs) if self.final_norm else inputs
 
     def compute_output_shape(

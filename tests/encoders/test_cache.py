@@ -123,9 +123,7 @@ def test_mla_trains_on_cached_features(tmp_path, x):
     }
     model = MLA(
         encoders={
-            name: keras.Sequential(
-                [keras.Input((4,)), keras.layers.Identity()]
-            )
+            name: keras.Sequential([keras.Input((4,)), keras.layers.Identity()])
             for name in features
         },
         head=3,

@@ -15,6 +15,7 @@ SHAPES = {"audio": (24, 16, 1), "image": (16, 16, 3)}
 TINY = {"width": 16, "num_heads": 2, "depth": 2, "patch_size": 8}
 AUTOENCODER = {
     **TINY,
+    "depth": 1,
     "audio_shape": SHAPES["audio"],
     "image_shape": SHAPES["image"],
     "decoder_width": 8,
@@ -55,11 +56,8 @@ def test_encoder_round_trips_in_each_precision(modality, tmp_path):
     check_mixed_precision(make, x)
 
 
-@pytest.mark.parametrize("positions", [True, False])
-def test_every_variable_learns(positions):
-    encoder = encoders.CAVMAE(
-        "audio", SHAPES["audio"], **TINY, trainable_positions=positions
-    )
+def test_every_variable_learns():
+    encoder = encoders.CAVMAE("audio", SHAPES["audio"], **{**TINY, "depth": 1})
     model = keras.Sequential([randomise(encoder), keras.layers.Dense(1)])
     x = data()["audio"]
     model(x)
@@ -87,13 +85,12 @@ def test_autoencoder_learns_and_round_trips(tmp_path):
     model.compile(optimizer=keras.optimizers.Adam(0.01))
     history = model.fit(x, epochs=20, verbose=0).history
     assert history["loss"][-1] < history["loss"][0]
-    logs = model.evaluate(x, verbose=0, return_dict=True)
-    parts = {name: float(value) for name, value in logs.items()}
+    parts = {name: values[-1] for name, values in history.items()}
     total = parts["audio_loss"] + parts["image_loss"]
     total += 0.1 * parts["contrastive_loss"]
     np.testing.assert_allclose(parts["loss"], total, rtol=1e-5)
     assert "contrastive_accuracy" in parts
-    outputs = model.predict(x, verbose=0)
+    outputs = {name: to_numpy(value) for name, value in model(x).items()}
     # Six patches, of which one stays; four, of which one does.
     np.testing.assert_array_equal(outputs["audio_mask"].sum(1), 5)
     np.testing.assert_array_equal(outputs["image_mask"].sum(1), 3)
@@ -103,12 +100,11 @@ def test_autoencoder_learns_and_round_trips(tmp_path):
     check_round_trip(model, x, tmp_path, noise=noise)
 
 
-@pytest.mark.parametrize("positions", [True, False])
-def test_every_variable_of_the_autoencoder_learns(positions):
+def test_every_variable_of_the_autoencoder_learns():
     # Half stays: a single token would leave queries and keys idle.
     model = encoders.CAVMAEAutoencoder(
         **AUTOENCODER,
-        trainable_positions=positions,
+        trainable_positions=True,
         audio_mask_ratio=0.5,
         image_mask_ratio=0.5,
     )
@@ -131,9 +127,9 @@ def test_a_copied_encoder_computes_the_features_of_the_whole():
         )
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
-def test_autoencoder_in_mixed_precision(policy):
-    model = encoders.CAVMAEAutoencoder(**AUTOENCODER, dtype=policy)
+def test_autoencoder_in_mixed_precision():
+    # The harder of the two: it needs loss scaling.
+    model = encoders.CAVMAEAutoencoder(**AUTOENCODER, dtype="mixed_float16")
     model.compile(optimizer="adam")
     history = model.fit(data(), verbose=0).history
     assert np.isfinite(history["loss"]).all()
