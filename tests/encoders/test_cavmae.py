@@ -80,10 +80,16 @@ def test_spectrograms_are_read_frequency_first():
 def test_autoencoder_learns_and_round_trips(tmp_path):
     x = data(8)
     model = encoders.CAVMAEAutoencoder(
-        **AUTOENCODER, contrastive_weight=0.1, seed=1
+        **AUTOENCODER,
+        contrastive_weight=0.1,
+        trainable_positions=True,
+        audio_mask_ratio=0.5,
+        image_mask_ratio=0.5,
+        seed=1,
     )
-    model.compile(optimizer=keras.optimizers.Adam(0.01))
-    history = model.fit(x, epochs=20, verbose=0).history
+    randomise(model, 0.1).compile(optimizer=keras.optimizers.Adam(0.01))
+    check_training(model, x)
+    history = model.fit(x, epochs=10, verbose=0).history
     assert history["loss"][-1] < history["loss"][0]
     parts = {name: values[-1] for name, values in history.items()}
     total = parts["audio_loss"] + parts["image_loss"]
@@ -91,25 +97,13 @@ def test_autoencoder_learns_and_round_trips(tmp_path):
     np.testing.assert_allclose(parts["loss"], total, rtol=1e-5)
     assert "contrastive_accuracy" in parts
     outputs = {name: to_numpy(value) for name, value in model(x).items()}
-    # Six patches, of which one stays; four, of which one does.
-    np.testing.assert_array_equal(outputs["audio_mask"].sum(1), 5)
-    np.testing.assert_array_equal(outputs["image_mask"].sum(1), 3)
+    # Half of six patches and of four.
+    np.testing.assert_array_equal(outputs["audio_mask"].sum(1), 3)
+    np.testing.assert_array_equal(outputs["image_mask"].sum(1), 2)
     assert outputs["audio"].shape == (8, 6, 64)
     assert outputs["image"].shape == (8, 4, 192)
     noise = {"audio": np.random.rand(8, 6), "image": np.random.rand(8, 4)}
     check_round_trip(model, x, tmp_path, noise=noise)
-
-
-def test_every_variable_of_the_autoencoder_learns():
-    # Half stays: a single token would leave queries and keys idle.
-    model = encoders.CAVMAEAutoencoder(
-        **AUTOENCODER,
-        trainable_positions=True,
-        audio_mask_ratio=0.5,
-        image_mask_ratio=0.5,
-    )
-    randomise(model).compile(optimizer="sgd")
-    check_training(model, data())
 
 
 def test_a_copied_encoder_computes_the_features_of_the_whole():

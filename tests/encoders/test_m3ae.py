@@ -107,8 +107,9 @@ def test_positions_spread_over_the_trained_grid():
 def test_autoencoder_learns_and_round_trips(tmp_path):
     x = data(8)
     model = encoders.M3AEAutoencoder(**AUTOENCODER, seed=1)
-    model.compile(optimizer=keras.optimizers.Adam(0.01))
-    history = model.fit(x, epochs=20, verbose=0).history
+    randomise(model, 0.1).compile(optimizer=keras.optimizers.Adam(0.01))
+    check_training(model, x)
+    history = model.fit(x, epochs=10, verbose=0).history
     assert history["loss"][-1] < 0.8 * history["loss"][0]
     names = {"loss", "image_loss", "text_loss", "text_accuracy"}
     assert set(history) == names
@@ -127,12 +128,6 @@ def test_autoencoder_learns_and_round_trips(tmp_path):
         encoder = model.make_encoder(modality, pool_padding=True)
         assert encoder.pool_padding
         assert encoder(x[modality]).shape == (8, 16)
-
-
-def test_every_variable_of_the_autoencoder_learns():
-    model = encoders.M3AEAutoencoder(**AUTOENCODER)
-    randomise(model).compile(optimizer="sgd")
-    check_training(model, data())
 
 
 def test_autoencoder_in_mixed_precision():
