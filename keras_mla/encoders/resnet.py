@@ -56,10 +56,6 @@ class ResNet18(keras.Model):
                 "height, width, channels), with a known number of channels. "
                 f"Received: input_shape={input_shape}"
             )
-        # PyTorch computes convolutions with the channels first: one transpose
-        # of the input saves two around every layer. The weights are the same.
-        self._channels_first = first = keras.backend.backend() == "torch"
-        image = shape[-3:]
         self.backbone = import_hub().models.ResNetBackbone(
             input_conv_filters=[64],
             input_conv_kernel_sizes=[7],
@@ -67,8 +63,8 @@ class ResNet18(keras.Model):
             stackwise_num_blocks=[2, 2, 2, 2],
             stackwise_num_strides=[1, 2, 2, 2],
             block_type="basic_block",
-            image_shape=(image[2], *image[:2]) if first else image,
-            data_format="channels_first" if first else "channels_last",
+            image_shape=shape[-3:],
+            data_format="channels_last",
             dtype=self.dtype_policy,
             name="backbone",
         )
@@ -95,10 +91,8 @@ class ResNet18(keras.Model):
         if rank == 5:
             frames = ops.shape(x)[1]
             x = ops.reshape(x, (-1, *ops.shape(x)[2:]))
-        if self._channels_first:
-            x = ops.transpose(x, (0, 3, 1, 2))
         x = self.backbone(x, training=training)
-        x = ops.mean(x, axis=(2, 3) if self._channels_first else (1, 2))
+        x = ops.mean(x, axis=(1, 2))
         if rank == 5:
             x = ops.mean(ops.reshape(x, (-1, frames, 512)), axis=1)
         return x
