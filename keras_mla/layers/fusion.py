@@ -29,6 +29,7 @@ class Fusion(keras.layers.Layer):
         raise NotImplementedError
 
     def call(self, logits: Any, presence: Any | None = None) -> Any:
+        """Returns the fused logits."""
         logits = ops.cast(logits, "float32")
         weights = self.weights_of(logits, presence)[..., None]
         if presence is not None:
@@ -37,11 +38,6 @@ class Fusion(keras.layers.Layer):
                 presence[..., None], logits, ops.zeros_like(logits)
             )
         return ops.sum(weights * logits, axis=1)
-
-    def compute_output_shape(
-        self, logits_shape: tuple, presence_shape: tuple | None = None
-    ) -> tuple:
-        return (logits_shape[0], logits_shape[2])
 
 
 @keras.saving.register_keras_serializable(package="keras_mla")
@@ -68,7 +64,6 @@ class EntropyFusion(Fusion):
         Fused logits, float32 of shape `(batch, classes)`.
 
     Example:
-
     >>> certain, uncertain = [8.0, 0.0], [0.0, 0.1]
     >>> logits = np.array([[certain, uncertain]], "float32")
     >>> fusion = keras_mla.layers.EntropyFusion()
@@ -89,12 +84,10 @@ class EntropyFusion(Fusion):
         if presence is not None:
             # Beyond any entropy, so that its exponential is 0.
             entropy = ops.where(presence, entropy, ops.full_like(entropy, 1e9))
-        least = ops.min(entropy, axis=-1, keepdims=True)
-        weights = ops.exp(least - entropy)
-        weights = weights / ops.sum(weights, axis=-1, keepdims=True)
-        if presence is not None:
-            weights = ops.where(presence, weights, ops.zeros_like(weights))
-        return weights
+        weights = ops.exp(-entropy)
+        total = ops.sum(weights, axis=-1, keepdims=True)
+        # Zero where a sample has no modality; else at least 1 / classes.
+        return weights / ops.maximum(total, 1e-30)
 
 
 @keras.saving.register_keras_serializable(package="keras_mla")
@@ -112,7 +105,6 @@ class AverageFusion(Fusion):
         Fused logits, float32 of shape `(batch, classes)`.
 
     Example:
-
     >>> logits = np.array([[[2.0, 0.0], [0.0, 4.0]]], "float32")
     >>> fused = keras_mla.layers.AverageFusion()(logits)
     >>> keras.ops.convert_to_numpy(fused)
