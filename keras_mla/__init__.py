@@ -6,6 +6,7 @@
 - `models`: MLA, and the base class of all methods.
 - `layers`: gradient projection and fusion.
 - `callbacks`: exact resumption, the state of the projection.
+- `encoders`: the paper's encoders, with their published checkpoints.
 - `datasets`: batches of unpaired modalities.
 - `analysis`: figures.
 """
@@ -13,6 +14,7 @@
 from keras_mla import analysis as analysis
 from keras_mla import callbacks as callbacks
 from keras_mla import datasets as datasets
+from keras_mla import encoders as encoders
 from keras_mla import layers as layers
 from keras_mla import models as models
 from keras_mla.datasets.unpaired_dataset import (
@@ -29,6 +31,7 @@ __all__ = [
     "analysis",
     "callbacks",
     "datasets",
+    "encoders",
     "layers",
     "models",
 ]
