@@ -1,0 +1,205 @@
+"""Frames of a clip: from a folder of images, or straight from a video."""
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from keras_mla.datasets import image as images
+
+# Containers that hold sound or pictures themselves. Playlists are left out:
+# they name other files and addresses, which FFmpeg would then open.
+_FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,flv,live_flv,avi,matroska,webm,mpeg,mpegts,"
+    "asf,ogg,wav,mp3,flac,aac,m4v,h264,mpegvideo"
+)
+_IMAGE_FILES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
+
+
+@contextlib.contextmanager
+def open_video(path: str | os.PathLike) -> Iterator[Any]:
+    """Opens a media file with PyAV, local containers only.
+
+    Args:
+        path: str or path. The file.
+
+    Yields:
+        `av.container.InputContainer`.
+
+    Raises:
+        ValueError: If the file is missing, no media file, or one that merely
+            points to others, such as a playlist.
+        ImportError: If PyAV is not installed.
+    """
+    import av
+
+    path = os.fspath(path)
+    options = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
+    try:
+        # "file:" keeps a name with a colon from being taken for a protocol.
+        container = av.open("file:" + path, options=options)
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise ValueError(f"Cannot open the video {path!r}: {error}") from error
+    with container:
+        yield container
+
+
+def even_indices(count: int, n: int) -> list[int]:
+    """Returns the middles of `n` equal parts of `range(count)`.
+
+    Example:
+    >>> even_indices(9, 3)
+    [1, 4, 7]
+    """
+    return [(2 * i + 1) * count // (2 * n) for i in range(n)]
+
+
+def frames(
+    path: str | os.PathLike,
+    n: int = 3,
+    span: tuple[float, float] | None = None,
+    max_pixels: int = 50_000_000,
+) -> np.ndarray:
+    """Returns `n` evenly spaced frames of a clip.
+
+    The clip is cut into `n` equal parts and the middle frame of each is
+    taken; a clip of fewer frames repeats some.
+
+    Args:
+        path: str or path. A folder of images, in the order of the numbers in
+            their names, or a video file.
+        n: int. Number of frames. Defaults to `3`.
+        span: pair of floats or `None`. Start and end in seconds of the part
+            of a video file to take; `None` is the whole.
+        max_pixels: int. Larger frames are refused. Defaults to 50 million.
+
+    Returns:
+        uint8 array `(n, height, width, 3)`, RGB.
+
+    Raises:
+        ValueError: If the folder holds no images or images of different
+            sizes, or the video cannot be decoded or has no frames there.
+        ImportError: If PyAV (for a video) or Pillow (for a folder) is not
+            installed.
+
+    Example:
+    ```python
+    clip = keras_mla.datasets.video.frames("1001_DFA_ANG_XX.flv", n=3)
+    ```
+    """
+    if n < 1:
+        raise ValueError(f"`n` must be at least 1. Received: n={n}")
+    path = os.fspath(path)
+    if os.path.isdir(path):
+        if span is not None:
+            raise ValueError(
+                "`span` selects a part of a video file, and a folder of "
+                f"images has no times. Received: path={path!r}, span={span}"
+            )
+        return _from_folder(path, n, max_pixels)
+    return _from_video(path, n, span, max_pixels)
+
+
+def _from_folder(path: str, n: int, max_pixels: int) -> np.ndarray:
+    names = [f for f in os.listdir(path) if f.lower().endswith(_IMAGE_FILES)]
+    if not names:
+        raise ValueError(f"The folder {path!r} holds no images.")
+    # img_10 comes after img_9.
+    names.sort(
+        key=lambda f: [
+            (0, int(part), "") if part.isdigit() else (1, 0, part)
+            for part in re.split(r"([0-9]+)", f)
+        ]
+    )
+    root = os.path.realpath(path)
+    chosen = [os.path.join(root, names[i]) for i in even_indices(len(names), n)]
+    for file in chosen:
+        if os.path.dirname(os.path.realpath(file)) != root:
+            raise ValueError(f"{file!r} is a link that leads out of {root!r}.")
+    decoded = {f: images.decode(f, max_pixels) for f in set(chosen)}
+    if len({frame.shape for frame in decoded.values()}) > 1:
+        raise ValueError(f"The images in {path!r} differ in size.")
+    return np.stack([decoded[file] for file in chosen])
+
+
+def _from_video(
+    path: str, n: int, span: tuple[float, float] | None, max_pixels: int
+) -> np.ndarray:
+    import av
+
+    with open_video(path) as container:
+        if not container.streams.video:
+            raise ValueError(f"{path!r} has no pictures.")
+        stream = container.streams.video[0]
+        if stream.width * stream.height > max_pixels:
+            raise ValueError(
+                f"Cannot decode {path!r}: {stream.width} x {stream.height} "
+                f"pixels are more than max_pixels={max_pixels}"
+            )
+        try:
+            times, keys = _index(container, stream)
+            if span is not None:
+                start, end = (t / float(stream.time_base) for t in span)
+                offset = stream.start_time or 0
+                times = [t for t in times if start <= t - offset < end]
+            if not times:
+                part = f" between {span[0]} and {span[1]} s" if span else ""
+                raise ValueError(f"{path!r} has no frames{part}.")
+            targets = [times[i] for i in even_indices(len(times), n)]
+            found = _decode_at(container, stream, targets, keys, max_pixels)
+        except av.FFmpegError as error:
+            raise ValueError(
+                f"Cannot decode the video {path!r}: {error}"
+            ) from error
+    if not found:
+        raise ValueError(f"Cannot decode a single frame of {path!r}.")
+    # A damaged tail leaves targets without a frame: the nearest stands in.
+    return np.stack(
+        [found[min(found, key=lambda t: abs(t - want))] for want in targets]
+    )
+
+
+def _index(container: Any, stream: Any) -> tuple[list[int], list[int]]:
+    """Lists the times of all frames and of the key frames; decodes nothing."""
+    times, keys = [], []
+    for packet in container.demux(stream):
+        time = packet.pts if packet.pts is not None else packet.dts
+        if packet.size and time is not None:
+            times.append(time)
+            if packet.is_keyframe:
+                keys.append(time)
+    return sorted(times), sorted(keys)
+
+
+def _decode_at(
+    container: Any,
+    stream: Any,
+    targets: list[int],
+    keys: list[int],
+    max_pixels: int,
+) -> dict[int, np.ndarray]:
+    """Decodes the frames at the given times, seeking where that saves work."""
+    found: dict[int, np.ndarray] = {}
+    position: int | None = None
+    decoder: Iterator[Any] = iter(())
+    for target in sorted(set(targets)):
+        key = max((k for k in keys if k <= target), default=None)
+        if position is None or (key is not None and key > position):
+            container.seek(
+                target if key is None else key, stream=stream, backward=True
+            )
+            decoder = container.decode(stream)
+        for frame in decoder:
+            position = frame.pts if frame.pts is not None else frame.dts
+            if position is not None and position >= target:
+                if frame.width * frame.height > max_pixels:
+                    raise ValueError(
+                        f"A frame of {frame.width} x {frame.height} pixels "
+                        f"is larger than max_pixels={max_pixels}"
+                    )
+                found[target] = frame.to_ndarray(format="rgb24")
+                break
+    return found
