@@ -60,7 +60,7 @@ def unpaired(
 
     parts = {}
     for name, data in datasets.items():
-        data = data.map(_own_input(name, data), deterministic=True)
+        data = data.map(_own_input(name, data))
         if length == "longest" and counts[name] < max(counts.values()):
             data = data.repeat()
         parts[name] = data.batch(batch_size)

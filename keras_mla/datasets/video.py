@@ -149,6 +149,14 @@ def _from_video(
                 part = f" between {span[0]} and {span[1]} s" if span else ""
                 raise ValueError(f"{path!r} has no frames{part}.")
             targets = [times[i] for i in even_indices(len(times), n)]
+        except av.FFmpegError as error:
+            raise ValueError(
+                f"Cannot read the video {path!r}: {error}"
+            ) from error
+    # Opened again, since not every file can be wound back to its start.
+    with open_video(path) as container:
+        stream = container.streams.video[0]
+        try:
             found = _decode_at(container, stream, targets, keys, max_pixels)
         except av.FFmpegError as error:
             raise ValueError(
@@ -182,19 +190,22 @@ def _decode_at(
     max_pixels: int,
 ) -> dict[int, np.ndarray]:
     """Decodes the frames at the given times, seeking where that saves work."""
+    import av
+
     found: dict[int, np.ndarray] = {}
-    position: int | None = None
-    decoder: Iterator[Any] = iter(())
+    position = keys[0] if keys else targets[0]
+    decoder = container.decode(stream)
     for target in sorted(set(targets)):
-        key = max((k for k in keys if k <= target), default=None)
-        if position is None or (key is not None and key > position):
-            container.seek(
-                target if key is None else key, stream=stream, backward=True
-            )
-            decoder = container.decode(stream)
+        key = max((k for k in keys if k <= target), default=position)
+        if key > position:
+            # A file that cannot be searched is decoded up to the target.
+            with contextlib.suppress(av.FFmpegError):
+                container.seek(key, stream=stream, backward=True)
+                decoder = container.decode(stream)
         for frame in decoder:
-            position = frame.pts if frame.pts is not None else frame.dts
-            if position is not None and position >= target:
+            time = frame.pts if frame.pts is not None else frame.dts
+            position = position if time is None else time
+            if position >= target:
                 if frame.width * frame.height > max_pixels:
                     raise ValueError(
                         f"A frame of {frame.width} x {frame.height} pixels "
