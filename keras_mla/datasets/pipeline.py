@@ -308,12 +308,15 @@ def build(
     loader = _Loader(samples, readers, augment, cache, problems)
     labels = tf.constant([s.label for s in samples], tf.int32)
     parallel = tf.data.AUTOTUNE if workers is None else workers
+    # Nothing here needs a translation of Python's own `if` and `for`.
+    plain = tf.autograph.experimental.do_not_convert
     types = [tf.bool] + [
         tf.string if r.dtype == "object" else tf.as_dtype(r.dtype)
         for r in readers.values()
     ]
 
-    def read(index: tf.Tensor, draw: tf.Tensor) -> tuple:
+    @plain
+    def read(index: Any, draw: Any) -> tuple:
         fine, *arrays = tf.numpy_function(loader, [index, draw], types)
         fine.set_shape(())
         x = {}
@@ -324,7 +327,8 @@ def build(
             x["presence"] = tf.gather(tf.constant(presence), index)
         return fine, x, tf.gather(labels, index)
 
-    def mask(x: dict, label: tf.Tensor) -> tuple:
+    @plain
+    def mask(x: dict, label: Any) -> tuple:
         # Inside this graph only: the draws of the operations that follow.
         tf.random.set_seed(seed)
         x = dict(x)
@@ -333,7 +337,8 @@ def build(
                 x[name] = reader.augment(x[name])
         return x, label
 
-    def finish(x: dict, label: tf.Tensor) -> tuple:
+    @plain
+    def finish(x: dict, label: Any) -> tuple:
         x = dict(x)
         for name, reader in readers.items():
             if reader.batched:

@@ -89,8 +89,8 @@ def numbered(n, offset=0):
 
 
 def collect(dataset, name):
-    xs = [np.asarray(x[name]) for x, _ in dataset]
-    ys = [np.asarray(y[name]) for _, y in dataset]
+    batches = [(np.asarray(x[name]), np.asarray(y[name])) for x, y in dataset]
+    xs, ys = zip(*batches, strict=True)
     np.testing.assert_array_equal(
         np.concatenate(xs)[:, 0] % 3, np.concatenate(ys)
     )

@@ -196,7 +196,7 @@ def test_a_damaged_file_is_skipped_and_counted(samples, tmp_path, caplog):
     assert list(x["text"]) == [s.inputs["text"].encode() for s in rest]
     assert list(dataset.skipped) == ["bad"]
     assert str(broken) in dataset.skipped["bad"]
-    assert len(caplog.records) == 1
+    assert len([r for r in caplog.records if r.name == "keras_mla"]) == 1
 
 
 def test_presence_follows_the_samples_through_the_shuffle(samples):
@@ -244,7 +244,7 @@ def test_fit_on_this_backend(samples, tmp_path):
     model = keras.Model(inputs, keras.layers.Dense(3)(joined))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile("sgd", loss)
-    history = model.fit(dataset, epochs=2, verbose=0)
+    history = model.fit(dataset, epochs=2, shuffle=False, verbose=0)
     assert np.isfinite(history.history["loss"]).all()
     assert model.predict(dataset, verbose=0).shape == (10, 3)
 
