@@ -1,4 +1,10 @@
-"""The paper's data sets, from their files to batches, and their parts."""
+"""The paper's data sets, from their files to batches, and their parts.
+
+One module each for `crema_d`, `kinetics_sounds`, `food101`, `mvsa` and
+`iemocap`, with `files` and `load`; `audio`, `image`, `video` and `text` decode
+and process one thing each; `pipeline` joins them; `missing` and `unpaired` are
+for modalities that are missing or do not belong together.
+"""
 
 from keras_mla.datasets import audio as audio
 from keras_mla.datasets import crema_d as crema_d
@@ -12,3 +18,22 @@ from keras_mla.datasets import pipeline as pipeline
 from keras_mla.datasets import text as text
 from keras_mla.datasets import unpaired as unpaired
 from keras_mla.datasets import video as video
+from keras_mla.datasets.unpaired_dataset import (
+    UnpairedDataset as UnpairedDataset,
+)
+
+__all__ = [
+    "UnpairedDataset",
+    "audio",
+    "crema_d",
+    "food101",
+    "iemocap",
+    "image",
+    "kinetics_sounds",
+    "missing",
+    "mvsa",
+    "pipeline",
+    "text",
+    "unpaired",
+    "video",
+]

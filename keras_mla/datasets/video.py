@@ -125,9 +125,57 @@ def _from_folder(path: str, n: int, max_pixels: int) -> np.ndarray:
     return np.stack([decoded[file] for file in chosen])
 
 
+def frames_per_second(
+    path: str | os.PathLike,
+    rate: float = 1.0,
+    span: tuple[float, float] | None = None,
+    max_pixels: int = 50_000_000,
+) -> Iterator[np.ndarray]:
+    """Yields evenly spaced frames of a video, `rate` of them a second.
+
+    The video is cut into equal parts, as many as its length in seconds times
+    `rate`, rounded (at least one), and the middle frame of each is yielded.
+
+    Args:
+        path: str or path. A video file.
+        rate: float. Frames per second. Defaults to `1.0`.
+        span: pair of floats or `None`. Start and end in seconds of the part
+            to take.
+        max_pixels: int. Larger frames are refused. Defaults to 50 million.
+
+    Yields:
+        uint8 arrays `(height, width, 3)`, RGB.
+
+    Raises:
+        ValueError: If the video cannot be decoded or has no frames there.
+    """
+    path = os.fspath(path)
+    times, keys, seconds = _plan(path, span, max_pixels)
+    n = min(len(times), max(1, round(seconds * rate)))
+    targets = [times[i] for i in even_indices(len(times), n)]
+    for _, frame in _decode(path, targets, keys, max_pixels):
+        yield frame
+
+
 def _from_video(
     path: str, n: int, span: tuple[float, float] | None, max_pixels: int
 ) -> np.ndarray:
+    times, keys, _ = _plan(path, span, max_pixels)
+    targets = [times[i] for i in even_indices(len(times), n)]
+    found = dict(_decode(path, targets, keys, max_pixels))
+    # Where the end cannot be decoded, the nearest frame stands in.
+    return np.stack(
+        [found[min(found, key=lambda t: abs(t - want))] for want in targets]
+    )
+
+
+def _plan(
+    path: str, span: tuple[float, float] | None, max_pixels: int
+) -> tuple[list[int], list[int], float]:
+    """Lists the times of frames and key frames, and their length in seconds.
+
+    Nothing is decoded. The times are in the units of the file.
+    """
     import av
 
     with open_video(path) as container:
@@ -139,78 +187,71 @@ def _from_video(
                 f"Cannot decode {path!r}: {stream.width} x {stream.height} "
                 f"pixels are more than max_pixels={max_pixels}"
             )
+        times, keys = [], []
         try:
-            times, keys = _index(container, stream)
-            if span is not None:
-                start, end = (t / float(stream.time_base) for t in span)
-                offset = stream.start_time or 0
-                times = [t for t in times if start <= t - offset < end]
-            if not times:
-                part = f" between {span[0]} and {span[1]} s" if span else ""
-                raise ValueError(f"{path!r} has no frames{part}.")
-            targets = [times[i] for i in even_indices(len(times), n)]
+            for packet in container.demux(stream):
+                time = packet.pts if packet.pts is not None else packet.dts
+                if packet.size and time is not None:
+                    times.append(time)
+                    if packet.is_keyframe:
+                        keys.append(time)
         except av.FFmpegError as error:
             raise ValueError(
                 f"Cannot read the video {path!r}: {error}"
             ) from error
-    # Opened again, since not every file can be wound back to its start.
-    with open_video(path) as container:
-        stream = container.streams.video[0]
-        try:
-            found = _decode_at(container, stream, targets, keys, max_pixels)
-        except av.FFmpegError as error:
-            raise ValueError(
-                f"Cannot decode the video {path!r}: {error}"
-            ) from error
-    if not found:
-        raise ValueError(f"Cannot decode a single frame of {path!r}.")
-    # A damaged tail leaves targets without a frame: the nearest stands in.
-    return np.stack(
-        [found[min(found, key=lambda t: abs(t - want))] for want in targets]
-    )
+        unit = float(stream.time_base or 1)
+        offset = stream.start_time or 0
+    times.sort()
+    keys.sort()
+    if span is not None:
+        start, end = (second / unit + offset for second in span)
+        times = [time for time in times if start <= time < end]
+    if not times:
+        part = f" between {span[0]} and {span[1]} s" if span else ""
+        raise ValueError(f"{path!r} has no frames{part}.")
+    # The last frame lasts as long as the others do on average.
+    shown = len(times) / max(1, len(times) - 1)
+    return times, keys, (times[-1] - times[0]) * unit * shown
 
 
-def _index(container: Any, stream: Any) -> tuple[list[int], list[int]]:
-    """Lists the times of all frames and of the key frames; decodes nothing."""
-    times, keys = [], []
-    for packet in container.demux(stream):
-        time = packet.pts if packet.pts is not None else packet.dts
-        if packet.size and time is not None:
-            times.append(time)
-            if packet.is_keyframe:
-                keys.append(time)
-    return sorted(times), sorted(keys)
-
-
-def _decode_at(
-    container: Any,
-    stream: Any,
-    targets: list[int],
-    keys: list[int],
-    max_pixels: int,
-) -> dict[int, np.ndarray]:
-    """Decodes the frames at the given times, seeking where that saves work."""
+def _decode(
+    path: str, targets: list[int], keys: list[int], max_pixels: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields the frames at the given times, seeking where that saves work."""
     import av
 
-    found: dict[int, np.ndarray] = {}
     position = keys[0] if keys else targets[0]
-    decoder = container.decode(stream)
-    for target in sorted(set(targets)):
-        key = max((k for k in keys if k <= target), default=position)
-        if key > position:
-            # A file that cannot be searched is decoded up to the target.
-            with contextlib.suppress(av.FFmpegError):
-                container.seek(key, stream=stream, backward=True)
-                decoder = container.decode(stream)
-        for frame in decoder:
-            time = frame.pts if frame.pts is not None else frame.dts
-            position = position if time is None else time
-            if position >= target:
-                if frame.width * frame.height > max_pixels:
-                    raise ValueError(
-                        f"A frame of {frame.width} x {frame.height} pixels "
-                        f"is larger than max_pixels={max_pixels}"
-                    )
-                found[target] = frame.to_ndarray(format="rgb24")
-                break
-    return found
+    count = 0
+    # Opened anew, since not every file can be wound back to its start.
+    with open_video(path) as container:
+        stream = container.streams.video[0]
+        decoder = container.decode(stream)
+        for target in sorted(set(targets)):
+            key = max((k for k in keys if k <= target), default=position)
+            try:
+                if key > position:
+                    # A file that cannot be searched is decoded on.
+                    with contextlib.suppress(av.FFmpegError):
+                        container.seek(key, stream=stream, backward=True)
+                        decoder = container.decode(stream)
+                for frame in decoder:
+                    time = frame.pts if frame.pts is not None else frame.dts
+                    position = position if time is None else time
+                    if position >= target:
+                        break
+                else:
+                    continue
+            except av.FFmpegError as error:
+                raise ValueError(
+                    f"Cannot decode the video {path!r}: {error}"
+                ) from error
+            if frame.width * frame.height > max_pixels:
+                raise ValueError(
+                    f"Cannot decode {path!r}: a frame of {frame.width} x "
+                    f"{frame.height} pixels is more than "
+                    f"max_pixels={max_pixels}"
+                )
+            count += 1
+            yield target, frame.to_ndarray(format="rgb24")
+    if not count:
+        raise ValueError(f"Cannot decode a single frame of {path!r}.")

@@ -3,10 +3,10 @@ import struct
 import numpy as np
 import pytest
 import soundfile
+from dataset_media import write_video, write_wav
 from scipy import signal
 
 from keras_mla.datasets import audio
-from dataset_media import write_video, write_wav
 
 
 def reference_fbank(waveform, rate, mels):

@@ -3,10 +3,10 @@ import zlib
 
 import numpy as np
 import pytest
+from dataset_media import write_jpeg
 from PIL import Image
 
 from keras_mla.datasets import image
-from dataset_media import write_jpeg
 
 
 def noise(height, width, seed=0):
@@ -40,7 +40,9 @@ def test_decompression_bomb(tmp_path):
         return len(data).to_bytes(4) + name + data + crc
 
     side = (30_000).to_bytes(4)
-    bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", side + side + b"\x08\x02\0\0\0")
+    bomb = b"\x89PNG\r\n\x1a\n" + chunk(
+        b"IHDR", side + side + b"\x08\x02\0\0\0"
+    )
     bomb += chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
     path = tmp_path / "bomb.png"
     path.write_bytes(bomb)

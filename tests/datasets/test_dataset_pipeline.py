@@ -114,9 +114,7 @@ def test_epochs_differ_and_follow_the_seed(samples):
 
 
 def test_leaving_a_modality_out_changes_no_other(samples):
-    whole = collect(
-        pipeline.build(samples, readers(), training=True, seed=1)
-    )
+    whole = collect(pipeline.build(samples, readers(), training=True, seed=1))
     names = ("image", "text")
     part = collect(
         pipeline.build(

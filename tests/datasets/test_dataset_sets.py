@@ -348,7 +348,9 @@ def test_iemocap_classes(tmp_path):
     names = iemocap.class_names(4)
     by_id = {s.id: names[s.label] for s in four}
     assert len(by_id) == len(four) == 25
-    first = [by_id.get(f"Ses01F_impro01_{'FM'[i % 2]}{i:03d}") for i in range(7)]
+    first = [
+        by_id.get(f"Ses01F_impro01_{'FM'[i % 2]}{i:03d}") for i in range(7)
+    ]
     assert first == ["ang", "hap", "hap", "neu", "sad", None, None]
     six = sum((iemocap.files(tmp_path, s, classes=6) for s in splits), [])
     assert len(six) == 30

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
+from dataset_media import write_frames, write_jpeg, write_video
 
 from keras_mla.datasets import video
-from dataset_media import write_frames, write_jpeg, write_video
 
 
 def grey(frames):

@@ -1,0 +1,124 @@
+from typing import Any
+
+import keras
+from keras import ops
+
+
+class Fusion(keras.layers.Layer):
+    r"""Weighted sum of the modalities' logits, with weights per sample.
+
+    A subclass defines `weights`. Absent modalities weigh nothing, whatever
+    their logits hold; a sample without any modality gets zero logits.
+
+    Call arguments:
+        logits: Tensor of shape `(batch, modalities, classes)`.
+        presence: Bool tensor of shape `(batch, modalities)`, or `None` where
+            every modality is present.
+
+    Returns:
+        Fused logits, float32 of shape `(batch, classes)`.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        # Confidences are compared in full precision under any policy.
+        kwargs["dtype"] = "float32"
+        super().__init__(**kwargs)
+
+    def weights_of(self, logits: Any, presence: Any | None = None) -> Any:
+        """Returns the weights, float32 of shape `(batch, modalities)`."""
+        raise NotImplementedError
+
+    def call(self, logits: Any, presence: Any | None = None) -> Any:
+        logits = ops.cast(logits, "float32")
+        weights = self.weights_of(logits, presence)[..., None]
+        if presence is not None:
+            # `where`: what stands for an absent modality may be NaN.
+            logits = ops.where(
+                presence[..., None], logits, ops.zeros_like(logits)
+            )
+        return ops.sum(weights * logits, axis=1)
+
+    def compute_output_shape(
+        self, logits_shape: tuple, presence_shape: tuple | None = None
+    ) -> tuple:
+        return (logits_shape[0], logits_shape[2])
+
+
+@keras.saving.register_keras_serializable(package="keras_mla")
+class EntropyFusion(Fusion):
+    r"""Weighs each modality by how certain its own prediction is.
+
+    With $e_m$ the entropy of modality $m$'s predicted distribution for one
+    sample,
+
+    $$e_m = -p_m^T \log p_m, \quad p_m = \mathrm{softmax}(z_m), \qquad
+      \lambda_m = \frac{\exp(-e_m)}{\sum_v \exp(-e_v)}, \qquad
+      z = \sum_m \lambda_m z_m,$$
+
+    over the modalities that the sample has. The paper's Eq. 8 adds the
+    largest entropy to every exponent, which cancels. Nothing depends on the
+    other samples of the batch.
+
+    Call arguments:
+        logits: Tensor of shape `(batch, modalities, classes)`.
+        presence: Bool tensor of shape `(batch, modalities)`, or `None` where
+            every modality is present.
+
+    Returns:
+        Fused logits, float32 of shape `(batch, classes)`.
+
+    Example:
+
+    >>> certain, uncertain = [8.0, 0.0], [0.0, 0.1]
+    >>> logits = np.array([[certain, uncertain]], "float32")
+    >>> fusion = keras_mla.layers.EntropyFusion()
+    >>> keras.ops.convert_to_numpy(fusion.weights_of(logits)).round(2)
+    array([[0.67, 0.33]], dtype=float32)
+
+    Reference:
+        Zhang et al., "Multimodal Representation Learning by Alternating
+        Unimodal Adaptation", CVPR 2024, Eqs. 6 to 8.
+    """
+
+    def weights_of(self, logits: Any, presence: Any | None = None) -> Any:
+        """Returns lambda, float32 of shape `(batch, modalities)`."""
+        log_p = ops.log_softmax(ops.cast(logits, "float32"), axis=-1)
+        # A class with no probability adds exactly 0: its log is kept finite.
+        log_p = ops.maximum(log_p, -1e30)
+        entropy = -ops.sum(ops.exp(log_p) * log_p, axis=-1)
+        if presence is None:
+            return ops.softmax(-entropy, axis=-1)
+        entropy = ops.where(presence, entropy, ops.full_like(entropy, 1e9))
+        weights = ops.softmax(-entropy, axis=-1)
+        return ops.where(presence, weights, ops.zeros_like(weights))
+
+
+@keras.saving.register_keras_serializable(package="keras_mla")
+class AverageFusion(Fusion):
+    """Averages the logits of the modalities that a sample has.
+
+    The ablation of `EntropyFusion`, and the usual late fusion.
+
+    Call arguments:
+        logits: Tensor of shape `(batch, modalities, classes)`.
+        presence: Bool tensor of shape `(batch, modalities)`, or `None` where
+            every modality is present.
+
+    Returns:
+        Fused logits, float32 of shape `(batch, classes)`.
+
+    Example:
+
+    >>> logits = np.array([[[2.0, 0.0], [0.0, 4.0]]], "float32")
+    >>> fused = keras_mla.layers.AverageFusion()(logits)
+    >>> keras.ops.convert_to_numpy(fused)
+    array([[1., 2.]], dtype=float32)
+    """
+
+    def weights_of(self, logits: Any, presence: Any | None = None) -> Any:
+        """Returns 1 / count for present modalities, `(batch, modalities)`."""
+        if presence is None:
+            return ops.full(ops.shape(logits)[:2], 1 / logits.shape[1])
+        present = ops.cast(presence, "float32")
+        count = ops.sum(present, axis=-1, keepdims=True)
+        return present / ops.maximum(count, 1)

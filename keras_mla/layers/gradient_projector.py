@@ -1,0 +1,195 @@
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="keras_mla")
+class GradientProjector(keras.layers.Layer):
+    r"""Projects the gradient of a shared kernel away from past features.
+
+    Holds the matrix $P$ and applies the update of recursive least squares. At
+    each step, with $\bar h$ the mean of the kernel's inputs over the batch,
+
+    $$q = \frac{P \bar h}{\alpha + \bar h^T P \bar h}, \qquad
+      P \leftarrow P - q\, \bar h^T P, \qquad
+      \nabla W \leftarrow P\, \nabla W,$$
+
+    so that a step for one modality changes little of what the kernel does to
+    the mean features seen before it, those of other modalities included. $P$
+    starts as the identity; the very first step leaves the gradient and $P$ as
+    they are. In closed form, $P_t = (I + \frac1\alpha \sum_{i=1}^t \bar h_i
+    \bar h_i^T)^{-1}$, which says what $\alpha$ means: a direction that has
+    carried a total of $\alpha$ in squared mean features is closed by half.
+
+    Args:
+        alpha: float > 0. The smaller it is, the sooner a direction is closed.
+            The paper names it but gives no value. Defaults to `1.0`.
+        order: `"current"` folds in the mean feature of the very step that is
+            projected (Algorithm 1 of the paper), `"previous"` that of the
+            step before (the text of its section 3.2). Defaults to
+            `"current"`.
+        forgetting: float in (0, 1]. `lambda` of an exponential window: after
+            each update, `P <- lambda * P + (1 - lambda) * I`, so that closed
+            directions open again. Defaults to `1.0`, none.
+        normalize: bool. Whether to divide P by its Frobenius norm after each
+            update, as the authors' published code does and their paper does
+            not. Defaults to `False`.
+        **kwargs: Of `keras.layers.Layer`. Weights and results are float32
+            whatever the dtype policy.
+
+    Call arguments:
+        gradient: Tensor of shape `(features, units)`.
+        feature: Tensor of shape `(features,)`, the mean of the kernel's input.
+
+    Returns:
+        The projected gradient, `(features, units)`, of the gradient's dtype.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Example:
+
+    >>> projector = keras_mla.layers.GradientProjector(alpha=1.0)
+    >>> feature = np.array([1.0, 0.0], "float32")
+    >>> gradient = np.ones((2, 3), "float32")
+    >>> first = projector(gradient, feature)    # as it was
+    >>> second = projector(gradient, feature)   # first row halved
+    >>> keras.ops.convert_to_numpy(second)[:, 0]
+    array([0.5, 1. ], dtype=float32)
+
+    Reference:
+        Zhang et al., "Multimodal Representation Learning by Alternating
+        Unimodal Adaptation", CVPR 2024, Eqs. 3 to 5 and Algorithm 1.
+    """
+
+    def __init__(
+        self,
+        alpha: float = 1.0,
+        order: str = "current",
+        forgetting: float = 1.0,
+        normalize: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        kwargs["dtype"] = "float32"
+        super().__init__(**kwargs)
+        if not alpha > 0:
+            raise ValueError(
+                "`alpha` must be greater than 0: it keeps the denominator of "
+                f"the update of P positive. Received: alpha={alpha}"
+            )
+        if order not in ("current", "previous"):
+            raise ValueError(
+                "`order` must be 'current' or 'previous'. "
+                f"Received: order={order!r}"
+            )
+        if not 0 < forgetting <= 1:
+            raise ValueError(
+                "`forgetting` must be greater than 0 and at most 1 (no "
+                f"forgetting). Received: forgetting={forgetting}"
+            )
+        self.alpha = float(alpha)
+        self.order = order
+        self.forgetting = float(forgetting)
+        self.normalize = bool(normalize)
+
+    def build(
+        self,
+        gradient_shape: tuple[int, ...],
+        feature_shape: tuple[int, ...] | None = None,
+    ) -> None:
+        """Creates P for a kernel of shape `(features, units)`."""
+        size = gradient_shape[0]
+        self.P = self.add_weight(
+            shape=(size, size),
+            initializer="identity",
+            dtype="float32",
+            trainable=False,
+            autocast=False,
+            name="P",
+        )
+        self.steps = self.add_weight(
+            shape=(),
+            initializer="zeros",
+            dtype="int32",
+            trainable=False,
+            name="steps",
+        )
+        if self.order == "previous":
+            self.previous = self.add_weight(
+                shape=(size,),
+                initializer="zeros",
+                dtype="float32",
+                trainable=False,
+                autocast=False,
+                name="previous",
+            )
+
+    def call(self, gradient: Any, feature: Any) -> Any:
+        projected, assignments = self.project(gradient, feature)
+        for variable, value in assignments:
+            variable.assign(value)
+        return projected
+
+    def project(self, gradient: Any, feature: Any) -> tuple[Any, list]:
+        """Computes the step without taking it.
+
+        Args:
+            gradient: Tensor of shape `(features, units)`.
+            feature: Tensor of shape `(features,)`.
+
+        Returns:
+            The projected gradient, and a list of `(variable, new value)` to
+            assign if the step is taken.
+        """
+        feature = ops.cast(feature, "float32")
+        started = self.steps > 0
+        assignments = [(self.steps, self.steps + 1)]
+        if self.order == "previous":
+            assignments.append((self.previous, feature))
+            feature = self.previous.value
+        else:
+            feature = ops.where(started, feature, ops.zeros_like(feature))
+
+        P = self.P.value
+        k = ops.matmul(P, feature)
+        k = k / ops.sqrt(self.alpha + ops.sum(feature * k))
+        # An outer product of one vector with itself is exactly symmetric, and
+        # so P stays.
+        P = P - k[:, None] * k
+        if self.forgetting < 1 or self.normalize:
+            P = ops.where(started, self._rescale(P), P)
+        assignments.append((self.P, P))
+        projected = ops.matmul(P, ops.cast(gradient, "float32"))
+        return ops.cast(projected, gradient.dtype), assignments
+
+    def _rescale(self, P: Any) -> Any:
+        if self.forgetting < 1:
+            identity = ops.eye(P.shape[0], dtype="float32")
+            P = self.forgetting * P + (1 - self.forgetting) * identity
+        if self.normalize:
+            P = P / ops.sqrt(ops.sum(ops.square(P)))
+        return P
+
+    def reset(self) -> None:
+        """Returns to the state before training: P = I, no steps taken."""
+        self.P.assign(ops.eye(self.P.shape[0], dtype="float32"))
+        self.steps.assign(0)
+        if self.order == "previous":
+            self.previous.assign(ops.zeros_like(self.previous))
+
+    @property
+    def trace(self) -> float:
+        """Trace of P: how many of its directions are still open."""
+        return float(np.trace(ops.convert_to_numpy(self.P)))
+
+    def get_config(self) -> dict:
+        """Returns the constructor's arguments."""
+        return {
+            **super().get_config(),
+            "alpha": self.alpha,
+            "order": self.order,
+            "forgetting": self.forgetting,
+            "normalize": self.normalize,
+        }

@@ -1,0 +1,302 @@
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_mla.models import checks, deployment, stack
+from keras_mla.models.batch import Batch, split_inputs
+from keras_mla.models.trainer import MultimodalTrainer, Outputs, Update
+
+
+class MultimodalClassifier(MultimodalTrainer):
+    """Base class of all methods: encoders, head, and what a method defines.
+
+    A method is a subclass that says which *updates* a batch makes, how
+    features become logits and a fused prediction, and, if it wants, how
+    gradients are changed before they are applied. It overrides some of
+    `updates`, `unimodal_pass`, `fuse`, `update_loss` and `modify_gradients`;
+    the training step, presence, unpaired data, metrics, saving and export are
+    the same for all. A subclass ends its constructor with
+    `self.build_if_possible()`.
+
+    Inputs are a dict keyed by modality; a modality's value may be a dict
+    itself. `x["presence"]`, if given, is a bool array `(batch, modalities)`:
+    values of absent modalities may be anything, NaN included, and count in no
+    loss, metric, feature mean or fusion weight.
+
+    Args:
+        encoders: dict of modality name to Keras layer or model, each mapping
+            its modality to features `(batch, features)`. The order of the
+            dict is the order of the modalities.
+        head: int, the number of classes; or a `keras.layers.Dense`; or a
+            `keras.Sequential` that ends in one. It returns logits.
+        feature_dim: int. If given, a linear projection per modality brings
+            its features to this width, so that encoders may differ in width.
+        **kwargs: Of `keras.Model`: `name`, `dtype`.
+    """
+
+    def __init__(
+        self,
+        encoders: Mapping[str, keras.layers.Layer],
+        head: int | keras.layers.Layer,
+        feature_dim: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        checks.check_encoders(encoders)
+        head = checks.make_head(head)
+        super().__init__(**kwargs)
+        # === Layers ===
+        self.encoders = dict(encoders)
+        self.projections = {
+            name: keras.layers.Dense(feature_dim, name=f"{name}_projection")
+            for name in (encoders if feature_dim is not None else ())
+        }
+        self.head = head
+        # === Config ===
+        self.modalities = tuple(encoders)
+        self.feature_dim = feature_dim
+        # Shape and dtype of each input that the model was built with.
+        self._signature: Any = None
+
+    # === What a method defines ===
+
+    def updates(self) -> Sequence[Update]:
+        """The updates of one batch, in order. Defaults to one of everything."""
+        return [Update(self.modalities, (self,))]
+
+    def unimodal_pass(
+        self, name: str, feature: Any, training: bool | None
+    ) -> tuple[Any, Any]:
+        """Maps one modality's feature to logits, and anything worth keeping.
+
+        Args:
+            name: The modality.
+            feature: Tensor of shape `(batch, features)`.
+            training: Whether layers behave as in training.
+
+        Returns:
+            Logits `(batch, classes)`, and a structure of tensors that
+            `modify_gradients` finds in `Outputs.extra[name]`.
+        """
+        return stack.run(self.head, feature, training), ()
+
+    def fuse(self, outputs: Outputs, presence: Any | None) -> Any:
+        """Returns the fused logits, `(batch, classes)`."""
+        raise NotImplementedError
+
+    def update_loss(
+        self,
+        update: Update,
+        outputs: Outputs,
+        losses: dict[str, Any],
+        batch: Batch,
+    ) -> Any:
+        """Returns the scalar that an update minimises.
+
+        Defaults to the mean of the losses of the update's modalities.
+        Regularisers of the update's layers are added by the caller.
+        """
+        return sum(losses.values()) / len(losses)
+
+    def modify_gradients(
+        self, update: Update, gradients: list, outputs: Outputs, batch: Batch
+    ) -> tuple[list, list]:
+        """Changes an update's gradients before they are applied.
+
+        Returns:
+            The gradients, in the order of `update.variables`, and a list of
+            `(variable, new value)`, assigned if the step is taken: not where
+            no sample is present, nor where loss scaling skips the step.
+        """
+        return gradients, []
+
+    # === Forward ===
+
+    def encode(self, name: str, inputs: Any, training: bool | None) -> Any:
+        """Encodes one modality into features of shape `(batch, features)`."""
+        feature = stack.run(self.encoders[name], inputs, training)
+        checks.check_features(name, feature)
+        if self.projections:
+            feature = self.projections[name](feature)
+        return feature
+
+    def forward_pass(
+        self,
+        modalities: Sequence[str],
+        inputs: dict[str, Any],
+        training: bool | None,
+    ) -> Outputs:
+        """Encodes the given modalities and computes their logits."""
+        features, logits, extra = {}, {}, {}
+        for name in modalities:
+            features[name] = self.encode(name, inputs[name], training)
+        checks.check_widths(features)
+        for name in modalities:
+            output, extra[name] = self.unimodal_pass(
+                name, features[name], training
+            )
+            logits[name] = ops.cast(output, "float32")
+        return Outputs(features, logits, extra)
+
+    def call(self, inputs: dict[str, Any], training: bool | None = None) -> Any:
+        """Returns fused logits `(batch, classes)`.
+
+        For inputs of unequal batch sizes, as in unpaired training, a dict of
+        each modality's logits.
+        """
+        inputs, presence = split_inputs(self.modalities, inputs)
+        if self._signature is None:
+            self._signature = deployment.signature_of(inputs)
+        outputs = self.forward_pass(self.modalities, inputs, training)
+        if not _same_size(outputs.logits):
+            return outputs.logits
+        return self.fuse(outputs, presence)
+
+    # === Building, saving and serving ===
+
+    def build_if_possible(self) -> None:
+        """Builds the model if its encoders know their inputs."""
+        inputs = {
+            name: deployment.input_of(encoder)
+            for name, encoder in self.encoders.items()
+        }
+        if any(value is None for value in inputs.values()):
+            return  # The first batch builds it.
+        self.build_for(inputs)
+
+    def build_for(self, inputs: dict[str, Any]) -> None:
+        """Builds the model for inputs like these, if it is not built."""
+        if not self.built:
+            self.build_from_config(
+                {"signature": deployment.signature_of(inputs)}
+            )
+
+    def get_build_config(self) -> dict | None:
+        """Returns shape and dtype of each input."""
+        if self._signature is None:
+            return None
+        return {"signature": deployment.plain(self._signature)}
+
+    def build_from_config(self, config: dict | None) -> None:
+        """Builds the model for inputs of recorded shapes and dtypes."""
+        if config and not self.built:
+            self(deployment.symbolic_inputs(config["signature"]))
+
+    def get_config(self) -> dict:
+        """Returns the constructor's arguments, serialized."""
+        serialize = keras.saving.serialize_keras_object
+        return {
+            **super().get_config(),
+            "encoders": {
+                name: serialize(encoder)
+                for name, encoder in self.encoders.items()
+            },
+            "head": serialize(self.head),
+            "feature_dim": self.feature_dim,
+        }
+
+    @classmethod
+    def from_config(
+        cls, config: dict, custom_objects: dict | None = None
+    ) -> "MultimodalClassifier":
+        """Makes a model from what `get_config` returned."""
+
+        def revive(value: Any) -> Any:
+            if isinstance(value, dict) and "class_name" in value:
+                return keras.saving.deserialize_keras_object(
+                    value, custom_objects=custom_objects
+                )
+            return value
+
+        config = {name: revive(value) for name, value in config.items()}
+        config["encoders"] = {
+            name: revive(value) for name, value in config["encoders"].items()
+        }
+        return cls(**config)
+
+    def unimodal(self, name: str) -> keras.Model:
+        """Returns one modality's part as a plain model, sharing weights.
+
+        Args:
+            name: The modality.
+
+        Returns:
+            `keras.Model` that maps the modality's input to its logits,
+            `(batch, classes)`. It follows this model's further training, and
+            can be saved and exported by itself.
+
+        Raises:
+            ValueError: If there is no such modality, or the model is unbuilt.
+        """
+        return deployment.unimodal_model(self, name)
+
+    def predict_modalities(
+        self, x: dict[str, Any], batch_size: int | None = None
+    ) -> dict[str, dict[str, Any]]:
+        """Predicts with each modality and tells what it weighs in the fusion.
+
+        Args:
+            x: Inputs as for `predict`; `presence` may be among them.
+            batch_size: int. Defaults to 32.
+
+        Returns:
+            dict keyed by modality, of `{"logits": (samples, classes),
+            "weight": (samples,)}` NumPy arrays; and under `"fused"` the
+            logits that `predict` returns. Where a sample lacks a modality,
+            both are zero.
+        """
+        return deployment.predict_modalities(self, x, batch_size)
+
+    def fusion_weights(self, outputs: Outputs, presence: Any | None) -> Any:
+        """Returns the weights `(batch, modalities)` that `fuse` uses."""
+        raise NotImplementedError(
+            f"{type(self).__name__} does not fuse by weights of modalities."
+        )
+
+    def export(
+        self,
+        filepath: Any,
+        format: str = "tf_saved_model",
+        verbose: bool | None = None,
+        input_signature: Any = None,
+        presence: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """Exports the fused prediction, as `keras.Model.export`.
+
+        Inputs keep their names, nesting and dtypes.
+
+        Args:
+            filepath: Where to write to.
+            format: `"tf_saved_model"` (from TensorFlow and JAX), `"onnx"`
+                (from TensorFlow and PyTorch), or another that Keras offers.
+            verbose: bool. Whether Keras prints what it does.
+            input_signature: Overrides shapes and dtypes as recorded.
+            presence: bool. Whether the exported model takes `presence`.
+                Defaults to `False`.
+            **kwargs: As for `keras.Model.export`.
+        """
+        if format == "tf_saved_model" and keras.backend.backend() == "torch":
+            raise ValueError(
+                "A TensorFlow SavedModel cannot be exported from PyTorch. "
+                "Save the model as a `.keras` file, load it with "
+                "KERAS_BACKEND=tensorflow or jax, and export it there; or "
+                "use format='onnx' or 'torch'."
+            )
+        if input_signature is None:
+            input_signature = deployment.export_signature(self, presence)
+        super().export(
+            filepath,
+            format=format,
+            verbose=verbose,
+            input_signature=input_signature,
+            **kwargs,
+        )
+
+
+def _same_size(tensors: dict[str, Any]) -> bool:
+    """Whether batches are of one size, as far as that is known."""
+    # What is not an int is a tracer's stand-in for a size yet unknown.
+    sizes = {tensor.shape[0] for tensor in tensors.values()}
+    return len([size for size in sizes if isinstance(size, int)]) <= 1

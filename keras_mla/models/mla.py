@@ -1,0 +1,203 @@
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_mla import training as backend
+from keras_mla.layers.fusion import EntropyFusion, Fusion
+from keras_mla.layers.gradient_projector import GradientProjector
+from keras_mla.models.base import MultimodalClassifier
+from keras_mla.models.batch import Batch
+from keras_mla.models.stack import leaves
+from keras_mla.models.trainer import Outputs, Update
+
+
+@keras.saving.register_keras_serializable(package="keras_mla")
+class MLA(MultimodalClassifier):
+    """Multimodal learning by alternating unimodal adaptation.
+
+    Each batch trains one modality at a time: modality m is encoded, mapped to
+    logits by the head that all modalities share, and its own loss moves its
+    encoder and the head, nothing else. The head's gradient is projected by a
+    `GradientProjector`, so that a step for one modality undoes little of
+    what the head does for the others. A prediction fuses the unimodal logits,
+    each weighted by how certain it is.
+
+    With an optimizer of moments such as Adam, the moments of an encoder move
+    in its own updates only; the head's do in every update. `iterations`, and
+    so learning-rate schedules, count batches: bias corrections are exact for
+    encoders, and for the head as if it had moved once a batch.
+
+    Args:
+        encoders: dict of modality name to Keras layer or model, each mapping
+            its modality to features `(batch, features)`. The order of the
+            dict is the order in which modalities are trained.
+        head: int, the number of classes; or a `keras.layers.Dense`; or a
+            `keras.Sequential` that ends in one. It returns logits.
+        feature_dim: int. If given, a linear projection per modality brings
+            its features to this width, so that encoders may differ in width.
+            It is moved with the encoder.
+        projector: `GradientProjector` whose settings each Dense kernel of the
+            head is projected with, or `None` to train without projection.
+            Defaults to `"auto"`, a `GradientProjector()`.
+        fusion: `Fusion` layer. Defaults to `EntropyFusion()`.
+        **kwargs: Of `keras.Model`: `name`, `dtype`.
+
+    Call arguments:
+        inputs: dict keyed by modality, and optionally `"presence"`, bool of
+            shape `(batch, modalities)`.
+        training: bool. Whether layers behave as in training.
+
+    Returns:
+        Fused logits, float32 of shape `(batch, classes)`.
+
+    Raises:
+        ValueError: If encoders, head or inputs do not fit together.
+
+    Example:
+
+    >>> def encoder(size):
+    ...     return keras.Sequential(
+    ...         [keras.Input((size,)), keras.layers.Dense(32, "relu")]
+    ...     )
+    >>> model = keras_mla.MLA(
+    ...     encoders={"image": encoder(64), "text": encoder(20)}, head=3
+    ... )
+    >>> model.compile(
+    ...     optimizer="adam",
+    ...     loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    ...     metrics=["accuracy"],
+    ... )
+    >>> x = {"image": np.zeros((8, 64)), "text": np.zeros((8, 20))}
+    >>> history = model.fit(x, np.zeros(8, "int32"), verbose=0)
+    >>> model.predict(x, verbose=0).shape
+    (8, 3)
+
+    Reference:
+        Zhang et al., "Multimodal Representation Learning by Alternating
+        Unimodal Adaptation", CVPR 2024, Algorithm 1.
+    """
+
+    def __init__(
+        self,
+        encoders: Mapping[str, keras.layers.Layer],
+        head: int | keras.layers.Layer,
+        feature_dim: int | None = None,
+        projector: GradientProjector | str | None = "auto",
+        fusion: Fusion | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(encoders, head, feature_dim, **kwargs)
+        # === Layers ===
+        if projector == "auto":
+            projector = GradientProjector()
+        if not isinstance(projector, GradientProjector | None):
+            raise TypeError(
+                "`projector` must be a `keras_mla.layers.GradientProjector`, "
+                f"'auto', or None. Received: projector={projector}"
+            )
+        if fusion is not None and not isinstance(fusion, Fusion):
+            raise TypeError(
+                "`fusion` must be a fusion layer such as "
+                "`keras_mla.layers.EntropyFusion()`. "
+                f"Received: fusion={fusion}"
+            )
+        self.fusion = EntropyFusion() if fusion is None else fusion
+        # === Config ===
+        self.projector_config = (
+            None if projector is None else projector.get_config()
+        )
+        # One for each Dense kernel of the head, in its order.
+        self.projectors = [
+            GradientProjector.from_config(
+                {**self.projector_config, "name": f"projector_{index}"}
+            )
+            for index, _ in enumerate(self._head_kernels())
+            if projector is not None
+        ]
+        self.build_if_possible()
+
+    def updates(self) -> Sequence[Update]:
+        """One update per modality: its encoder and the shared head."""
+        return [
+            Update(
+                (name,),
+                (
+                    self.encoders[name],
+                    *(p for m, p in self.projections.items() if m == name),
+                    self.head,
+                ),
+            )
+            for name in self.modalities
+        ]
+
+    def unimodal_pass(
+        self, name: str, feature: Any, training: bool | None
+    ) -> tuple[Any, Any]:
+        """Applies the head, and keeps the input of each of its Dense layers."""
+        if not self.head.built:
+            self.head.build((None, feature.shape[1]))
+        inputs = []
+        for layer in leaves(self.head):
+            if isinstance(layer, keras.layers.Dense):
+                inputs.append(feature)
+            feature = layer(feature, training=training)
+        for projector, dense in zip(self.projectors, self._head_kernels()):
+            if not projector.built:
+                projector.build(dense.kernel.shape)
+        return feature, inputs
+
+    def modify_gradients(
+        self, update: Update, gradients: list, outputs: Outputs, batch: Batch
+    ) -> tuple[list, list]:
+        """Projects the gradient of each Dense kernel of the head."""
+        (name,) = update.modalities
+        gradients, assignments = list(gradients), []
+        position = {id(v): i for i, v in enumerate(update.variables)}
+        for projector, dense, inputs in zip(
+            self.projectors, self._head_kernels(), outputs.extra[name]
+        ):
+            index = position.get(id(dense.kernel))
+            if index is None:  # Not trained.
+                continue
+            feature = backend.global_mean(
+                ops.cast(inputs, "float32"), batch.present(name)
+            )
+            gradients[index], changes = projector.project(
+                gradients[index], feature
+            )
+            assignments += changes
+        return gradients, assignments
+
+    def fuse(self, outputs: Outputs, presence: Any | None) -> Any:
+        """Returns the fused logits, `(batch, classes)`."""
+        return self.fusion(
+            ops.stack(list(outputs.logits.values()), axis=1), presence
+        )
+
+    def fusion_weights(self, outputs: Outputs, presence: Any | None) -> Any:
+        """Returns the fusion's weights, `(batch, modalities)`."""
+        return self.fusion.weights_of(
+            ops.stack(list(outputs.logits.values()), axis=1), presence
+        )
+
+    def _head_kernels(self) -> list[keras.layers.Dense]:
+        return [
+            layer
+            for layer in leaves(self.head)
+            if isinstance(layer, keras.layers.Dense)
+        ]
+
+    def get_config(self) -> dict:
+        """Returns the constructor's arguments, serialized."""
+        projector = None
+        if self.projector_config is not None:
+            projector = keras.saving.serialize_keras_object(
+                GradientProjector.from_config(dict(self.projector_config))
+            )
+        return {
+            **super().get_config(),
+            "projector": projector,
+            "fusion": keras.saving.serialize_keras_object(self.fusion),
+        }

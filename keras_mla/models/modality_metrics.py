@@ -1,0 +1,112 @@
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+
+class ModalityMetrics:
+    """Loss and compiled metrics of each modality, under `<modality>_<name>`.
+
+    Metric objects are cloned by their config. They live in containers of the
+    class that Keras itself uses for compiled metrics, where callbacks such as
+    `EarlyStopping` look to learn in which direction a metric improves.
+
+    Args:
+        modalities: Names of the modalities.
+        container: The class of the model's compiled metrics, or `None` where
+            there are none.
+        metrics: List of metrics as given to `compile`, or `None`.
+        weighted_metrics: The same, for those weighted by `sample_weight`.
+    """
+
+    def __init__(
+        self,
+        modalities: Sequence[str],
+        container: type | None,
+        metrics: list | None,
+        weighted_metrics: list | None,
+    ) -> None:
+        self.losses = {
+            name: keras.metrics.Mean(name=f"{name}_loss")
+            for name in modalities
+        }
+        # Both lists are weighted here: the first one by presence alone.
+        self.compiled = {
+            name: [
+                container(None, [_clone(metric) for metric in group])
+                for group in (metrics, weighted_metrics)
+                if container is not None and group
+            ]
+            for name in modalities
+        }
+        self._weighted = [
+            weighted
+            for group, weighted in ((metrics, False), (weighted_metrics, True))
+            if group
+        ]
+
+    @property
+    def metrics(self) -> list:
+        """All metrics, modality by modality."""
+        return [
+            metric
+            for name, loss in self.losses.items()
+            for metric in [loss, *self.compiled[name]]
+        ]
+
+    def build(self, name: str, y: Any, logits: Any) -> None:
+        """Creates the compiled metrics and gives them the modality's name."""
+        taken: set[str] = set()
+        for container in self.compiled[name]:
+            if container.built:
+                continue
+            container.build(y, logits)
+            for metric in container.metrics:
+                if metric.name in taken:
+                    metric.name = f"weighted_{metric.name}"
+                taken.add(metric.name)
+                metric.name = f"{name}_{metric.name}"
+
+    def update(
+        self,
+        name: str,
+        y: Any,
+        logits: Any,
+        loss: Any,
+        count: Any,
+        present: Any | None,
+        sample_weight: Any | None,
+    ) -> None:
+        """Adds a batch.
+
+        Args:
+            name: The modality.
+            y: Labels.
+            logits: Unimodal logits, of shape `(batch, classes)`.
+            loss: Scalar, the modality's loss.
+            count: How many samples the loss is a mean of.
+            present: Bool tensor of shape `(batch,)`, or `None`.
+            sample_weight: Tensor of shape `(batch,)`, or `None`.
+        """
+        self.losses[name].update_state(loss, sample_weight=count)
+        self.build(name, y, logits)
+        for container, weighted in zip(
+            self.compiled[name], self._weighted, strict=True
+        ):
+            weight = sample_weight if weighted else None
+            if present is not None:
+                counted = ops.cast(present, "float32")
+                weight = (
+                    counted
+                    if weight is None
+                    else counted
+                    * ops.reshape(ops.cast(weight, "float32"), (-1,))
+                )
+            container.update_state(y, logits, weight)
+
+
+def _clone(metric: Any) -> Any:
+    if isinstance(metric, keras.metrics.Metric):
+        return type(metric).from_config(metric.get_config())
+    return metric

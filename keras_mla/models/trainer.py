@@ -1,0 +1,458 @@
+import contextlib
+import dataclasses
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import keras
+from keras import ops
+
+from keras_mla import training
+from keras_mla.models import checks
+from keras_mla.models.batch import Batch, presence_weight
+from keras_mla.models.modality_metrics import ModalityMetrics
+
+
+@dataclasses.dataclass
+class Update:
+    """One optimizer step of a batch.
+
+    Attributes:
+        modalities: Names of the modalities that it encodes.
+        layers: Layers whose trainable variables it moves.
+        variables: These variables, each once.
+    """
+
+    modalities: tuple[str, ...]
+    layers: tuple[keras.layers.Layer, ...]
+    variables: list = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        found = {
+            id(v): v for layer in self.layers for v in layer.trainable_variables
+        }
+        self.variables = list(found.values())
+
+
+class Outputs(NamedTuple):
+    """What a forward pass yields, each a dict keyed by modality.
+
+    Attributes:
+        features: Encoded features, `(batch, features)`.
+        logits: Unimodal logits, float32 of shape `(batch, classes)`.
+        extra: Whatever else a method's `unimodal_pass` wants to keep.
+    """
+
+    features: dict[str, Any]
+    logits: dict[str, Any]
+    extra: dict[str, Any]
+
+
+class MultimodalTrainer(keras.Model):
+    """The part of a multimodal model that trains: `compile` and the steps.
+
+    A batch is trained by the model's `updates()` in turn. Each encodes its
+    modalities with the weights as they then are, and moves its own variables
+    alone. See `MultimodalClassifier` for what a method defines.
+    """
+
+    # Set by `compile`. In a namespace, whose content Keras does not track:
+    # metrics and optimizer belong to the compilation, not to the model.
+    _plan: types.SimpleNamespace | None = None
+
+    # === Compile ===
+
+    def compile(
+        self,
+        optimizer: Any = "rmsprop",
+        loss: Any = None,
+        metrics: list | None = None,
+        weighted_metrics: list | None = None,
+        learning_rate_multiplier: Mapping[str, float] | None = None,
+        run_eagerly: bool = False,
+        steps_per_execution: int = 1,
+        jit_compile: bool | str = "auto",
+        auto_scale_loss: bool = True,
+    ) -> None:
+        """Configures training, as `keras.Model.compile` with one addition.
+
+        Args:
+            optimizer: Name or `keras.optimizers.Optimizer`. Where a method
+                makes several updates per batch, `gradient_accumulation_steps`,
+                Nadam and MultiOptimizer are refused.
+            loss: A single loss that takes logits, such as
+                `SparseCategoricalCrossentropy(from_logits=True)`.
+            metrics: List of metrics, computed for the fused prediction and,
+                as `<modality>_<metric>`, for each modality.
+            weighted_metrics: The same, weighted by `sample_weight`.
+            learning_rate_multiplier: dict of factors to the learning rate,
+                keyed by modality (its encoder) and `"head"` (all the rest);
+                1 where not given. For pretrained encoders beside a new head.
+            run_eagerly: bool. Whether to run steps without compiling them.
+            steps_per_execution: int. Batches per call of the compiled step.
+            jit_compile: bool or `"auto"`.
+            auto_scale_loss: bool. Whether a `mixed_float16` policy wraps the
+                optimizer in a `LossScaleOptimizer`.
+
+        Raises:
+            ValueError: If an argument does not fit the model.
+        """
+        checks.check_loss(loss)
+        checks.check_metrics("metrics", metrics)
+        checks.check_metrics("weighted_metrics", weighted_metrics)
+        multiplier = checks.check_multiplier(
+            learning_rate_multiplier, [*self.modalities, "head"]
+        )
+        optimizer = keras.optimizers.get(optimizer)
+        checks.check_optimizer(optimizer, len(self.updates()), multiplier)
+        arguments = dict(
+            optimizer=optimizer,
+            loss=loss,
+            metrics=metrics,
+            weighted_metrics=weighted_metrics,
+            run_eagerly=run_eagerly,
+            steps_per_execution=steps_per_execution,
+            jit_compile=jit_compile,
+            auto_scale_loss=auto_scale_loss,
+        )
+        super().compile(**arguments)
+        self._plan = types.SimpleNamespace(
+            # As given, `jit_compile="auto"` too: what it means is for the
+            # backend to say on which the model is loaded.
+            arguments={
+                **arguments,
+                "learning_rate_multiplier": learning_rate_multiplier,
+            },
+            multiplier=multiplier,
+            updates=None,
+            reported=None,
+            loss_is_mean=getattr(loss, "reduction", "sum_over_batch_size")
+            == "sum_over_batch_size",
+            metrics=ModalityMetrics(
+                self.modalities,
+                type(self._compile_metrics) if self._compile_metrics else None,
+                metrics,
+                weighted_metrics,
+            ),
+        )
+
+    def get_compile_config(self) -> dict | None:
+        """Returns the arguments of `compile`, serialized."""
+        if self._plan is None:
+            return None
+        return keras.saving.serialize_keras_object(self._plan.arguments)
+
+    def compile_from_config(self, config: dict) -> None:
+        """Compiles a loaded model as the saved one was."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.built:
+            # Before weights are loaded, so that there is where to put them.
+            self.optimizer.build(self.trainable_variables)
+
+    def make_train_function(self, force: bool = False) -> Any:
+        """Makes the function that trains one batch."""
+        if self.train_function is not None and not force:
+            return self.train_function
+        self._prepare_plan()
+        super().make_train_function(force=force)
+        if self.jit_compile:
+            self.train_function = training.compile_step(self.train_function)
+        return self.train_function
+
+    def make_test_function(self, force: bool = False) -> Any:
+        """Makes the function that evaluates one batch."""
+        if self.test_function is None or force:
+            self._prepare_plan()
+        return super().make_test_function(force=force)
+
+    def _prepare_plan(self) -> None:
+        """Looks up, once, what every step needs and what costs time to find.
+
+        It also keeps from a step what `torch.compile` cannot follow.
+        """
+        if self.built:
+            self._plan.updates = list(self.updates())
+        self._plan.reported = self.metrics
+
+    # === Metrics ===
+
+    @property
+    def metrics(self) -> list:
+        """The loss, compiled metrics, and those of each modality."""
+        metrics = super().metrics
+        if self._plan is None:
+            return metrics
+        return [*metrics, *self._plan.metrics.metrics]
+
+    def get_metrics_result(self) -> dict:
+        """Returns the current value of each metric, by name."""
+        results = {}
+        for metric in self._plan.reported or self.metrics:
+            result = metric.result()
+            results.update(
+                result if isinstance(result, dict) else {metric.name: result}
+            )
+        return results
+
+    def compute_metrics(
+        self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
+    ) -> dict:
+        """Builds the metrics; Keras calls it with symbolic tensors."""
+        names = self.modalities
+        labels = y if isinstance(y, dict) else dict.fromkeys(names, y)
+        logits = y_pred if isinstance(y_pred, dict) else None
+        for name in names:
+            output = y_pred if logits is None else logits[name]
+            checks.check_labels(
+                name if isinstance(y, dict) else "",
+                labels[name],
+                output,
+                self.loss,
+            )
+            self._plan.metrics.build(name, labels[name], output)
+        if self._compile_metrics is not None:
+            if not self._compile_metrics.built:
+                self._compile_metrics.build(labels[names[0]], output)
+        return self.get_metrics_result()
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
+        """Returns the compiled loss of logits, without regularisers.
+
+        Args:
+            x: Not used.
+            y: Labels, or a dict of each modality's.
+            y_pred: Logits `(batch, classes)`, or a dict of each modality's.
+            sample_weight: Tensor of shape `(batch,)`, or a dict, or `None`.
+            training: Not used.
+        """
+        if not isinstance(y, dict):
+            return self._compile_loss(y, y_pred, sample_weight)
+        weights = sample_weight or {}
+        losses = [
+            self._compile_loss(
+                labels,
+                y_pred[name] if isinstance(y_pred, dict) else y_pred,
+                weights.get(name),
+            )
+            for name, labels in y.items()
+        ]
+        return sum(losses) / len(losses)
+
+    def _unimodal_loss(self, name: str, batch: Batch, logits: Any) -> Any:
+        labels = batch.labels[name]
+        checks.check_labels(
+            "" if batch.paired else name, labels, logits, self.loss
+        )
+        weight = presence_weight(
+            batch.sample_weight[name],
+            batch.present(name),
+            self._plan.loss_is_mean,
+        )
+        return self._compile_loss(labels, logits, weight)
+
+    # === Steps ===
+
+    @training.stateful_step(
+        "trainable_variables",
+        "non_trainable_variables",
+        "optimizer_variables",
+        "metrics_variables",
+    )
+    def train_step(self, data: Any) -> dict:
+        """Trains one batch: each update in turn, then the metrics."""
+        batch = Batch.from_data(self.modalities, data)
+        self.build_for(batch.inputs)
+        if not self.optimizer.built:
+            # On all variables, before the first update of some of them.
+            self.optimizer.build(self.trainable_variables)
+        updates = self._plan.updates or self.updates()
+        # The optimizer counts batches, whatever the number of updates.
+        iterations = self.optimizer.iterations
+        start = ops.copy(iterations)
+        results, taken = [], []
+        for update in updates:
+            if results:
+                iterations.assign(start)
+            with self._average_paused(update is not updates[-1]):
+                *result, applied = self._train_update(update, batch)
+            results.append((update, *result))
+            taken.append(applied)
+        if any(applied is not None for applied in taken):
+            any_taken = ops.any(ops.stack(taken))
+            iterations.assign(start + ops.cast(any_taken, start.dtype))
+        return self._record(batch, results)
+
+    @training.stateful_step(
+        "trainable_variables", "non_trainable_variables", "metrics_variables"
+    )
+    def test_step(self, data: Any) -> dict:
+        """Evaluates one batch: the loss of each update, and the metrics."""
+        batch = Batch.from_data(self.modalities, data)
+        self.build_for(batch.inputs)
+        outputs = self.forward_pass(self.modalities, batch.inputs, training=False)
+        return self._record(
+            batch,
+            [
+                (update, *self._objective(update, outputs, batch), outputs)
+                for update in self.updates()
+            ],
+        )
+
+    def _objective(
+        self, update: Update, outputs: Outputs, batch: Batch
+    ) -> tuple[Any, dict[str, Any]]:
+        """The scalar to minimise, and each modality's own loss."""
+        losses = {
+            name: self._unimodal_loss(name, batch, outputs.logits[name])
+            for name in update.modalities
+        }
+        loss = self.update_loss(update, outputs, losses, batch)
+        for layer in update.layers:
+            for penalty in layer.losses:
+                loss = loss + ops.cast(
+                    ops.sum(penalty) / training.num_replicas(), loss.dtype
+                )
+        return loss, losses
+
+    def _train_update(self, update: Update, batch: Batch) -> tuple:
+        active = batch.active(update.modalities)
+        statistics = [] if active is None else _copies(update)
+
+        def objective() -> tuple[Any, Any]:
+            outputs = self.forward_pass(
+                update.modalities, batch.inputs, training=True
+            )
+            loss, losses = self._objective(update, outputs, batch)
+            return self.optimizer.scale_loss(loss), (loss, losses, outputs)
+
+        gradients, (loss, losses, outputs) = training.value_and_grad(
+            self, objective, update.variables
+        )
+        gradients, assignments = self.modify_gradients(
+            update, gradients, outputs, batch
+        )
+        taken = active
+        if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
+            finite = self.optimizer.check_finite(gradients)
+            taken = finite if active is None else ops.logical_and(active, finite)
+        with self._scaled_learning_rates(update):
+            training.apply_gradients(self, gradients, update.variables, active)
+        for variable, value in assignments:
+            _assign_where(taken, variable, value, variable.value)
+        for variable, before in statistics:
+            _assign_where(active, variable, variable.value, before)
+        return loss, losses, outputs, taken
+
+    def _record(self, batch: Batch, results: list) -> dict:
+        """Adds a batch's results to the metrics and returns these."""
+        losses: dict[str, Any] = {}
+        logits: dict[str, Any] = {}
+        features: dict[str, Any] = {}
+        extra: dict[str, Any] = {}
+        weights = []
+        for update, _, unimodal, outputs in results:
+            losses.update(unimodal)
+            features.update(outputs.features)
+            logits.update(outputs.logits)
+            extra.update(outputs.extra)
+            active = batch.active(update.modalities)
+            weights.append(
+                ops.ones(()) if active is None else ops.cast(active, "float32")
+            )
+        size = batch.size(self.modalities[0])
+        total = sum(weights)
+        loss = sum(w * loss for w, (_, loss, *_) in zip(weights, results))
+        self._loss_tracker.update_state(
+            training.num_replicas() * loss / ops.maximum(total, 1),
+            sample_weight=ops.cast(size, "float32") * ops.cast(total > 0, "float32"),
+        )
+        for name in self.modalities:
+            self._plan.metrics.update(
+                name,
+                batch.labels[name],
+                logits[name],
+                training.num_replicas() * losses[name],
+                batch.count(name),
+                batch.present(name),
+                batch.sample_weight[name],
+            )
+        if self._compile_metrics is None:
+            return self.get_metrics_result()
+        name = self.modalities[0]
+        if not batch.paired:
+            # No fused prediction: its metrics exist, and stay out of the logs.
+            if not self._compile_metrics.built:
+                self._compile_metrics.build(batch.labels[name], logits[name])
+            fused = self._compile_metrics.result()
+            return {
+                key: value
+                for key, value in self.get_metrics_result().items()
+                if key not in fused
+            }
+        self._compile_metrics.update_state(
+            batch.labels[name],
+            self.fuse(Outputs(features, logits, extra), batch.presence),
+            batch.sample_weight[name],
+        )
+        return self.get_metrics_result()
+
+    # === Details of an optimizer step ===
+
+    @contextlib.contextmanager
+    def _average_paused(self, paused: bool) -> Iterator[None]:
+        """Leaves an optimizer's moving average of weights out of a step.
+
+        It covers all weights, so it is taken once a batch, in the last update.
+        """
+        optimizer = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        if not (paused and optimizer.use_ema):
+            yield
+            return
+        optimizer.use_ema = False
+        try:
+            yield
+        finally:
+            optimizer.use_ema = True
+
+    @contextlib.contextmanager
+    def _scaled_learning_rates(self, update: Update) -> Iterator[None]:
+        """Scales what a step adds to variables by their multipliers."""
+        scaled = []
+        if self._plan.multiplier:
+            owners = {
+                id(v): name
+                for name in self.modalities
+                for v in self.encoders[name].trainable_variables
+            }
+            for variable in update.variables:
+                part = owners.get(id(variable), "head")
+                factor = self._plan.multiplier.get(part, 1.0)
+                if factor != 1:
+                    scaled.append((variable, factor, ops.copy(variable.value)))
+        yield
+        for variable, factor, before in scaled:
+            variable.assign(before + factor * (variable.value - before))
+
+
+def _copies(update: Update) -> list:
+    """Non-trainable weights of an update's layers, with copies of them."""
+    return [
+        (v, ops.copy(v.value))
+        for layer in update.layers
+        for v in layer.non_trainable_weights
+    ]
+
+
+def _assign_where(
+    condition: Any | None, variable: Any, value: Any, otherwise: Any
+) -> None:
+    if condition is not None:
+        value = ops.where(condition, value, otherwise)
+    variable.assign(value)

@@ -1,0 +1,34 @@
+"""The backend-specific part of a training step, behind one small interface.
+
+Each backend's module supplies the same names:
+
+- `stateful_step(*groups)`: decorator that gives a step written with plain
+  variables, `step(model, data) -> logs`, the signature of the backend.
+- `value_and_grad(model, objective, variables)`: gradients of a loss.
+- `apply_gradients(model, gradients, variables, active)`: an optimizer step.
+- `global_mean(values, weights)`: mean over the batch on all replicas.
+- `num_replicas()`: how many replicas share a batch.
+- `compile_step(step)`: wraps the compiled train function where needed.
+"""
+
+import keras
+
+if keras.backend.backend() == "jax":
+    from keras_mla.training import jax as backend
+elif keras.backend.backend() == "tensorflow":
+    from keras_mla.training import tensorflow as backend
+elif keras.backend.backend() == "torch":
+    from keras_mla.training import torch as backend
+else:
+    raise ImportError(
+        "keras_mla runs on the Keras backends 'tensorflow', 'jax' and "
+        "'torch'. Set the environment variable KERAS_BACKEND to one of them. "
+        f"Received: KERAS_BACKEND={keras.backend.backend()}"
+    )
+
+stateful_step = backend.stateful_step
+value_and_grad = backend.value_and_grad
+apply_gradients = backend.apply_gradients
+global_mean = backend.global_mean
+num_replicas = backend.num_replicas
+compile_step = backend.compile_step

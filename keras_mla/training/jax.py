@@ -1,0 +1,133 @@
+"""Training steps on JAX: variables become state that is threaded through."""
+
+import functools
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import keras
+
+from keras_mla.training.common import weighted_mean
+
+# Under `jit` an array is the global one whatever its sharding, so that a mean
+# over the batch is already the mean over all devices.
+global_mean = weighted_mean
+
+
+def num_replicas() -> int:
+    """One: JAX sees the global batch."""
+    return 1
+
+
+def compile_step(step: Callable) -> Callable:
+    """Returns the step as it is."""
+    return step
+
+
+def stateful_step(*groups: str) -> Callable:
+    """Threads the named groups of variables through a step.
+
+    Args:
+        *groups: Names of the model's variable lists, in the order in which
+            Keras's JAX trainer passes their values.
+    """
+
+    def decorate(step: Callable) -> Callable:
+        @functools.wraps(step)
+        def stateless(
+            model: keras.Model, state: Sequence, data: Any
+        ) -> tuple[Any, tuple]:
+            variables = [_variables(model, group) for group in groups]
+            mapping = [
+                pair
+                for references, values in zip(variables, state, strict=True)
+                for pair in zip(references, values, strict=True)
+            ]
+            with keras.StatelessScope(mapping, collect_losses=True) as scope:
+                logs = step(model, data)
+            new_state = tuple(
+                [scope.get_current_value(v) for v in references]
+                for references in variables
+            )
+            return logs, new_state
+
+        return stateless
+
+    return decorate
+
+
+def value_and_grad(
+    model: keras.Model, objective: Callable, variables: list
+) -> tuple[list, Any]:
+    """Differentiates `objective() -> (loss, aux)` for `variables`.
+
+    Returns:
+        The gradients, zeros for a variable that the loss does not depend on,
+        and `aux`.
+    """
+    state = [
+        v
+        for group in (
+            "trainable_variables",
+            "non_trainable_variables",
+            "optimizer_variables",
+        )
+        for v in _variables(model, group)
+    ]
+    values = [v.value for v in state]
+
+    def call(differentiated: list) -> tuple[Any, Any]:
+        mapping = [
+            *zip(state, values, strict=True),
+            *zip(variables, differentiated, strict=True),
+        ]
+        with keras.StatelessScope(mapping, collect_losses=True) as scope:
+            loss, aux = objective()
+        updated = [
+            scope.get_current_value(v) for v in model.non_trainable_variables
+        ]
+        return loss, (aux, updated)
+
+    gradients, (aux, updated) = jax.grad(call, has_aux=True)(
+        [v.value for v in variables]
+    )
+    for variable, value in zip(
+        model.non_trainable_variables, updated, strict=True
+    ):
+        variable.assign(value)
+    return gradients, aux
+
+
+def apply_gradients(
+    model: keras.Model, gradients: list, variables: list, active: Any | None
+) -> None:
+    """Moves `variables` by one optimizer step, if `active` is true or None."""
+    optimizer = model.optimizer
+    by_variable = {id(v): g for v, g in zip(variables, gradients, strict=True)}
+    trainable = model.trainable_variables
+    slots = optimizer.variables
+    values = [v.value for v in trainable], [v.value for v in slots]
+
+    def step() -> tuple[list, list]:
+        # `None`, not zeros, for the rest: the optimizer then leaves them and
+        # their slots alone (and warns, which is meant for mistakes).
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return optimizer.stateless_apply(
+                values[1], [by_variable.get(id(v)) for v in trainable], values[0]
+            )
+
+    moved = step() if active is None else jax.lax.cond(
+        active, step, lambda: values
+    )
+    for references, new, old in zip((trainable, slots), moved, values):
+        for variable, value, before in zip(references, new, old):
+            if value is not before:
+                variable.assign(value)
+
+
+def _variables(model: keras.Model, group: str) -> list:
+    if group == "optimizer_variables":
+        return model.optimizer.variables if model.optimizer else []
+    return getattr(model, group)

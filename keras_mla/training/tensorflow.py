@@ -1,0 +1,74 @@
+"""Training steps on TensorFlow: gradient tape and `tf.distribute`."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_mla.training.common import weighted_mean, weighted_sum
+
+
+def num_replicas() -> int:
+    """How many replicas of the current strategy share a batch."""
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def compile_step(step: Callable) -> Callable:
+    """Returns the step as it is."""
+    return step
+
+
+def stateful_step(*groups: str) -> Callable:
+    """Returns the step as it is: variables hold their own state."""
+    return lambda step: step
+
+
+def value_and_grad(
+    model: keras.Model, objective: Callable, variables: list
+) -> tuple[list, Any]:
+    """Differentiates `objective() -> (loss, aux)` for `variables`.
+
+    Returns:
+        The gradients, zeros for a variable that the loss does not depend on,
+        and `aux`.
+    """
+    with tf.GradientTape() as tape:
+        loss, aux = objective()
+    gradients = tape.gradient(
+        loss,
+        [v.value for v in variables],
+        unconnected_gradients=tf.UnconnectedGradients.ZERO,
+    )
+    return gradients, aux
+
+
+def apply_gradients(
+    model: keras.Model, gradients: list, variables: list, active: Any | None
+) -> None:
+    """Moves `variables` by one optimizer step, if `active` is true or None."""
+
+    def step() -> None:
+        model.optimizer.apply(gradients, variables)
+
+    if active is None:
+        step()
+    else:
+        tf.cond(active, step, lambda: None)
+
+
+def global_mean(values: Any, weights: Any | None) -> Any:
+    """Mean over the batch on all replicas, of the rows that count.
+
+    Args:
+        values: Tensor of shape `(batch, ...)`, the replica's own part.
+        weights: `None`, or a bool or float tensor of shape `(batch,)`.
+    """
+    if num_replicas() == 1 or tf.distribute.in_cross_replica_context():
+        return weighted_mean(values, weights)
+    if weights is None:
+        weights = tf.ones(tf.shape(values)[:1], values.dtype)
+    total, count = tf.distribute.get_replica_context().all_reduce(
+        tf.distribute.ReduceOp.SUM, list(weighted_sum(values, weights))
+    )
+    return total / tf.maximum(count, 1)
