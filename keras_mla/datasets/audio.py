@@ -242,19 +242,40 @@ def log_mel(
     frames = tf.signal.frame(tf.pad(waveform, [[0, short]]), window, hop)
     frames -= tf.reduce_mean(frames, axis=1, keepdims=True)
     frames -= 0.97 * tf.concat([frames[:, :1], frames[:, :-1]], axis=1)
-    # tensorflow-io multiplies by TensorFlow's Hann window, which is periodic
-    # for even lengths: dividing by it first leaves Kaldi's symmetric one.
-    n = np.arange(window)
-    symmetric = 0.5 - 0.5 * np.cos(2 * np.pi * n / (window - 1))
-    frames *= tf.math.divide_no_nan(
-        tf.constant(symmetric, tf.float32), tf.signal.hann_window(window)
+    weights, filters = _mel_constants(rate, mels, window)
+    size = 2 * (len(filters) - 1)
+    spectrum = _tfio_audio().spectrogram(
+        frames * weights, size, window, window
     )
-    size = 1 << (window - 1).bit_length()
-    audio = _tfio_audio()
-    spectrum = audio.spectrogram(frames, size, window, window)[:, 0]
-    power = tf.square(tf.ensure_shape(spectrum, (None, size // 2 + 1)))
-    energies = audio.melscale(power, rate, mels, 20.0, rate / 2.0)
+    power = tf.square(tf.reshape(spectrum, (-1, len(filters))))
+    energies = tf.matmul(power, filters)
     return tf.math.log(tf.maximum(energies, 2.0**-23))
+
+
+@functools.cache
+def _mel_constants(
+    rate: int, mels: int, window: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns what each frame is multiplied by, and the mel filters.
+
+    They are computed here, once, since a `tf.data` pipeline would compute
+    tensorflow-io's filters anew for every sample.
+    """
+    import tensorflow as tf
+
+    size = 1 << (window - 1).bit_length()
+    with tf.init_scope():
+        periodic = tf.signal.hann_window(window).numpy()
+        identity = tf.eye(size // 2 + 1)
+        filters = _tfio_audio().melscale(identity, rate, mels, 20.0, rate / 2)
+        # tensorflow-io windows by TensorFlow's Hann window, which is periodic
+        # for even lengths: dividing by it leaves Kaldi's symmetric one.
+        n = np.arange(window)
+        symmetric = 0.5 - 0.5 * np.cos(2 * np.pi * n / (window - 1))
+        weights = np.divide(
+            symmetric, periodic, out=np.zeros(window), where=periodic != 0
+        )
+        return weights.astype(np.float32), filters.numpy()
 
 
 def spec_augment(
