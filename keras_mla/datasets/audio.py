@@ -244,9 +244,7 @@ def log_mel(
     frames -= 0.97 * tf.concat([frames[:, :1], frames[:, :-1]], axis=1)
     weights, filters = _mel_constants(rate, mels, window)
     size = 2 * (len(filters) - 1)
-    spectrum = _tfio_audio().spectrogram(
-        frames * weights, size, window, window
-    )
+    spectrum = _tfio_audio().spectrogram(frames * weights, size, window, window)
     power = tf.square(tf.reshape(spectrum, (-1, len(filters))))
     energies = tf.matmul(power, filters)
     return tf.math.log(tf.maximum(energies, 2.0**-23))

@@ -3,9 +3,12 @@
 import dataclasses
 import io
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -34,6 +37,13 @@ def decode(
         ValueError: If it is no such image, damaged, truncated or too large.
         ImportError: If Pillow is not installed.
     """
+    return np.asarray(open_image(source, max_pixels))
+
+
+def open_image(
+    source: str | os.PathLike | bytes, max_pixels: int = 50_000_000
+) -> "Image.Image":
+    """Does what `decode` does and returns an RGB `PIL.Image.Image`."""
     from PIL import Image
 
     name = "<bytes>" if isinstance(source, bytes) else repr(os.fspath(source))
@@ -46,7 +56,7 @@ def decode(
                     f"{width} x {height} pixels are more than "
                     f"max_pixels={max_pixels}"
                 )
-            return np.asarray(image.convert("RGB"))
+            return image.convert("RGB")
     except (
         OSError,
         ValueError,
@@ -151,20 +161,27 @@ class ImageSettings:
         return (self.size, self.size, 3)
 
     def fit(
-        self, pixels: np.ndarray, rng: np.random.Generator | None = None
+        self, pixels: Any, rng: np.random.Generator | None = None
     ) -> np.ndarray:
         """Crops and resizes an image, or all frames of a clip alike.
 
         Args:
             pixels: uint8 array `(height, width, 3)` or
-                `(frames, height, width, 3)`.
+                `(frames, height, width, 3)`, an RGB `PIL.Image.Image`, or a
+                list of them that are of one size.
             rng: `np.random.Generator` or `None`. Where given, the crop and
                 the flip are random, the same for all frames.
 
         Returns:
             uint8 array `(size, size, 3)` or `(frames, size, size, 3)`.
         """
-        height, width = pixels.shape[-3:-1]
+        several = isinstance(pixels, list) or getattr(pixels, "ndim", 3) == 4
+        frames = pixels if several else [pixels]
+        first = frames[0]
+        if isinstance(first, np.ndarray):
+            height, width = first.shape[:2]
+        else:
+            width, height = first.size
         flip = False
         box: tuple[float, float, float, float] = (0, 0, width, height)
         if rng is not None:
@@ -174,20 +191,20 @@ class ImageSettings:
             side = min(height, width)
             left, top = (width - side) / 2, (height - side) / 2
             box = (left, top, left + side, top + side)
-        frames = pixels if pixels.ndim == 4 else pixels[None]
         result = np.stack([self._resize(frame, box) for frame in frames])
         if flip:
             result = np.ascontiguousarray(result[:, :, ::-1])
-        return result if pixels.ndim == 4 else result[0]
+        return result if several else result[0]
 
     def _resize(
-        self, pixels: np.ndarray, box: tuple[float, float, float, float]
+        self, frame: Any, box: tuple[float, float, float, float]
     ) -> np.ndarray:
         from PIL import Image
 
         method = Image.Resampling[self.interpolation.upper()]
-        image = Image.fromarray(pixels)
-        return np.asarray(image.resize((self.size, self.size), method, box))
+        if isinstance(frame, np.ndarray):
+            frame = Image.fromarray(frame)
+        return np.asarray(frame.resize((self.size, self.size), method, box))
 
     def normalize(self, pixels: Any) -> Any:
         """Turns uint8 pixels into `(pixel / 255 - mean) / std`.

@@ -28,7 +28,8 @@ class Reader:
     """How one modality of a sample becomes an array.
 
     Args:
-        decode: Reads a sample: `Sample -> array`. What may be cached.
+        decode: Reads a sample: `Sample -> array`, Pillow image, or list of
+            them. What may be cached, as an array.
         dtype: Type of the array, as NumPy names it; `"object"` is text.
         shape: Shape after `finish`, `None` for a length that varies.
         finish: `(array, rng or None) -> array`, run in Python after
@@ -90,8 +91,8 @@ def image_reader(
         modality: str. Where the path is in `Sample.inputs`.
     """
 
-    def decode(sample: Sample) -> np.ndarray:
-        return image_lib.decode(sample.inputs[modality])
+    def decode(sample: Sample) -> Any:
+        return image_lib.open_image(sample.inputs[modality])
 
     return Reader(
         decode,
@@ -117,10 +118,10 @@ def video_reader(
         modality: str. Where the path is in `Sample.inputs`.
     """
 
-    def decode(sample: Sample) -> np.ndarray:
+    def decode(sample: Sample) -> Any:
         path = sample.inputs[modality]
         span = None if os.path.isdir(path) else sample.span
-        clip = video_lib.frames(path, frames or 1, span)
+        clip = video_lib.pictures(path, frames or 1, span)
         return clip if frames else clip[0]
 
     return Reader(
@@ -219,6 +220,9 @@ class _Loader:
         except (OSError, ValueError, EOFError):
             pass  # Not there yet, or damaged: made anew.
         value = reader.decode(sample)
+        if isinstance(value, list):
+            value = np.stack([np.asarray(part) for part in value])
+        value = np.asarray(value)
         os.makedirs(folder, exist_ok=True)
         handle, partial = tempfile.mkstemp(dir=folder, suffix=".partial")
         try:

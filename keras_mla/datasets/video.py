@@ -90,6 +90,23 @@ def frames(
     clip = keras_mla.datasets.video.frames("1001_DFA_ANG_XX.flv", n=3)
     ```
     """
+    return np.stack(
+        [np.asarray(frame) for frame in pictures(path, n, span, max_pixels)]
+    )
+
+
+def pictures(
+    path: str | os.PathLike,
+    n: int = 3,
+    span: tuple[float, float] | None = None,
+    max_pixels: int = 50_000_000,
+) -> list[Any]:
+    """Does what `frames` does, without joining the frames.
+
+    Returns:
+        list of `PIL.Image.Image` (from a folder) or uint8 arrays
+        `(height, width, 3)` (from a video).
+    """
     if n < 1:
         raise ValueError(f"`n` must be at least 1. Received: n={n}")
     path = os.fspath(path)
@@ -103,7 +120,7 @@ def frames(
     return _from_video(path, n, span, max_pixels)
 
 
-def _from_folder(path: str, n: int, max_pixels: int) -> np.ndarray:
+def _from_folder(path: str, n: int, max_pixels: int) -> list[Any]:
     names = [f for f in os.listdir(path) if f.lower().endswith(_IMAGE_FILES)]
     if not names:
         raise ValueError(f"The folder {path!r} holds no images.")
@@ -119,10 +136,10 @@ def _from_folder(path: str, n: int, max_pixels: int) -> np.ndarray:
     for file in chosen:
         if os.path.dirname(os.path.realpath(file)) != root:
             raise ValueError(f"{file!r} is a link that leads out of {root!r}.")
-    decoded = {f: images.decode(f, max_pixels) for f in set(chosen)}
-    if len({frame.shape for frame in decoded.values()}) > 1:
+    decoded = {f: images.open_image(f, max_pixels) for f in set(chosen)}
+    if len({frame.size for frame in decoded.values()}) > 1:
         raise ValueError(f"The images in {path!r} differ in size.")
-    return np.stack([decoded[file] for file in chosen])
+    return [decoded[file] for file in chosen]
 
 
 def frames_per_second(
@@ -159,14 +176,12 @@ def frames_per_second(
 
 def _from_video(
     path: str, n: int, span: tuple[float, float] | None, max_pixels: int
-) -> np.ndarray:
+) -> list[Any]:
     times, keys, _ = _plan(path, span, max_pixels)
     targets = [times[i] for i in even_indices(len(times), n)]
     found = dict(_decode(path, targets, keys, max_pixels))
     # Where the end cannot be decoded, the nearest frame stands in.
-    return np.stack(
-        [found[min(found, key=lambda t: abs(t - want))] for want in targets]
-    )
+    return [found[min(found, key=lambda t: abs(t - want))] for want in targets]
 
 
 def _plan(
