@@ -10,8 +10,8 @@ digit; no picture is in two splits.
 - `--pairing=speaker`: trained on some speakers and tested on others. Sound is
   then the weak modality.
 
-Trained are MLA, MLA without projection, and joint training of concatenated
-features. Which epoch counts is chosen on validation data.
+Trained are MLA, MLA without projection ("alternation"), and concatenated
+features jointly. Which epoch counts is chosen on validation data.
 
 ```shell
 KERAS_BACKEND=torch python examples/av_digits.py --data_dir=av_digits
@@ -22,10 +22,8 @@ import csv
 import json
 import os
 import pathlib
-import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-sys.path[:0] = [str(pathlib.Path(__file__).resolve().parents[1])]
 
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
@@ -45,12 +43,10 @@ flags.DEFINE_integer("seeds", 3, "Runs of each method.")
 
 KEYS = ("audio_accuracy", "image_accuracy", "accuracy")
 METHODS = ("concatenation", "alternation", "mla")
-SPEAKERS = {
-    "train": ("george", "jackson", "lucas"),
-    "validation": ("nicolas",),
-    "test": ("theo", "yweweler"),
-}
+SPEAKERS = {"validation": ["nicolas"], "test": ["theo", "yweweler"]}
+SPEAKERS = {"train": ["george", "jackson", "lucas"], **SPEAKERS}
 FBANK = audio.Fbank(rate=8000, frames=64, mels=40, mean=-8.0, std=3.0)
+SHAPES = {"audio": FBANK.shape, "image": (28, 28, 1)}
 
 
 def read(folder):
@@ -71,10 +67,8 @@ def read(folder):
 def split(digits, speakers, indices):
     """Returns the rows of each split."""
     if FLAGS.pairing == "speaker":
-        return {
-            name: np.flatnonzero(np.isin(speakers, who))
-            for name, who in SPEAKERS.items()
-        }
+        rows = {k: np.isin(speakers, who) for k, who in SPEAKERS.items()}
+        return {name: np.flatnonzero(row) for name, row in rows.items()}
     rest = np.random.default_rng(0).permutation(np.flatnonzero(indices >= 5))
     held, kept = np.split(rest, [len(rest) // 10])
     test = np.flatnonzero(indices < 5)
@@ -83,7 +77,7 @@ def split(digits, speakers, indices):
 
 def load(folder, cache):
     """Returns `{split: ({"audio", "image"}, label)}`."""
-    if not cache.exists():
+    if not cache.exists():  # Written under its name only when it is whole.
         part = cache.with_suffix(".partial.npz")
         np.savez(part, *read(folder))
         part.replace(cache)
@@ -111,29 +105,19 @@ def load(folder, cache):
 def encoder(shape, name):
     """Returns a small convolutional encoder with 64 features."""
     layers = keras.layers
-    blocks = [
-        keras.Input(shape),
-        layers.Conv2D(16, 3, padding="same", activation="relu"),
-        layers.MaxPooling2D(),
-        layers.Conv2D(32, 3, padding="same", activation="relu"),
-        layers.MaxPooling2D(),
-        layers.Flatten(),
-        layers.Dense(64, activation="relu"),
-    ]
+    blocks = [keras.Input(shape)]
+    for width in (16, 32):
+        blocks += [layers.Conv2D(width, 3, padding="same", activation="relu")]
+        blocks += [layers.MaxPooling2D()]
+    blocks += [layers.Flatten(), layers.Dense(64, activation="relu")]
     return keras.Sequential(blocks, name=name)
 
 
 def build(method):
     """Returns a compiled model."""
-    encoders = {
-        "audio": encoder((64, 40, 1), "audio_encoder"),
-        "image": encoder((28, 28, 1), "image_encoder"),
-    }
+    encoders = {m: encoder(s, f"{m}_encoder") for m, s in SHAPES.items()}
     if method == "concatenation":
-        inputs = {
-            m: keras.Input(e.input_shape[1:], name=m)
-            for m, e in encoders.items()
-        }
+        inputs = {m: keras.Input(s) for m, s in SHAPES.items()}
         features = [e(inputs[m]) for m, e in encoders.items()]
         joined = keras.layers.Concatenate()(features)
         model = keras.Model(inputs, keras.layers.Dense(10)(joined))
@@ -155,22 +139,17 @@ def train(method, seed, data, folder):
     seeds = keras_mla.callbacks.EpochSeed(seed)
     model = build(method)
     best, log = str(folder / "best.weights.h5"), folder / "log.csv"
+    backup = str(folder / "backup")
     # What a run that was killed had reached.
     rows = list(csv.DictReader(log.open())) if log.exists() else []
     reached = max((float(row["val_accuracy"]) for row in rows), default=-1.0)
+    keep = {"save_best_only": True, "save_weights_only": True, "mode": "max"}
     callbacks = [
         seeds,
-        keras.callbacks.BackupAndRestore(
-            str(folder / "backup"), double_checkpoint=True
-        ),
+        keras.callbacks.BackupAndRestore(backup, double_checkpoint=True),
         keras.callbacks.CSVLogger(str(log), append=True),
         keras.callbacks.ModelCheckpoint(
-            best,
-            "val_accuracy",
-            mode="max",
-            save_best_only=True,
-            save_weights_only=True,
-            initial_value_threshold=reached,
+            best, "val_accuracy", initial_value_threshold=reached, **keep
         ),
     ]
     model.fit(

@@ -219,6 +219,7 @@ def test_wrong_arguments(samples):
         pipeline.choose(readers(), ["sound"])
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept")
 def test_fit_on_this_backend(samples, tmp_path):
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "salt"]
     (tmp_path / "vocab.txt").write_text("\n".join(words))

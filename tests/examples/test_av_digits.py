@@ -1,3 +1,4 @@
+import os
 import pathlib
 import subprocess
 import sys
@@ -34,7 +35,12 @@ def test_runs_offline_and_goes_on_where_it_stopped(tmp_path):
         "--epochs=1",
         "--seeds=1",
     ]
-    first = subprocess.run(command, capture_output=True, text=True)
+    options = {
+        "capture_output": True,
+        "text": True,
+        "env": {**os.environ, "PYTHONPATH": str(ROOT)},
+    }
+    first = subprocess.run(command, **options)
     assert first.returncode == 0, first.stderr
     output = tmp_path / "out" / "speaker"
     table = (output / "table.md").read_text()
@@ -43,7 +49,7 @@ def test_runs_offline_and_goes_on_where_it_stopped(tmp_path):
     assert rows == ["concatenation", "alternation", "mla"]
     assert (output / "mla.png").stat().st_size > 1000
     (output / "mla0" / "result.json").unlink()
-    again = subprocess.run(command, capture_output=True, text=True)
+    again = subprocess.run(command, **options)
     assert again.returncode == 0, again.stderr
     assert "recording" not in again.stdout
     assert (output / "table.md").read_text() == table
