@@ -117,7 +117,7 @@ def build(method):
     """Returns a compiled model."""
     encoders = {m: encoder(s, f"{m}_encoder") for m, s in SHAPES.items()}
     if method == "concatenation":
-        inputs = {m: keras.Input(s) for m, s in SHAPES.items()}
+        inputs = {m: keras.Input(s, name=m) for m, s in SHAPES.items()}
         features = [e(inputs[m]) for m, e in encoders.items()]
         joined = keras.layers.Concatenate()(features)
         model = keras.Model(inputs, keras.layers.Dense(10)(joined))
