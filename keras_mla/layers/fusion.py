@@ -38,11 +38,6 @@ class Fusion(keras.layers.Layer):
             )
         return ops.sum(weights * logits, axis=1)
 
-    def compute_output_shape(
-        self, logits_shape: tuple, presence_shape: tuple | None = None
-    ) -> tuple:
-        return (logits_shape[0], logits_shape[2])
-
 
 @keras.saving.register_keras_serializable(package="keras_mla")
 class EntropyFusion(Fusion):
@@ -86,11 +81,13 @@ class EntropyFusion(Fusion):
         # A class with no probability adds exactly 0: its log is kept finite.
         log_p = ops.maximum(log_p, -1e30)
         entropy = -ops.sum(ops.exp(log_p) * log_p, axis=-1)
-        if presence is None:
-            return ops.softmax(-entropy, axis=-1)
-        entropy = ops.where(presence, entropy, ops.full_like(entropy, 1e9))
-        weights = ops.softmax(-entropy, axis=-1)
-        return ops.where(presence, weights, ops.zeros_like(weights))
+        if presence is not None:
+            # Beyond any entropy, so that its exponential is 0.
+            entropy = ops.where(presence, entropy, ops.full_like(entropy, 1e9))
+        weights = ops.exp(-entropy)
+        total = ops.sum(weights, axis=-1, keepdims=True)
+        # Zero where a sample has no modality; else at least 1 / classes.
+        return weights / ops.maximum(total, 1e-30)
 
 
 @keras.saving.register_keras_serializable(package="keras_mla")
