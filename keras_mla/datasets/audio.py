@@ -13,6 +13,18 @@ import numpy as np
 if TYPE_CHECKING:
     import tensorflow as tf
 
+__all__ = [
+    "AUDIOSET",
+    "CAVMAE",
+    "Fbank",
+    "KINETICS_SOUNDS",
+    "STFT",
+    "decode",
+    "log_mel",
+    "resample",
+    "spec_augment",
+]
+
 # Mean and standard deviation of log-mel values, as published with AudioSet
 # models (AST), with OGM-GE for Kinetics-Sounds, and with CAV-MAE.
 AUDIOSET = (-4.2677393, 4.5689974)

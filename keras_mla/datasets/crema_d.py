@@ -13,6 +13,12 @@ from keras_mla.datasets.listing import Sample
 if TYPE_CHECKING:
     import tensorflow as tf
 
+__all__ = [
+    "class_names",
+    "files",
+    "load",
+]
+
 class_names = ("NEU", "HAP", "SAD", "FEA", "DIS", "ANG")
 """Neutral, happy, sad, fearful, disgusted, angry: label i is `[i]`."""
 

@@ -12,6 +12,12 @@ from keras_mla.datasets.listing import Sample
 if TYPE_CHECKING:
     import tensorflow as tf
 
+__all__ = [
+    "class_names",
+    "files",
+    "load",
+]
+
 _CLASSES = 101
 _PUBLISHED = {"train": 62970, "test": 22714}
 _DEV = 5000

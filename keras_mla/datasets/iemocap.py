@@ -14,6 +14,12 @@ from keras_mla.datasets.listing import Sample
 if TYPE_CHECKING:
     import tensorflow as tf
 
+__all__ = [
+    "class_names",
+    "files",
+    "load",
+]
+
 _FOUR = ("ang", "hap", "sad", "neu")
 _SIX = ("hap", "sad", "neu", "ang", "exc", "fru")
 _PUBLISHED = {4: 5531, 6: 7380}

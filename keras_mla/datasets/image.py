@@ -10,6 +10,19 @@ import numpy as np
 if TYPE_CHECKING:
     from PIL import Image
 
+__all__ = [
+    "CLIP",
+    "CLIP_MEAN",
+    "CLIP_STD",
+    "IMAGENET_STD",
+    "ImageSettings",
+    "M3AE",
+    "RESNET",
+    "decode",
+    "open_image",
+    "random_box",
+]
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)

@@ -13,6 +13,12 @@ from keras_mla.datasets.listing import Sample
 if TYPE_CHECKING:
     import tensorflow as tf
 
+__all__ = [
+    "class_names",
+    "files",
+    "load",
+]
+
 _CLASSES = 31
 _PUBLISHED = {"train": 14799, "test": 2597}
 _VIDEOS = (".mp4", ".mkv", ".webm", ".avi", ".flv")

@@ -13,6 +13,23 @@ from typing import Any
 
 import numpy as np
 
+__all__ = [
+    "Problems",
+    "Sample",
+    "carve_validation",
+    "check_count",
+    "check_split",
+    "data_folder",
+    "find_list",
+    "keep_existing",
+    "partition",
+    "read_json_lines",
+    "read_lines",
+    "read_rows",
+    "read_text",
+    "safe_path",
+]
+
 MAX_LINE = 1_000_000
 
 
@@ -93,7 +110,8 @@ def safe_path(root: str | os.PathLike, name: str, source: str = "") -> str:
             a NUL character, or is a symbolic link that leads out of `root`.
 
     Example:
-    >>> safe_path("/data", "images/1.jpg")
+    >>> from keras_mla.datasets import listing
+    >>> listing.safe_path("/data", "images/1.jpg")
     '/data/images/1.jpg'
     """
     where = f"{source}: " if source else ""
@@ -325,8 +343,9 @@ def partition(
         of `items`.
 
     Example:
-    >>> partition(range(10), {"train": 0.8, "test": 0.2}, seed=0)["test"]
-    [4, 6]
+    >>> from keras_mla.datasets import listing
+    >>> listing.partition("abcde", {"train": 0.8, "test": 0.2}, 0)["test"]
+    ['c']
     """
     if abs(sum(fractions.values()) - 1) > 1e-6 or min(fractions.values()) < 0:
         raise ValueError(

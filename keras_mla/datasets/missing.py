@@ -9,6 +9,11 @@ import numpy as np
 if TYPE_CHECKING:
     import tensorflow as tf
 
+__all__ = [
+    "add_presence",
+    "missing_presence",
+]
+
 
 def missing_presence(
     n: int,
@@ -48,7 +53,8 @@ def missing_presence(
             within [0, 1].
 
     Example:
-    >>> missing_presence(3, ["audio", "text"], rate=0.5).sum(axis=1)
+    >>> from keras_mla.datasets import missing
+    >>> missing.missing_presence(3, ["audio", "text"], 0.5).sum(axis=1)
     array([1, 1, 1])
 
     Reference:

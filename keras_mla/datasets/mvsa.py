@@ -11,6 +11,13 @@ from keras_mla.datasets.listing import Sample
 if TYPE_CHECKING:
     import tensorflow as tf
 
+__all__ = [
+    "class_names",
+    "files",
+    "load",
+    "reconcile",
+]
+
 class_names = ("negative", "neutral", "positive")
 """Label i is `[i]`."""
 

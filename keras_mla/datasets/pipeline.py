@@ -20,6 +20,16 @@ from keras_mla.datasets.listing import Problems, Sample
 if TYPE_CHECKING:
     import tensorflow as tf
 
+__all__ = [
+    "Reader",
+    "audio_reader",
+    "build",
+    "choose",
+    "image_reader",
+    "text_reader",
+    "video_reader",
+]
+
 _logger = logging.getLogger("keras_mla")
 
 

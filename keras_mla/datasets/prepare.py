@@ -237,3 +237,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 if __name__ == "__main__":
     sys.exit(main())
+
+__all__ = [
+    "Clip",
+    "crema_d",
+    "iemocap",
+    "kinetics_sounds",
+    "main",
+    "prepare_clip",
+    "run",
+]

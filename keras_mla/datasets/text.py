@@ -7,6 +7,11 @@ from typing import Any
 
 import numpy as np
 
+__all__ = [
+    "bert",
+    "clip",
+]
+
 Tokenizer = Callable[[Any], dict[str, Any]]
 
 

@@ -6,6 +6,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import tensorflow as tf
 
+__all__ = [
+    "unpaired",
+]
+
 
 def unpaired(
     datasets: Mapping[str, "tf.data.Dataset"],

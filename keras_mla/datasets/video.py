@@ -10,6 +10,14 @@ import numpy as np
 
 from keras_mla.datasets import image as images
 
+__all__ = [
+    "even_indices",
+    "frames",
+    "frames_per_second",
+    "open_video",
+    "pictures",
+]
+
 # Containers that hold sound or pictures themselves. Playlists are left out:
 # they name other files and addresses, which FFmpeg would then open.
 _FORMATS = (
@@ -51,7 +59,7 @@ def even_indices(count: int, n: int) -> list[int]:
     """Returns the middles of `n` equal parts of `range(count)`.
 
     Example:
-    >>> even_indices(9, 3)
+    >>> keras_mla.datasets.video.even_indices(9, 3)
     [1, 4, 7]
     """
     return [(2 * i + 1) * count // (2 * n) for i in range(n)]
