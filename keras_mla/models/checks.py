@@ -83,11 +83,16 @@ def check_features(name: str, feature: Any) -> None:
             "its output, for instance with "
             "`keras.layers.GlobalAveragePooling1D`. Received: "
             + (
-                f"{type(feature).__name__}"
+                type(feature).__name__
                 if shape is None
-                else f"shape {tuple(d if type(d) is int else None for d in shape)}"
+                # A tracer's stand-in for an unknown size is not for users.
+                else f"shape {_known(shape)}"
             )
         )
+
+
+def _known(shape: Any) -> tuple[int | None, ...]:
+    return tuple(size if isinstance(size, int) else None for size in shape)
 
 
 def check_widths(features: dict[str, Any]) -> None:
@@ -191,9 +196,9 @@ def check_labels(name: str, y: Any, logits: Any, loss: Any) -> None:
             f"each, or (batch, {classes}), one-hot. Received: shape {shape}"
         )
     kinds = keras.losses
-    if (isinstance(loss, kinds.SparseCategoricalCrossentropy) and not sparse) or (
-        isinstance(loss, kinds.CategoricalCrossentropy) and not one_hot
-    ):
+    if (
+        isinstance(loss, kinds.SparseCategoricalCrossentropy) and not sparse
+    ) or (isinstance(loss, kinds.CategoricalCrossentropy) and not one_hot):
         raise ValueError(
             f"Labels{where} of shape {shape} do not fit the loss "
             f"{type(loss).__name__}: integer classes of shape (batch,) go "

@@ -1,5 +1,6 @@
 import contextlib
 import dataclasses
+import inspect
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -58,7 +59,11 @@ class MultimodalTrainer(keras.Model):
 
     # Set by `compile`. In a namespace, whose content Keras does not track:
     # metrics and optimizer belong to the compilation, not to the model.
-    _plan: types.SimpleNamespace | None = None
+    _plan: Any = None
+    # Keras's, of any type.
+    optimizer: Any
+    train_function: Any
+    test_function: Any
 
     # === Compile ===
 
@@ -136,25 +141,21 @@ class MultimodalTrainer(keras.Model):
             ),
         )
 
-    def fit(
-        self,
-        x: Any = None,
-        y: Any = None,
-        *args: Any,
-        class_weight: Mapping[int, float] | None = None,
-        **kwargs: Any,
-    ) -> Any:
+    def fit(self, *args: Any, **kwargs: Any) -> Any:
         """Trains the model, as `keras.Model.fit`.
 
         `class_weight` is not supported with unpaired data (`y` a dict).
         """
-        if class_weight is not None and isinstance(_peek_labels(x, y), dict):
-            raise ValueError(
-                "`class_weight` is not supported with `y` a dict (unpaired "
-                "training). Give batches with a dict of sample weights, "
-                "keyed by modality."
-            )
-        return super().fit(x, y, *args, class_weight=class_weight, **kwargs)
+        given = inspect.signature(super().fit).bind(*args, **kwargs).arguments
+        if given.get("class_weight") is not None:
+            labels = _peek_labels(given.get("x"), given.get("y"))
+            if isinstance(labels, dict):
+                raise ValueError(
+                    "`class_weight` is not supported with `y` a dict "
+                    "(unpaired training). Give batches with a dict of sample "
+                    "weights, keyed by modality."
+                )
+        return super().fit(*args, **kwargs)
 
     def get_compile_config(self) -> dict | None:
         """Returns the arguments of `compile`, serialized."""
@@ -291,7 +292,8 @@ class MultimodalTrainer(keras.Model):
         # The optimizer counts batches, whatever the number of updates.
         iterations = self.optimizer.iterations
         start = ops.copy(iterations)
-        results, taken = [], []
+        results: list[tuple] = []
+        taken: list[Any] = []
         for update in updates:
             if results:
                 iterations.assign(start)
@@ -311,7 +313,9 @@ class MultimodalTrainer(keras.Model):
         """Evaluates one batch: the loss of each update, and the metrics."""
         batch = Batch.from_data(self.modalities, data)
         self.build_for(batch.inputs)
-        outputs = self.forward_pass(self.modalities, batch.inputs, training=False)
+        outputs = self.forward_pass(
+            self.modalities, batch.inputs, training=False
+        )
         return self._record(
             batch,
             [
@@ -356,7 +360,9 @@ class MultimodalTrainer(keras.Model):
         taken = active
         if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
             finite = self.optimizer.check_finite(gradients)
-            taken = finite if active is None else ops.logical_and(active, finite)
+            taken = (
+                finite if active is None else ops.logical_and(active, finite)
+            )
         with self._scaled_learning_rates(update):
             training.apply_gradients(self, gradients, update.variables, active)
         for variable, value in assignments:
@@ -383,10 +389,13 @@ class MultimodalTrainer(keras.Model):
             )
         size = batch.size(self.modalities[0])
         total = sum(weights)
-        loss = sum(w * loss for w, (_, loss, *_) in zip(weights, results))
+        loss = sum(
+            w * loss for w, (_, loss, *_) in zip(weights, results, strict=True)
+        )
         self._loss_tracker.update_state(
             training.num_replicas() * loss / ops.maximum(total, 1),
-            sample_weight=ops.cast(size, "float32") * ops.cast(total > 0, "float32"),
+            sample_weight=ops.cast(size, "float32")
+            * ops.cast(total > 0, "float32"),
         )
         for name in self.modalities:
             self._plan.metrics.update(
@@ -467,7 +476,9 @@ def _peek_labels(x: Any, y: Any) -> Any:
 
 
 def _by_modality(value: Any, modalities: Sequence[str]) -> dict[str, Any]:
-    return value if isinstance(value, dict) else dict.fromkeys(modalities, value)
+    return (
+        value if isinstance(value, dict) else dict.fromkeys(modalities, value)
+    )
 
 
 def _copies(update: Update) -> list:
