@@ -4,7 +4,8 @@ In one run, in turn and repeatedly:
 
 (a) `keras_mla.MLA.fit`;
 (b) the same mathematics by hand in the backend's own idiom
-    (`benchmarks/handwritten`);
+    (`benchmarks/handwritten`), jitted as `compile` says on JAX and
+    TensorFlow, eager on PyTorch;
 (c) `keras.Model.fit` of the joint model, features concatenated, with the same
     encoders;
 (d) with `--ablation`, `MLA(projector=None).fit`, to see what projection costs.
@@ -110,9 +111,14 @@ def compiled(model):
         optimizer=keras.optimizers.SGD(0.01, momentum=0.9),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
-        jit_compile="auto" if FLAGS.jit_compile is None else FLAGS.jit_compile,
+        jit_compile=jit_compile(),
     )
     return model
+
+
+def jit_compile():
+    """What `compile` is given."""
+    return "auto" if FLAGS.jit_compile is None else FLAGS.jit_compile
 
 
 def by_fit(model, x, y):
@@ -139,7 +145,8 @@ def by_hand(x, y):
         else module.from_keras(make_encoder(seed))
         for seed, name in enumerate(MODALITIES)
     }
-    jit = backend == "jax" if FLAGS.jit_compile is None else FLAGS.jit_compile
+    # As `compile` resolves "auto": on JAX, and elsewhere by what it finds.
+    jit = make_mla().jit_compile
     loop = module.Loop(encoders, WIDTH, CLASSES, jit=jit)
 
     def epoch():
@@ -234,7 +241,7 @@ def main(_):
     print(
         f"{keras.backend.backend()}, {FLAGS.encoder}, "
         f"batch {FLAGS.batch_size}, {FLAGS.steps} steps x {FLAGS.repeats}, "
-        f"jit_compile={FLAGS.jit_compile}"
+        f"jit_compile={jit_compile()}"
     )
     for name, times in seconds.items():
         median = np.median(times)

@@ -26,7 +26,7 @@ def plot_history(
 
     Raises:
         ImportError: If matplotlib is not installed.
-        ValueError: If the history lacks a modality's loss.
+        ValueError: If the history lacks a modality's loss, or the metric.
 
     Example:
     ```python
@@ -41,6 +41,11 @@ def plot_history(
                 f"The history has no '{name}_loss'. Received: history with "
                 f"{sorted(logs)}, modalities={list(modalities)}"
             )
+    if metric not in logs and f"{modalities[0]}_{metric}" not in logs:
+        raise ValueError(
+            f"The history has no metric '{metric}'. Received: "
+            f"metric={metric!r}, history with {sorted(logs)}"
+        )
     traces = [name for name in logs if name.endswith("_trace")]
     figure_class = _figure_class()
     panels = 3 if traces else 2

@@ -15,6 +15,9 @@ class UnpairedDataset(keras.utils.PyDataset):
     modality has been seen once; the smaller ones start over, in a new order,
     as often as it takes.
 
+    As samples of smaller modalities come several times, evaluate on paired
+    data, or each modality by itself: `model.unimodal(name)`.
+
     The order is drawn from NumPy's global generator, so that
     `keras.utils.set_random_seed` and `keras_mla.callbacks.EpochSeed` fix it.
 
@@ -24,7 +27,7 @@ class UnpairedDataset(keras.utils.PyDataset):
             arrays.
         batch_size: int, or a dict of modality name to int. Defaults to `32`.
         shuffle: bool. Whether to draw a new order for each epoch. Defaults to
-            `True`; use `False` for evaluation.
+            `True`.
         **kwargs: Of `keras.utils.PyDataset`: `workers` and the like.
 
     Raises:
@@ -56,7 +59,10 @@ class UnpairedDataset(keras.utils.PyDataset):
         super().__init__(**kwargs)
         if not isinstance(batch_size, Mapping):
             batch_size = dict.fromkeys(data, batch_size)
-        self.data = dict(data)
+        self.data = {
+            name: keras.tree.map_structure(np.asarray, tuple(arrays))
+            for name, arrays in data.items()
+        }
         self.batch_size = dict(batch_size)
         self.shuffle = shuffle
         self.sizes = {}
@@ -109,7 +115,7 @@ class UnpairedDataset(keras.utils.PyDataset):
             rows = self._orders[name][index * size : (index + 1) * size]
             for part, values in zip(parts, arrays, strict=False):
                 part[name] = keras.tree.map_structure(
-                    lambda array, rows=rows: np.asarray(array)[rows], values
+                    lambda array, rows=rows: array[rows], values
                 )
         return parts if self.has_weights else parts[:2]
 

@@ -21,10 +21,21 @@ def run(layer: keras.layers.Layer, inputs: Any, training: bool | None) -> Any:
     """Calls a layer, a built `keras.Sequential` leaf by leaf.
 
     The result is that of `layer(inputs)`, without the time that each level of
-    nesting costs where steps run eagerly.
+    nesting costs where steps run eagerly. Inputs of another rank or dtype than
+    declared go through the Sequential itself, which adapts them.
     """
-    if not layer.built:
+    if not (layer.built and _as_declared(layer, inputs)):
         return layer(inputs, training=training)
     for leaf in leaves(layer):
         inputs = leaf(inputs, training=training)
     return inputs
+
+
+def _as_declared(layer: keras.layers.Layer, inputs: Any) -> bool:
+    if type(layer) is not keras.Sequential or not layer.inputs:
+        return True
+    (declared,) = layer.inputs
+    return (
+        len(inputs.shape) == len(declared.shape)
+        and keras.backend.standardize_dtype(inputs.dtype) == declared.dtype
+    )

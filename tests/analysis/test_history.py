@@ -39,3 +39,5 @@ def test_takes_a_dict_and_needs_losses():
     assert len(figure.axes) == 2
     with pytest.raises(ValueError, match="no 'b_loss'"):
         keras_mla.analysis.plot_history(logs, ["b"])
+    with pytest.raises(ValueError, match="no metric 'acc'"):
+        keras_mla.analysis.plot_history(logs, ["a"], metric="acc")
