@@ -15,10 +15,10 @@ class MultimodalClassifier(MultimodalTrainer):
     A method is a subclass that says which *updates* a batch makes, how
     features become logits and a fused prediction, and, if it wants, how
     gradients are changed before they are applied. It overrides some of
-    `updates`, `unimodal_pass`, `fuse`, `update_loss` and `modify_gradients`;
-    the training step, presence, unpaired data, metrics, saving and export are
-    the same for all. A subclass ends its constructor with
-    `self.build_if_possible()`.
+    `build_head`, `updates`, `unimodal_pass`, `fuse`, `update_loss` and
+    `modify_gradients`; the training step, presence, unpaired data, metrics,
+    saving and export are the same for all. A subclass ends its constructor
+    with `self.build_if_possible()`.
 
     Inputs are a dict keyed by modality; a modality's value may be a dict
     itself. `x["presence"]`, if given, is a bool array `(batch, modalities)`:
@@ -58,8 +58,21 @@ class MultimodalClassifier(MultimodalTrainer):
         self.feature_dim = feature_dim
         # Shape and dtype of each input that the model was built with.
         self._signature: Any = None
+        # Width of each modality's features, known once the model is built.
+        self.widths: dict[str, int] | None = None
 
     # === What a method defines ===
+
+    def build_head(self, widths: dict[str, int]) -> None:
+        """Checks features' widths and makes what depends on them.
+
+        Called once, in the first forward pass. Defaults to what a shared head
+        needs: that all widths are equal.
+
+        Args:
+            widths: The width of each modality's features.
+        """
+        checks.check_widths(widths)
 
     def updates(self) -> Sequence[Update]:
         """The updates of one batch, in order. Defaults to one of everything."""
@@ -126,12 +139,21 @@ class MultimodalClassifier(MultimodalTrainer):
         modalities: Sequence[str],
         inputs: dict[str, Any],
         training: bool | None,
+        presence: Any | None = None,
     ) -> Outputs:
-        """Encodes the given modalities and computes their logits."""
+        """Encodes the given modalities and computes their logits.
+
+        A method that trains on a fused prediction of its own layers computes
+        it here too, `Outputs.fused`, from all modalities and `presence`.
+        """
         features, logits, extra = {}, {}, {}
         for name in modalities:
             features[name] = self.encode(name, inputs[name], training)
-        checks.check_widths(features)
+        if self.widths is None:
+            # Under a tracer, a dimension may only act as an int.
+            widths = {name: int(f.shape[1]) for name, f in features.items()}
+            self.build_head(widths)
+            self.widths = widths
         for name in modalities:
             output, extra[name] = self.unimodal_pass(
                 name, features[name], training
@@ -148,8 +170,8 @@ class MultimodalClassifier(MultimodalTrainer):
         inputs, presence = split_inputs(self.modalities, inputs)
         if self._signature is None:
             self._signature = deployment.signature_of(inputs)
-        outputs = self.forward_pass(self.modalities, inputs, training)
-        if not _same_size(outputs.logits):
+        outputs = self.forward_pass(self.modalities, inputs, training, presence)
+        if not same_size(outputs.logits):
             return outputs.logits
         return self.fuse(outputs, presence)
 
@@ -295,7 +317,7 @@ class MultimodalClassifier(MultimodalTrainer):
         )
 
 
-def _same_size(tensors: dict[str, Any]) -> bool:
+def same_size(tensors: dict[str, Any]) -> bool:
     """Whether batches are of one size, as far as that is known."""
     sizes = [tensor.shape[0] for tensor in tensors.values()]
     # Under a tracer, a size may be something that only acts as an int.

@@ -1,8 +1,9 @@
 import contextlib
 import dataclasses
 import functools
+import inspect
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import keras
@@ -42,11 +43,14 @@ class Outputs(NamedTuple):
         features: Encoded features, `(batch, features)`.
         logits: Unimodal logits, float32 of shape `(batch, classes)`.
         extra: Whatever else a method's `unimodal_pass` wants to keep.
+        fused: The fused logits `(batch, classes)`, for a method that computes
+            them in its `forward_pass`; else `None`.
     """
 
     features: dict[str, Any]
     logits: dict[str, Any]
     extra: dict[str, Any]
+    fused: Any | None = None
 
 
 class MultimodalTrainer(keras.Model):
@@ -149,6 +153,27 @@ class MultimodalTrainer(keras.Model):
             # Before weights are loaded, so that there is where to put them.
             self.optimizer.build(self.trainable_variables)
 
+    def own_callbacks(self) -> list[keras.callbacks.Callback]:
+        """Callbacks that a method adds to every `fit`. Defaults to none."""
+        return []
+
+    def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
+        """Trains the model, as `keras.Model.fit`."""
+        own = self.own_callbacks()
+        if not own:
+            return super().fit(*args, **kwargs)
+        call = inspect.signature(super().fit).bind(*args, **kwargs)
+        given = call.arguments.get("callbacks") or []
+        if isinstance(given, keras.callbacks.CallbackList):
+            for callback in own:
+                given.append(callback)
+        else:
+            if isinstance(given, keras.callbacks.Callback):
+                given = [given]
+            # First, so that the user's callbacks see what they do.
+            call.arguments["callbacks"] = [*own, *given]
+        return super().fit(*call.args, **call.kwargs)
+
     def make_train_function(self, force: bool = False) -> Any:
         """Makes the function that trains one batch."""
         if self.train_function is not None and not force:
@@ -221,16 +246,39 @@ class MultimodalTrainer(keras.Model):
         return sum(losses) / len(losses)
 
     def _unimodal_loss(self, name: str, batch: Batch, logits: Any) -> Any:
-        labels = batch.labels[name]
         checks.check_labels(
-            "" if batch.paired else name, labels, logits, self.loss
+            "" if batch.paired else name, batch.labels[name], logits, self.loss
         )
+        return self._loss_of_present(name, batch, logits, batch.present(name))
+
+    def fused_loss(self, outputs: Outputs, batch: Batch) -> Any:
+        """Returns the loss of the fused logits, for use in `update_loss`.
+
+        It is one over the samples that have any modality.
+
+        Raises:
+            ValueError: If the batch is unpaired, so that nothing is fused.
+        """
+        if not batch.paired:
+            raise ValueError(
+                f"{type(self).__name__} trains on the fused prediction, which "
+                "needs all modalities of the same samples: `y` must be one "
+                "array, not a dict keyed by modality. For unpaired data use "
+                "`keras_mla.MLA` or `LateFusion`."
+            )
+        present = None
+        if batch.presence is not None:
+            present = ops.any(batch.presence, axis=1)
+        fused = self.fuse(outputs, batch.presence)
+        return self._loss_of_present(self.modalities[0], batch, fused, present)
+
+    def _loss_of_present(
+        self, name: str, batch: Batch, logits: Any, present: Any | None
+    ) -> Any:
         weight = presence_weight(
-            batch.sample_weight[name],
-            batch.present(name),
-            self._plan.loss_is_mean,
+            batch.sample_weight[name], present, self._plan.loss_is_mean
         )
-        return self._compile_loss(labels, logits, weight)
+        return self._compile_loss(batch.labels[name], logits, weight)
 
     # === Steps ===
 
@@ -242,7 +290,7 @@ class MultimodalTrainer(keras.Model):
     )
     def train_step(self, data: Any) -> dict:
         """Trains one batch: each update in turn, then the metrics."""
-        batch = Batch.from_data(self.modalities, data)
+        batch = Batch.from_data(self.modalities, data, training=True)
         self.build_for(batch.inputs)
         if not self.optimizer.built:
             # On all variables, before the first update of some of them.
@@ -269,9 +317,11 @@ class MultimodalTrainer(keras.Model):
     )
     def test_step(self, data: Any) -> dict:
         """Evaluates one batch: the loss of each update, and the metrics."""
-        batch = Batch.from_data(self.modalities, data)
+        batch = Batch.from_data(self.modalities, data, training=False)
         self.build_for(batch.inputs)
-        outputs = self.forward_pass(self.modalities, batch.inputs, training=False)
+        outputs = self.forward_pass(
+            self.modalities, batch.inputs, False, batch.presence
+        )
         return self._record(
             batch,
             [
@@ -298,11 +348,11 @@ class MultimodalTrainer(keras.Model):
 
     def _train_update(self, update: Update, batch: Batch) -> tuple:
         active = batch.active(update.modalities)
-        statistics = [] if active is None else _copies(update)
+        statistics = [] if active is None else self._statistics(update, batch)
 
         def objective() -> tuple[Any, Any]:
             outputs = self.forward_pass(
-                update.modalities, batch.inputs, training=True
+                update.modalities, batch.inputs, True, batch.presence
             )
             loss, losses = self._objective(update, outputs, batch)
             return self.optimizer.scale_loss(loss), (loss, losses, outputs)
@@ -316,13 +366,15 @@ class MultimodalTrainer(keras.Model):
         taken = active
         if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
             finite = self.optimizer.check_finite(gradients)
-            taken = finite if active is None else ops.logical_and(active, finite)
+            taken = (
+                finite if active is None else ops.logical_and(active, finite)
+            )
         with self._scaled_learning_rates(update):
             training.apply_gradients(self, gradients, update.variables, active)
         for variable, value in assignments:
             _assign_where(taken, variable, value, variable.value)
-        for variable, before in statistics:
-            _assign_where(active, variable, variable.value, before)
+        for variable, before, seen in statistics:
+            _assign_where(seen, variable, variable.value, before)
         return loss, losses, outputs, taken
 
     def _record(self, batch: Batch, results: list) -> dict:
@@ -331,6 +383,7 @@ class MultimodalTrainer(keras.Model):
         logits: dict[str, Any] = {}
         features: dict[str, Any] = {}
         extra: dict[str, Any] = {}
+        fused = results[-1][-1].fused
         weights = []
         for update, _, unimodal, outputs in results:
             losses.update(unimodal)
@@ -346,7 +399,8 @@ class MultimodalTrainer(keras.Model):
         loss = sum(w * loss for w, (_, loss, *_) in zip(weights, results))
         self._loss_tracker.update_state(
             training.num_replicas() * loss / ops.maximum(total, 1),
-            sample_weight=ops.cast(size, "float32") * ops.cast(total > 0, "float32"),
+            sample_weight=ops.cast(size, "float32")
+            * ops.cast(total > 0, "float32"),
         )
         for name in self.modalities:
             self._plan.metrics.update(
@@ -365,20 +419,42 @@ class MultimodalTrainer(keras.Model):
             # No fused prediction: its metrics exist, and stay out of the logs.
             if not self._compile_metrics.built:
                 self._compile_metrics.build(batch.labels[name], logits[name])
-            fused = self._compile_metrics.result()
+            of_fused = self._compile_metrics.result()
             return {
                 key: value
                 for key, value in self.get_metrics_result().items()
-                if key not in fused
+                if key not in of_fused
             }
         self._compile_metrics.update_state(
             batch.labels[name],
-            self.fuse(Outputs(features, logits, extra), batch.presence),
+            self.fuse(Outputs(features, logits, extra, fused), batch.presence),
             batch.sample_weight[name],
         )
         return self.get_metrics_result()
 
     # === Details of an optimizer step ===
+
+    def _statistics(self, update: Update, batch: Batch) -> list:
+        """Non-trainable weights of an update's layers.
+
+        Returns:
+            A list of `(variable, copy, seen)`: whether any sample has the
+            modality of the variable's encoder, or any of the update's.
+        """
+        owners = {
+            id(v): (name,)
+            for name in update.modalities
+            for v in self.encoders[name].non_trainable_weights
+        }
+        return [
+            (
+                v,
+                ops.copy(v.value),
+                batch.active(owners.get(id(v), update.modalities)),
+            )
+            for layer in update.layers
+            for v in layer.non_trainable_weights
+        ]
 
     @contextlib.contextmanager
     def _average_paused(self, paused: bool) -> Iterator[None]:
@@ -414,15 +490,6 @@ class MultimodalTrainer(keras.Model):
         yield
         for variable, factor, before in scaled:
             variable.assign(before + factor * (variable.value - before))
-
-
-def _copies(update: Update) -> list:
-    """Non-trainable weights of an update's layers, with copies of them."""
-    return [
-        (v, ops.copy(v.value))
-        for layer in update.layers
-        for v in layer.non_trainable_weights
-    ]
 
 
 def _assign_where(
