@@ -1,15 +1,34 @@
 """Multimodal learning by alternating unimodal adaptation, for Keras 3.
 
->>> model = keras_mla.MLA(encoders={"image": ..., "text": ...}, head=101)
+`keras_mla.MLA(encoders={...}, head=classes)` is a `keras.Model`: `compile` and
+`fit` it. The parts:
 
-The parts: `models` (MLA and its base class), `layers` (gradient projection and
-fusion), `callbacks`, `analysis` (figures).
+- `models`: MLA, and the base class of all methods.
+- `layers`: gradient projection and fusion.
+- `callbacks`: exact resumption, the state of the projection.
+- `datasets`: batches of unpaired modalities.
+- `analysis`: figures.
 """
 
+from keras_mla import analysis as analysis
+from keras_mla import callbacks as callbacks
+from keras_mla import datasets as datasets
 from keras_mla import layers as layers
 from keras_mla import models as models
+from keras_mla.datasets.unpaired_dataset import (
+    UnpairedDataset as UnpairedDataset,
+)
 from keras_mla.models.mla import MLA as MLA
 
 __version__ = "0.1.0"
 
-__all__ = ["MLA", "__version__", "layers", "models"]
+__all__ = [
+    "MLA",
+    "UnpairedDataset",
+    "__version__",
+    "analysis",
+    "callbacks",
+    "datasets",
+    "layers",
+    "models",
+]

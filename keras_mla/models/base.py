@@ -319,6 +319,6 @@ class MultimodalClassifier(MultimodalTrainer):
 
 def same_size(tensors: dict[str, Any]) -> bool:
     """Whether batches are of one size, as far as that is known."""
-    sizes = [tensor.shape[0] for tensor in tensors.values()]
-    # Under a tracer, a size may be something that only acts as an int.
-    return len({int(size) for size in sizes if size is not None}) <= 1
+    # What is not an int is a tracer's stand-in for a size yet unknown.
+    sizes = {tensor.shape[0] for tensor in tensors.values()}
+    return len([size for size in sizes if isinstance(size, int)]) <= 1
