@@ -69,27 +69,43 @@ class BiGated(JointFusion):
     ) -> None:
         super().__init__(encoders, head, feature_dim, **kwargs)
         self.main = check_main(main, self.modalities)
+        self.gating = _Gating(self.main, name="gating")
         self.build_if_possible()
 
     def build_head(self, widths: dict[str, int]) -> None:
-        """Makes a layer per modality, of the main one's width."""
-        self.mixers = {
-            name: keras.layers.Dense(
-                widths[self.main],
-                activation=None if name == self.main else "sigmoid",
-                name=f"{name}_mixer",
-            )
-            for name in self.modalities
-        }
+        """Leaves widths as they are: the layers take what they get."""
 
     def join(self, features: dict[str, Any], training: bool | None) -> Any:
         """Multiplies the main modality's features by the others' gates."""
-        product = self.mixers[self.main](features[self.main])
-        for name, feature in features.items():
-            if name != self.main:
-                product = product * self.mixers[name](feature)
-        return self.head(product, training=training)
+        return self.head(self.gating(features), training=training)
 
     def get_config(self) -> dict:
         """Returns the constructor's arguments, serialized."""
         return {**super().get_config(), "main": self.main}
+
+
+class _Gating(keras.layers.Layer):
+    """Product of one modality's mapped features and the others' gates."""
+
+    def __init__(self, main: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.main = main
+
+    def build(self, features_shape: dict[str, tuple]) -> None:
+        self.mixers = {
+            name: keras.layers.Dense(
+                features_shape[self.main][-1],
+                activation=None if name == self.main else "sigmoid",
+                dtype=self.dtype_policy,
+            )
+            for name in features_shape
+        }
+        for name, shape in features_shape.items():
+            self.mixers[name].build(shape)
+
+    def call(self, features: dict[str, Any]) -> Any:
+        product = self.mixers[self.main](features[self.main])
+        for name, feature in features.items():
+            if name != self.main:
+                product = product * self.mixers[name](feature)
+        return product

@@ -71,25 +71,36 @@ class FiLM(JointFusion):
     ) -> None:
         super().__init__(encoders, head, feature_dim, **kwargs)
         self.main = check_main(main, self.modalities)
+        self.modulation = _Modulation(name="modulation")
         self.build_if_possible()
 
     def build_head(self, widths: dict[str, int]) -> None:
-        """Makes the layers of scale and shift, of the main one's width."""
-        width = widths[self.main]
-        self.scale = keras.layers.Dense(
-            width, bias_initializer="ones", name="scale"
-        )
-        self.shift = keras.layers.Dense(width, name="shift")
+        """Leaves widths as they are: the layers take what they get."""
 
     def join(self, features: dict[str, Any], training: bool | None) -> Any:
         """Conditions the main modality's features on all others'."""
         condition = ops.concatenate(
             [f for name, f in features.items() if name != self.main], axis=-1
         )
-        conditioned = self.scale(condition) * features[self.main]
-        conditioned = conditioned + self.shift(condition)
+        conditioned = self.modulation(features[self.main], condition)
         return self.head(conditioned, training=training)
 
     def get_config(self) -> dict:
         """Returns the constructor's arguments, serialized."""
         return {**super().get_config(), "main": self.main}
+
+
+class _Modulation(keras.layers.Layer):
+    """Scales and shifts features as a condition says."""
+
+    def build(self, feature_shape: tuple, condition_shape: tuple) -> None:
+        policy = self.dtype_policy
+        self.scale = keras.layers.Dense(
+            feature_shape[-1], bias_initializer="ones", dtype=policy
+        )
+        self.shift = keras.layers.Dense(feature_shape[-1], dtype=policy)
+        self.scale.build(condition_shape)
+        self.shift.build(condition_shape)
+
+    def call(self, feature: Any, condition: Any) -> Any:
+        return self.scale(condition) * feature + self.shift(condition)

@@ -14,8 +14,8 @@ from keras_mla.models.trainer import Outputs, Update
 class SeparateHeads(MultimodalClassifier):
     """Base class of methods where each modality has a head of its own.
 
-    The heads are made like the one given, with weights of their own.
-    Widths of features may differ.
+    The head given is the first modality's; the others have one made like it,
+    with weights of their own. Widths of features may differ.
     """
 
     def __init__(
@@ -26,13 +26,13 @@ class SeparateHeads(MultimodalClassifier):
         **kwargs: Any,
     ) -> None:
         super().__init__(encoders, head, feature_dim, **kwargs)
-        # `self.head` is what they are made like, and has no weights itself.
         config = self.head.get_config()
         config.pop("build_input_shape", None)
-        make = type(self.head).from_config
-        self.head = make(config)
         self.heads = {
-            name: make({**config, "name": f"{name}_head"}) for name in encoders
+            name: self.head
+            if index == 0
+            else type(self.head).from_config({**config, "name": f"{name}_head"})
+            for index, name in enumerate(encoders)
         }
 
     def build_head(self, widths: dict[str, int]) -> None:
@@ -66,8 +66,8 @@ class LateFusion(SeparateHeads):
         encoders: dict of modality name to Keras layer or model, each mapping
             its modality to features `(batch, features)`. Widths may differ.
         head: int, the number of classes; or a `keras.layers.Dense`; or a
-            `keras.Sequential` that ends in one. It returns logits. Each
-            modality gets one like it.
+            `keras.Sequential` that ends in one. It returns logits. The
+            other modalities get one like it.
         feature_dim: int. If given, a linear projection per modality brings
             its features to this width.
         fusion: `Fusion` layer. Defaults to `AverageFusion()`.
@@ -158,8 +158,8 @@ class UnimodalEnsemble(LateFusion):
         encoders: dict of modality name to Keras layer or model, each mapping
             its modality to features `(batch, features)`. Widths may differ.
         head: int, the number of classes; or a `keras.layers.Dense`; or a
-            `keras.Sequential` that ends in one. It returns logits. Each
-            modality gets one like it.
+            `keras.Sequential` that ends in one. It returns logits. The
+            other modalities get one like it.
         feature_dim: int. If given, a linear projection per modality brings
             its features to this width.
         fusion: `Fusion` layer. Defaults to `AverageFusion()`.

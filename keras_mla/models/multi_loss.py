@@ -23,8 +23,8 @@ class MultiLossFusion(SeparateHeads):
         encoders: dict of modality name to Keras layer or model, each mapping
             its modality to features `(batch, features)`. Widths may differ.
         head: int, the number of classes; or a `keras.layers.Dense`; or a
-            `keras.Sequential` that ends in one. It returns logits. Each
-            modality gets one like it.
+            `keras.Sequential` that ends in one. It returns logits. The
+            other modalities get one like it.
         feature_dim: int. If given, a linear projection per modality brings
             its features to this width.
         **kwargs: Of `keras.Model`: `name`, `dtype`.

@@ -40,7 +40,7 @@ class QMF(SeparateHeads):
     So samples need an identity: `x["sample_id"]`, ints of shape `(batch,)`
     from 0 to `num_samples - 1`. It is used in training alone; evaluation and
     prediction need none, and the loss of an evaluation has no $R_m$. The
-    gathered losses are a weight of the model, `history`, and so in each
+    gathered losses are a weight of the model, `loss_history`, and so in each
     checkpoint. Ids outside of the range are counted out of the history and
     raise an error: before training where `fit` is given arrays, else at the
     end of the epoch.
@@ -52,8 +52,8 @@ class QMF(SeparateHeads):
         encoders: dict of modality name to Keras layer or model, each mapping
             its modality to features `(batch, features)`. Widths may differ.
         head: int, the number of classes; or a `keras.layers.Dense`; or a
-            `keras.Sequential` that ends in one. It returns logits. Each
-            modality gets one like it.
+            `keras.Sequential` that ends in one. It returns logits. The
+            other modalities get one like it.
         num_samples: int. The number of training samples.
         feature_dim: int. If given, a linear projection per modality brings
             its features to this width.
@@ -117,13 +117,13 @@ class QMF(SeparateHeads):
         self.num_samples = num_samples
         self.rank_weight = float(rank_weight)
         # === State ===
-        self.history = self.add_weight(
+        self.loss_history = self.add_weight(
             shape=(num_samples, len(self.modalities)),
             initializer="zeros",
             dtype="float32",
             trainable=False,
             autocast=False,
-            name="history",
+            name="loss_history",
         )
         self.strays = self.add_weight(
             shape=(),
@@ -200,7 +200,7 @@ class QMF(SeparateHeads):
         """Leaves gradients as they are, and adds to the history."""
         history, strays = self._gathered(outputs, batch)
         return gradients, [
-            (self.history, history),
+            (self.loss_history, history),
             (self.strays, self.strays + strays),
         ]
 
@@ -241,7 +241,7 @@ class QMF(SeparateHeads):
             ops.stop_gradient(losses), ids, num_segments=self.num_samples
         )
         strays = ops.sum(ops.cast(ops.logical_not(inside), "int32"))
-        return self.history + gathered, strays
+        return self.loss_history + gathered, strays
 
     # === Bad ids ===
 
