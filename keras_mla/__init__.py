@@ -3,10 +3,11 @@
 `keras_mla.MLA(encoders={...}, head=classes)` is a `keras.Model`: `compile` and
 `fit` it. The parts:
 
-- `models`: MLA, and the base class of all methods.
+- `models`: MLA, what it compares with, and their base class.
 - `layers`: gradient projection and fusion.
 - `callbacks`: exact resumption, the state of the projection.
 - `datasets`: batches of unpaired modalities.
+- `metrics`: the calibration error.
 - `analysis`: figures.
 """
 
@@ -14,6 +15,7 @@ from keras_mla import analysis as analysis
 from keras_mla import callbacks as callbacks
 from keras_mla import datasets as datasets
 from keras_mla import layers as layers
+from keras_mla import metrics as metrics
 from keras_mla import models as models
 from keras_mla.datasets.unpaired_dataset import (
     UnpairedDataset as UnpairedDataset,
@@ -30,5 +32,6 @@ __all__ = [
     "callbacks",
     "datasets",
     "layers",
+    "metrics",
     "models",
 ]

@@ -154,9 +154,10 @@ class GradientProjector(keras.layers.Layer):
 
         P = self.P.value
         k = ops.matmul(P, feature)
+        k = k / ops.sqrt(self.alpha + ops.sum(feature * k))
         # An outer product of one vector with itself is exactly symmetric, and
         # so P stays.
-        P = P - ops.outer(k, k) / (self.alpha + ops.vdot(feature, k))
+        P = P - k[:, None] * k
         if self.forgetting < 1 or self.normalize:
             P = ops.where(started, self._rescale(P), P)
         assignments.append((self.P, P))

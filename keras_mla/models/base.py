@@ -4,7 +4,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_mla.models import checks, deployment
+from keras_mla.models import calibration, checks, deployment, stack
 from keras_mla.models.batch import Batch, split_inputs
 from keras_mla.models.trainer import MultimodalTrainer, Outputs, Update
 
@@ -92,7 +92,7 @@ class MultimodalClassifier(MultimodalTrainer):
             Logits `(batch, classes)`, and a structure of tensors that
             `modify_gradients` finds in `Outputs.extra[name]`.
         """
-        return self.head(feature, training=training), ()
+        return stack.run(self.head, feature, training), ()
 
     def fuse(self, outputs: Outputs, presence: Any | None) -> Any:
         """Returns the fused logits, `(batch, classes)`."""
@@ -128,7 +128,7 @@ class MultimodalClassifier(MultimodalTrainer):
 
     def encode(self, name: str, inputs: Any, training: bool | None) -> Any:
         """Encodes one modality into features of shape `(batch, features)`."""
-        feature = self.encoders[name](inputs, training=training)
+        feature = stack.run(self.encoders[name], inputs, training)
         checks.check_features(name, feature)
         if self.projections:
             feature = self.projections[name](feature)
@@ -269,6 +269,39 @@ class MultimodalClassifier(MultimodalTrainer):
             both are zero.
         """
         return deployment.predict_modalities(self, x, batch_size)
+
+    def calibrate(
+        self, validation_data: Any, batch_size: int | None = None
+    ) -> dict[str, Any]:
+        r"""Fits the fusion's temperatures on validation data.
+
+        Networks are more certain than right, and not all equally, which
+        misleads a fusion by certainty. This fits, by minimising the negative
+        log-likelihood: for each modality the temperature $T_m$ of its
+        prediction $\mathrm{softmax}(z_m / T_m)$; then, of the fused
+        prediction, the `sharpness` of an `EntropyFusion`'s weights and the
+        factor `scale` to the fused logits. They are weights of the fusion
+        layer. Unimodal logits, as in `unimodal(name)`, stay as they are.
+        SciPy is needed.
+
+        Args:
+            validation_data: `(x, y)`, or an iterable of such batches, which
+                were not trained on. `presence` may be among the inputs.
+            batch_size: int. Of the prediction. Defaults to 32.
+
+        Returns:
+            dict of what was fitted: `"temperature"`, a dict keyed by
+            modality; `"sharpness"`, if the fusion has one; `"scale"`.
+
+        Raises:
+            ValueError: If the method has no fusion layer, or a modality has
+                no sample.
+
+        Reference:
+            Guo et al., "On Calibration of Modern Neural Networks", ICML 2017,
+            section 4.2.
+        """
+        return calibration.calibrate(self, validation_data, batch_size)
 
     def fusion_weights(self, outputs: Outputs, presence: Any | None) -> Any:
         """Returns the weights `(batch, modalities)` that `fuse` uses."""

@@ -1,4 +1,4 @@
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -10,6 +10,7 @@ from keras_mla.layers.gradient_projector import GradientProjector
 from keras_mla.models.base import MultimodalClassifier
 from keras_mla.models.batch import Batch
 from keras_mla.models.checks import check_fusion
+from keras_mla.models.stack import leaves
 from keras_mla.models.trainer import Outputs, Update
 
 
@@ -133,7 +134,7 @@ class MLA(MultimodalClassifier):
         if not self.head.built:
             self.head.build((None, feature.shape[1]))
         inputs = []
-        for layer in _leaves(self.head):
+        for layer in leaves(self.head):
             if isinstance(layer, keras.layers.Dense):
                 inputs.append(feature)
             feature = layer(feature, training=training)
@@ -179,7 +180,7 @@ class MLA(MultimodalClassifier):
     def _head_kernels(self) -> list[keras.layers.Dense]:
         return [
             layer
-            for layer in _leaves(self.head)
+            for layer in leaves(self.head)
             if isinstance(layer, keras.layers.Dense)
         ]
 
@@ -195,12 +196,3 @@ class MLA(MultimodalClassifier):
             "projector": projector,
             "fusion": keras.saving.serialize_keras_object(self.fusion),
         }
-
-
-def _leaves(head: keras.layers.Layer) -> Iterator[keras.layers.Layer]:
-    """The layers of a head in their order, nested ones unpacked."""
-    if isinstance(head, keras.Sequential):
-        for layer in head.layers:
-            yield from _leaves(layer)
-    else:
-        yield head

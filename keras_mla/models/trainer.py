@@ -1,6 +1,5 @@
 import contextlib
 import dataclasses
-import functools
 import inspect
 import types
 from collections.abc import Iterator, Mapping
@@ -15,25 +14,25 @@ from keras_mla.models.batch import Batch, presence_weight
 from keras_mla.models.modality_metrics import ModalityMetrics
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Update:
     """One optimizer step of a batch.
 
     Attributes:
         modalities: Names of the modalities that it encodes.
         layers: Layers whose trainable variables it moves.
+        variables: These variables, each once.
     """
 
     modalities: tuple[str, ...]
     layers: tuple[keras.layers.Layer, ...]
+    variables: list = dataclasses.field(init=False)
 
-    @functools.cached_property
-    def variables(self) -> list:
-        """The trainable variables of the layers, each once."""
+    def __post_init__(self) -> None:
         found = {
             id(v): v for layer in self.layers for v in layer.trainable_variables
         }
-        return list(found.values())
+        self.variables = list(found.values())
 
 
 class Outputs(NamedTuple):
@@ -130,6 +129,7 @@ class MultimodalTrainer(keras.Model):
             },
             multiplier=multiplier,
             updates=None,
+            reported=None,
             loss_is_mean=getattr(loss, "reduction", "sum_over_batch_size")
             == "sum_over_batch_size",
             metrics=ModalityMetrics(
@@ -178,11 +178,26 @@ class MultimodalTrainer(keras.Model):
         """Makes the function that trains one batch."""
         if self.train_function is not None and not force:
             return self.train_function
+        self._prepare_plan()
         super().make_train_function(force=force)
-        self._plan.updates = list(self.updates())
         if self.jit_compile:
             self.train_function = training.compile_step(self.train_function)
         return self.train_function
+
+    def make_test_function(self, force: bool = False) -> Any:
+        """Makes the function that evaluates one batch."""
+        if self.test_function is None or force:
+            self._prepare_plan()
+        return super().make_test_function(force=force)
+
+    def _prepare_plan(self) -> None:
+        """Looks up, once, what every step needs and what costs time to find.
+
+        It also keeps from a step what `torch.compile` cannot follow.
+        """
+        if self.built:
+            self._plan.updates = list(self.updates())
+        self._plan.reported = self.metrics
 
     # === Metrics ===
 
@@ -190,9 +205,19 @@ class MultimodalTrainer(keras.Model):
     def metrics(self) -> list:
         """The loss, compiled metrics, and those of each modality."""
         metrics = super().metrics
-        if self._plan is not None:
-            metrics.extend(self._plan.metrics.metrics)
-        return metrics
+        if self._plan is None:
+            return metrics
+        return [*metrics, *self._plan.metrics.metrics]
+
+    def get_metrics_result(self) -> dict:
+        """Returns the current value of each metric, by name."""
+        results = {}
+        for metric in self._plan.reported or self.metrics:
+            result = metric.result()
+            results.update(
+                result if isinstance(result, dict) else {metric.name: result}
+            )
+        return results
 
     def compute_metrics(
         self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None

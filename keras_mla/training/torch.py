@@ -34,8 +34,8 @@ def compile_step(step: Callable) -> Callable:
 
 
 def stateful_step(*groups: str) -> Callable:
-    """Returns the step as it is: variables hold their own state."""
-    return lambda step: step
+    """Runs a step without recording gradients: variables hold their state."""
+    return torch.no_grad()
 
 
 def value_and_grad(
@@ -47,17 +47,20 @@ def value_and_grad(
         The gradients, zeros for a variable that the loss does not depend on,
         and `aux`.
     """
-    loss, aux = objective()
-    gradients = torch.autograd.grad(
-        loss,
-        [v.value for v in variables],
-        allow_unused=True,
-        materialize_grads=True,
-    )
+    with torch.enable_grad():
+        loss, aux = objective()
+        gradients = torch.autograd.grad(
+            loss,
+            [v.value for v in variables],
+            allow_unused=True,
+            materialize_grads=True,
+        )
+    if torch.compiler.is_compiling():
+        # A compiled graph must not return what still asks for gradients.
+        aux = keras.tree.map_structure(lambda tensor: tensor.detach(), aux)
     return list(gradients), aux
 
 
-@torch.no_grad()
 def apply_gradients(
     model: keras.Model, gradients: list, variables: list, active: Any | None
 ) -> None:
