@@ -183,8 +183,8 @@ def kind_of(array: np.ndarray) -> str:
         return "tokens"
     if array.ndim == 2:
         return "mlp" if array.shape[1] <= LONGEST_FEATURE else "conv1d"
-    if array.ndim == 3 and array.shape[2] <= 8:
-        return "conv1d"  # (samples, time, channels)
+    if array.ndim == 3 and array.shape[1] > 16 * array.shape[2]:
+        return "conv1d"  # Far more steps than channels: a signal, no image.
     return "conv2d"
 
 

@@ -128,11 +128,15 @@ class EntropyFusion(Fusion):
         log_p = ops.maximum(log_p, -1e30)
         entropy = -ops.sum(ops.exp(log_p) * log_p, axis=-1)
         entropy = self.sharpness * entropy
-        if presence is None:
-            return ops.softmax(-entropy, axis=-1)
-        entropy = ops.where(presence, entropy, ops.full_like(entropy, 1e9))
-        weights = ops.softmax(-entropy, axis=-1)
-        return ops.where(presence, weights, ops.zeros_like(weights))
+        if presence is not None:
+            # Beyond any entropy, so that its exponential is 0.
+            entropy = ops.where(presence, entropy, ops.full_like(entropy, 1e9))
+        least = ops.min(entropy, axis=-1, keepdims=True)
+        weights = ops.exp(least - entropy)
+        weights = weights / ops.sum(weights, axis=-1, keepdims=True)
+        if presence is not None:
+            weights = ops.where(presence, weights, ops.zeros_like(weights))
+        return weights
 
 
 @keras.saving.register_keras_serializable(package="keras_mla")

@@ -177,7 +177,7 @@ class GradientProjector(keras.layers.Layer):
         self.P.assign(ops.eye(self.P.shape[0], dtype="float32"))
         self.steps.assign(0)
         if self.order == "previous":
-            self.previous.assign(ops.zeros_like(self.previous))
+            self.previous.assign(ops.zeros(self.previous.shape))
 
     @property
     def trace(self) -> float:

@@ -54,23 +54,16 @@ class Batch:
             )
         inputs, presence = split_inputs(modalities, x)
         paired = not isinstance(y, dict)
-        if paired:
-            y = dict.fromkeys(modalities, y)
-            if isinstance(sample_weight, dict):
-                raise ValueError(
-                    "`sample_weight` may be a dict only where `y` is one too "
-                    "(unpaired training). Received: sample_weight with keys "
-                    f"{list(sample_weight)} and a single `y`"
-                )
-            sample_weight = dict.fromkeys(modalities, sample_weight)
-        else:
-            sample_weight = _check_unpaired(
-                modalities, y, sample_weight, presence
+        if not paired and presence is not None:
+            raise ValueError(
+                "x['presence'] and a dict `y` exclude each other: unpaired "
+                "data name no absent samples, they leave them out."
             )
+        labels, weights = split_targets(modalities, y, sample_weight)
         return cls(
             inputs,
-            y,
-            sample_weight,
+            labels,
+            weights,
             presence,
             paired,
             x.get("sample_id"),
@@ -149,10 +142,57 @@ def split_inputs(
             f"{len(modalities)}), with a column for each of the modalities "
             f"{list(modalities)}. Received: shape {tuple(presence.shape)}"
         )
+    for name, value in inputs.items():
+        rows = keras.tree.flatten(value)[0].shape[0]
+        counted = isinstance(rows, int) and isinstance(presence.shape[0], int)
+        if counted and rows != presence.shape[0]:
+            raise ValueError(
+                f"x['presence'] has {presence.shape[0]} rows, but modality "
+                f"{name!r} has {rows}. Presence is for samples that share "
+                "their rows; unpaired data (with `y` a dict) name no absent "
+                "samples, they leave them out."
+            )
     presence = ops.cast(presence, "bool")
     for index, name in enumerate(modalities):
         inputs[name] = _present_rows(inputs[name], presence[:, index])
     return inputs, presence
+
+
+def split_targets(
+    modalities: Sequence[str], y: Any, sample_weight: Any | None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns labels and sample weights of each modality, as dicts.
+
+    Raises:
+        ValueError: If one of them is a dict and the other does not fit it.
+    """
+    if not isinstance(y, dict):
+        if isinstance(sample_weight, dict):
+            raise ValueError(
+                "`sample_weight` may be a dict only where `y` is one too "
+                "(unpaired training). Received: sample_weight with keys "
+                f"{list(sample_weight)} and a single `y`"
+            )
+        return (
+            dict.fromkeys(modalities, y),
+            dict.fromkeys(modalities, sample_weight),
+        )
+    if set(y) != set(modalities):
+        raise ValueError(
+            "With `y` a dict (unpaired training), each modality needs its "
+            f"labels: expected the keys {list(modalities)}. "
+            f"Received: {list(y)}"
+        )
+    if sample_weight is None:
+        return y, dict.fromkeys(modalities)
+    if not isinstance(sample_weight, dict):
+        raise ValueError(
+            "With `y` a dict (unpaired training), `sample_weight` must be a "
+            "dict keyed by modality too, and `class_weight` is not supported. "
+            "Received: `sample_weight` of type "
+            f"{type(sample_weight).__name__}"
+        )
+    return y, {name: sample_weight.get(name) for name in modalities}
 
 
 def presence_weight(
@@ -199,35 +239,6 @@ def _present_rows(values: Any, present: Any) -> Any:
         return ops.where(count > 0, rows, ops.zeros_like(rows))
 
     return keras.tree.map_structure(replace, values)
-
-
-def _check_unpaired(
-    modalities: Sequence[str],
-    y: dict,
-    sample_weight: Any | None,
-    presence: Any | None,
-) -> dict[str, Any]:
-    if set(y) != set(modalities):
-        raise ValueError(
-            "With `y` a dict (unpaired training), each modality needs its "
-            f"labels: expected the keys {list(modalities)}. "
-            f"Received: {list(y)}"
-        )
-    if presence is not None:
-        raise ValueError(
-            "x['presence'] and a dict `y` exclude each other: unpaired data "
-            "name no absent samples, they leave them out."
-        )
-    if sample_weight is None:
-        return dict.fromkeys(modalities)
-    if not isinstance(sample_weight, dict):
-        raise ValueError(
-            "With `y` a dict (unpaired training), `class_weight` is not "
-            "supported, and `sample_weight` must be a dict keyed by modality "
-            "too. Received: `sample_weight` of type "
-            f"{type(sample_weight).__name__}"
-        )
-    return {name: sample_weight.get(name) for name in modalities}
 
 
 def _plural(noun: str, names: Sequence[str]) -> str:

@@ -99,7 +99,7 @@ class _ModalityView(keras.Model):
     """A model's logits per modality, and their weights, as outputs."""
 
     def __init__(self, model: Any) -> None:
-        super().__init__()
+        super().__init__(name="modality_view")
         self.model = model
 
     def call(self, inputs: dict) -> dict:

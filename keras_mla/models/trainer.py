@@ -2,7 +2,7 @@ import contextlib
 import dataclasses
 import inspect
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -10,7 +10,7 @@ from keras import ops
 
 from keras_mla import training
 from keras_mla.models import checks
-from keras_mla.models.batch import Batch, presence_weight
+from keras_mla.models.batch import Batch, presence_weight, split_targets
 from keras_mla.models.modality_metrics import ModalityMetrics
 
 
@@ -140,6 +140,42 @@ class MultimodalTrainer(keras.Model):
             ),
         )
 
+    def own_callbacks(self) -> list[keras.callbacks.Callback]:
+        """Callbacks that a method adds to every `fit`. Defaults to none."""
+        return []
+
+    def fit(
+        self,
+        x: Any = None,
+        y: Any = None,
+        *args: Any,
+        class_weight: Mapping[int, float] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Trains the model, as `keras.Model.fit`.
+
+        `class_weight` is not supported with unpaired data (`y` a dict).
+        """
+        if class_weight is not None and isinstance(_peek_labels(x, y), dict):
+            raise ValueError(
+                "`class_weight` is not supported with `y` a dict (unpaired "
+                "training). Give batches with a dict of sample weights, "
+                "keyed by modality."
+            )
+        call = inspect.signature(super().fit).bind(
+            x, y, *args, class_weight=class_weight, **kwargs
+        )
+        own = self.own_callbacks()
+        given = call.arguments.get("callbacks")
+        if isinstance(given, keras.callbacks.CallbackList):
+            for callback in own:
+                given.append(callback)
+        else:
+            # First, so that the user's callbacks see what they do.
+            given = keras.tree.flatten(given) if given else []
+            call.arguments["callbacks"] = [*own, *given]
+        return super().fit(*call.args, **call.kwargs)
+
     def get_compile_config(self) -> dict | None:
         """Returns the arguments of `compile`, serialized."""
         if self._plan is None:
@@ -152,27 +188,6 @@ class MultimodalTrainer(keras.Model):
         if self.built:
             # Before weights are loaded, so that there is where to put them.
             self.optimizer.build(self.trainable_variables)
-
-    def own_callbacks(self) -> list[keras.callbacks.Callback]:
-        """Callbacks that a method adds to every `fit`. Defaults to none."""
-        return []
-
-    def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
-        """Trains the model, as `keras.Model.fit`."""
-        own = self.own_callbacks()
-        if not own:
-            return super().fit(*args, **kwargs)
-        call = inspect.signature(super().fit).bind(*args, **kwargs)
-        given = call.arguments.get("callbacks") or []
-        if isinstance(given, keras.callbacks.CallbackList):
-            for callback in own:
-                given.append(callback)
-        else:
-            if isinstance(given, keras.callbacks.Callback):
-                given = [given]
-            # First, so that the user's callbacks see what they do.
-            call.arguments["callbacks"] = [*own, *given]
-        return super().fit(*call.args, **call.kwargs)
 
     def make_train_function(self, force: bool = False) -> Any:
         """Makes the function that trains one batch."""
@@ -223,21 +238,19 @@ class MultimodalTrainer(keras.Model):
         self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
     ) -> dict:
         """Builds the metrics; Keras calls it with symbolic tensors."""
-        names = self.modalities
-        labels = y if isinstance(y, dict) else dict.fromkeys(names, y)
-        logits = y_pred if isinstance(y_pred, dict) else None
-        for name in names:
-            output = y_pred if logits is None else logits[name]
+        labels, _ = split_targets(self.modalities, y, sample_weight)
+        logits = _by_modality(y_pred, self.modalities)
+        for name in self.modalities:
             checks.check_labels(
                 name if isinstance(y, dict) else "",
                 labels[name],
-                output,
+                logits[name],
                 self.loss,
             )
-            self._plan.metrics.build(name, labels[name], output)
+            self._plan.metrics.build(name, labels[name], logits[name])
         if self._compile_metrics is not None:
             if not self._compile_metrics.built:
-                self._compile_metrics.build(labels[names[0]], output)
+                self._compile_metrics.build(labels[name], logits[name])
         return self.get_metrics_result()
 
     def compute_loss(
@@ -259,14 +272,11 @@ class MultimodalTrainer(keras.Model):
         """
         if not isinstance(y, dict):
             return self._compile_loss(y, y_pred, sample_weight)
-        weights = sample_weight or {}
+        labels, weights = split_targets(self.modalities, y, sample_weight)
+        logits = _by_modality(y_pred, self.modalities)
         losses = [
-            self._compile_loss(
-                labels,
-                y_pred[name] if isinstance(y_pred, dict) else y_pred,
-                weights.get(name),
-            )
-            for name, labels in y.items()
+            self._compile_loss(labels[name], logits[name], weights[name])
+            for name in self.modalities
         ]
         return sum(losses) / len(losses)
 
@@ -515,6 +525,20 @@ class MultimodalTrainer(keras.Model):
         yield
         for variable, factor, before in scaled:
             variable.assign(before + factor * (variable.value - before))
+
+
+def _peek_labels(x: Any, y: Any) -> Any:
+    """The labels of a first batch, where they can be had without using it."""
+    if y is not None:
+        return y
+    if isinstance(x, keras.utils.PyDataset):
+        return keras.utils.unpack_x_y_sample_weight(x[0])[1]
+    spec = getattr(x, "element_spec", None)  # Of a tf.data.Dataset.
+    return keras.utils.unpack_x_y_sample_weight(spec)[1]
+
+
+def _by_modality(value: Any, modalities: Sequence[str]) -> dict[str, Any]:
+    return value if isinstance(value, dict) else dict.fromkeys(modalities, value)
 
 
 def _assign_where(

@@ -1,0 +1,124 @@
+import keras
+import numpy as np
+import pytest
+from reference import closed_form
+from utils import to_numpy
+
+from keras_mla.layers import GradientProjector
+
+SIZE, UNITS, STEPS = 7, 3, 40
+
+
+def run(projector, features, gradients):
+    return np.stack(
+        [
+            to_numpy(projector(g, h))
+            for g, h in zip(gradients, features, strict=True)
+        ]
+    )
+
+
+@pytest.fixture
+def steps():
+    rng = np.random.default_rng(1)
+    features = rng.normal(0.4, 1, (STEPS, SIZE)).astype("float32")
+    gradients = rng.normal(size=(STEPS, SIZE, UNITS)).astype("float32")
+    return features, gradients
+
+
+@pytest.mark.parametrize("alpha", [0.01, 1.0, 100.0])
+def test_current_is_the_closed_form(steps, alpha):
+    features, gradients = steps
+    projector = GradientProjector(alpha=alpha)
+    projected = run(projector, features, gradients)
+    P = to_numpy(projector.P)
+    np.testing.assert_allclose(P, closed_form(features[1:], alpha), atol=5e-5)
+    np.testing.assert_array_equal(projected[0], gradients[0])
+    for t in (1, 2, STEPS - 1):
+        expected = closed_form(features[1 : t + 1], alpha) @ gradients[t]
+        np.testing.assert_allclose(projected[t], expected, atol=2e-4)
+
+
+def test_previous_folds_in_the_step_before(steps):
+    features, gradients = steps
+    projector = GradientProjector(alpha=0.5, order="previous")
+    projected = run(projector, features, gradients)
+    np.testing.assert_array_equal(projected[0], gradients[0])
+    for t in (1, STEPS - 1):
+        expected = closed_form(features[:t], 0.5) @ gradients[t]
+        np.testing.assert_allclose(projected[t], expected, atol=1e-4)
+
+
+def test_P_is_symmetric_with_eigenvalues_in_0_1():
+    rng = np.random.default_rng(2)
+    projector = GradientProjector(alpha=0.1)
+    for _ in range(300):
+        feature = np.maximum(rng.normal(0.5, 2, SIZE), 0).astype("float32")
+        projector(np.ones((SIZE, UNITS), "float32"), feature)
+    P = to_numpy(projector.P)
+    np.testing.assert_array_equal(P, P.T)
+    eigenvalues = np.linalg.eigvalsh(P.astype("float64"))
+    assert eigenvalues.min() > -1e-6
+    assert eigenvalues.max() <= 1 + 1e-6
+
+
+def test_forgetting_and_normalize_against_numpy(steps):
+    features, gradients = steps
+    projector = GradientProjector(alpha=0.3, forgetting=0.9, normalize=True)
+    projected = run(projector, features, gradients)
+    P = np.eye(SIZE)
+    for t in range(1, STEPS):
+        h = features[t].astype("float64")
+        q = P @ h / (0.3 + h @ P @ h)
+        P = P - np.outer(q, h @ P)
+        P = 0.9 * P + 0.1 * np.eye(SIZE)
+        P = P / np.linalg.norm(P)
+        np.testing.assert_allclose(projected[t], P @ gradients[t], atol=1e-5)
+    np.testing.assert_array_equal(projected[0], gradients[0])
+    np.testing.assert_allclose(to_numpy(projector.P), P, atol=1e-6)
+
+
+def test_forgetting_stays_bounded():
+    rng = np.random.default_rng(3)
+    projector = GradientProjector(alpha=0.1, forgetting=0.99)
+    for _ in range(1000):
+        feature = rng.normal(1, 0.1, SIZE).astype("float32")
+        projector(np.ones((SIZE, 1), "float32"), feature)
+    eigenvalues = np.linalg.eigvalsh(to_numpy(projector.P))
+    assert 0 < eigenvalues.min()
+    assert eigenvalues.max() <= 1 + 1e-6
+
+
+def test_reset_returns_to_the_beginning(steps):
+    features, gradients = steps
+    projector = GradientProjector(order="previous")
+    first = run(projector, features, gradients)
+    projector.reset()
+    assert projector.trace == SIZE
+    np.testing.assert_array_equal(run(projector, features, gradients), first)
+
+
+def test_keeps_dtype_of_the_gradient_and_float32_state():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    projector = GradientProjector()
+    gradient = keras.ops.ones((SIZE, UNITS), "bfloat16")
+    projected = projector.project
+    projector.build((SIZE, UNITS))
+    result, _ = projected(gradient, keras.ops.ones((SIZE,), "bfloat16"))
+    assert keras.backend.standardize_dtype(result.dtype) == "bfloat16"
+    assert projector.P.dtype == "float32"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"alpha": 0.0}, "`alpha` must be greater than 0.*alpha=0.0"),
+        ({"alpha": float("nan")}, "`alpha` must be greater than 0"),
+        ({"order": "next"}, "`order` must be 'current' or 'previous'.*'next'"),
+        ({"forgetting": 0.0}, "`forgetting` must be greater than 0"),
+        ({"forgetting": 1.5}, "`forgetting` must be.*forgetting=1.5"),
+    ],
+)
+def test_refuses_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        GradientProjector(**arguments)

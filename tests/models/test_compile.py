@@ -1,0 +1,289 @@
+"""Optimizers and the options of `compile`."""
+
+import warnings
+
+import keras
+import numpy as np
+import pytest
+from utils import (
+    WIDTHS,
+    compiled,
+    largest_difference,
+    make_data,
+    make_model,
+    to_numpy,
+    weights_of,
+)
+
+BACKEND = keras.backend.backend()
+
+
+def trained(model, **fit):
+    x, y = make_data()
+    model.fit(x, y, batch_size=8, shuffle=False, verbose=0, **fit)
+    return weights_of(model)
+
+
+def twins(**kwargs):
+    first = make_model(**kwargs)
+    second = make_model(**kwargs)
+    second.set_weights(first.get_weights())
+    return first, second
+
+
+@pytest.mark.parametrize("options", [{"run_eagerly": True}, {"jit_compile": False}])
+def test_options_do_not_change_results(options):
+    first, second = twins()
+    expected = trained(compiled(first, keras.optimizers.SGD(0.1)))
+    result = trained(compiled(second, keras.optimizers.SGD(0.1), **options))
+    assert largest_difference(expected, result) < 2e-6
+
+
+def test_jit_compile_gives_the_same():
+    first, second = twins()
+    expected = trained(compiled(first))
+    with warnings.catch_warnings():
+        # torch.compile warns of its own affairs.
+        warnings.simplefilter("ignore")
+        result = trained(compiled(second, jit_compile=True))
+    assert largest_difference(expected, result) < 2e-6
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="about torch.compile")
+def test_torch_compile_sees_one_graph():
+    import torch
+
+    torch._dynamo.reset()
+    counters = torch._dynamo.utils.counters
+    counters.clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = make_model(("image", "text"))
+        x, y = make_data(16, ("image", "text"))
+        compiled(model, jit_compile=True).fit(x, y, batch_size=8, verbose=0)
+    assert counters["stats"]["unique_graphs"] == 1
+    assert not counters["graph_break"]
+
+
+def test_steps_per_execution():
+    first, second = twins()
+    expected = trained(compiled(first))
+    compiled(second, steps_per_execution=3)
+    if BACKEND == "torch":
+        with pytest.raises(ValueError, match="steps_per_execution"):
+            trained(second)
+    else:
+        assert largest_difference(expected, trained(second)) < 1e-6
+
+
+@pytest.mark.parametrize(
+    "name",
+    "Adadelta Adafactor Adagrad Adamax Ftrl Lamb Lion RMSprop".split(),
+)
+def test_optimizers_of_keras(name):
+    x, y = make_data(8)
+    optimizer = getattr(keras.optimizers, name)()
+    model = compiled(make_model(("image", "text")), optimizer, metrics=None)
+    x.pop("audio")
+    before = weights_of(model)
+    model.train_on_batch(x, y)
+    after = weights_of(model)
+    assert largest_difference(before, after) > 0
+    assert all(np.isfinite(w).all() for w in after)
+    assert int(to_numpy(model.optimizer.iterations)) == 1
+
+
+def test_schedules_count_batches():
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay(
+        [2], [0.1, 0.0]
+    )
+    model = compiled(make_model(), keras.optimizers.SGD(schedule))
+    x, y = make_data(8)
+    moved = []
+    for _ in range(5):
+        before = to_numpy(model.head.kernel)
+        model.train_on_batch(x, y)
+        moved.append((to_numpy(model.head.kernel) != before).any())
+    assert moved == [True, True, True, False, False]
+    assert int(to_numpy(model.optimizer.iterations)) == 5
+
+
+def test_moving_average_is_taken_once_a_batch():
+    optimizer = keras.optimizers.SGD(0.1, use_ema=True, ema_momentum=0.5)
+    first, second = twins(projector=None)
+    compiled(first, optimizer)
+    compiled(second, keras.optimizers.SGD(0.1))
+    x, y = make_data(8)
+    average = None
+    for _ in range(3):
+        first.train_on_batch(x, y)
+        second.train_on_batch(x, y)
+        kernel = to_numpy(second.head.kernel)
+        np.testing.assert_allclose(to_numpy(first.head.kernel), kernel)
+        # The first batch starts the average.
+        average = kernel if average is None else (average + kernel) / 2
+    index = [
+        i
+        for i, v in enumerate(first.trainable_variables)
+        if v is first.head.kernel
+    ][0]
+    stored = optimizer._model_variables_moving_average[index]
+    np.testing.assert_allclose(to_numpy(stored), average, atol=1e-6)
+    assert optimizer.use_ema
+
+
+def test_learning_rate_multiplier():
+    x, y = make_data(8)
+    multiplier = {"audio": 0.0, "image": 0.5, "head": 3.0}
+    for rule in (keras.optimizers.SGD, keras.optimizers.AdamW):
+        first, second = twins(projector=None, modalities=("image",))
+        # The same rates by hand: one modality, one batch.
+        compiled(second, rule(0.1))
+        compiled(
+            first, rule(0.1), learning_rate_multiplier={"image": 0.5, "head": 3}
+        )
+        before = weights_of(first)
+        image = {"image": x["image"]}
+        first.train_on_batch(image, y)
+        second.train_on_batch(image, y)
+        for start, ours, plain, factor in zip(
+            before,
+            weights_of(first),
+            weights_of(second),
+            (0.5, 0.5, 3, 3),
+            strict=True,
+        ):
+            np.testing.assert_allclose(
+                ours - start, factor * (plain - start), atol=2e-6
+            )
+    model = compiled(
+        make_model(), "adam", learning_rate_multiplier=multiplier
+    )
+    frozen = weights_of(model.encoders["audio"])
+    model.fit(x, y, epochs=2, verbose=0)
+    assert largest_difference(frozen, weights_of(model.encoders["audio"])) == 0
+
+
+def test_frozen_parts_stay():
+    model = make_model()
+    model.encoders["image"].trainable = False
+    compiled(model, "adam")
+    before = weights_of(model.encoders["image"])
+    head = to_numpy(model.head.kernel)
+    x, y = make_data()
+    model.fit(x, y, verbose=0)
+    assert largest_difference(before, weights_of(model.encoders["image"])) == 0
+    assert (to_numpy(model.head.kernel) != head).any()
+
+
+def test_frozen_head_is_not_projected():
+    model = make_model()
+    model.head.trainable = False
+    compiled(model)
+    x, y = make_data()
+    model.fit(x, y, verbose=0)
+    assert int(to_numpy(model.projectors[0].steps)) == 0
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "message"),
+    [
+        (
+            lambda: keras.optimizers.SGD(0.1, gradient_accumulation_steps=4),
+            "`gradient_accumulation_steps` is not supported.*=4",
+        ),
+        (lambda: keras.optimizers.Nadam(), "The optimizer Nadam cannot be used"),
+        (
+            lambda: keras.optimizers.LossScaleOptimizer(
+                keras.optimizers.Nadam()
+            ),
+            "The optimizer Nadam cannot be used",
+        ),
+    ],
+)
+def test_refused_optimizers(optimizer, message):
+    with pytest.raises(ValueError, match=message):
+        compiled(make_model(), optimizer())
+
+
+def test_refused_multi_optimizer():
+    multi = getattr(keras.optimizers, "MultiOptimizer", None)
+    if multi is None:
+        pytest.skip("This Keras has no MultiOptimizer.")
+    model = make_model()
+    optimizer = multi(
+        [(keras.optimizers.SGD(0.1), model.trainable_variables)]
+    )
+    with pytest.raises(ValueError, match="MultiOptimizer cannot be used"):
+        compiled(model, optimizer)
+
+
+@pytest.mark.parametrize(
+    ("multiplier", "message"),
+    [
+        ({"smell": 0.1}, "unknown key 'smell'.*'audio', 'image', 'text', 'head'"),
+        ({"head": -1.0}, "must be at least 0.*'head': -1.0"),
+        (0.1, "must be a dict"),
+    ],
+)
+def test_refused_multipliers(multiplier, message):
+    with pytest.raises(ValueError, match=message):
+        compiled(make_model(), learning_rate_multiplier=multiplier)
+
+
+def test_multiplier_excludes_a_moving_average():
+    with pytest.raises(ValueError, match="exclude each other"):
+        compiled(
+            make_model(),
+            keras.optimizers.SGD(0.1, use_ema=True),
+            learning_rate_multiplier={"head": 2},
+        )
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        "sparse_categorical_crossentropy",
+        "categorical_crossentropy",
+        "crossentropy",
+        keras.losses.SparseCategoricalCrossentropy(),
+        keras.losses.sparse_categorical_crossentropy,
+    ],
+)
+def test_losses_must_take_logits(loss):
+    with pytest.raises(ValueError, match="from_logits=True"):
+        compiled(make_model(), loss=loss)
+
+
+@pytest.mark.parametrize("loss", [None, ["mse", "mse"], {"audio": "mse"}])
+def test_one_loss_is_needed(loss):
+    with pytest.raises(ValueError, match="`loss` must be a single loss"):
+        compiled(make_model(), loss=loss)
+
+
+def test_a_loss_of_ones_own():
+    def margin(y_true, y_pred):
+        chosen = keras.ops.take_along_axis(
+            y_pred, keras.ops.cast(y_true, "int32")[:, None], axis=1
+        )
+        return keras.ops.mean(
+            keras.ops.relu(1 + y_pred - chosen), axis=-1
+        )
+
+    model = compiled(make_model(), loss=margin)
+    x, y = make_data()
+    before = model.evaluate(x, y, verbose=0, return_dict=True)["loss"]
+    model.fit(x, y, epochs=3, verbose=0)
+    assert model.evaluate(x, y, verbose=0, return_dict=True)["loss"] < before
+
+
+@pytest.mark.parametrize("metrics", ["accuracy", {"audio": ["accuracy"]}])
+def test_metrics_must_be_a_list(metrics):
+    with pytest.raises(ValueError, match="`metrics` must be a list"):
+        compiled(make_model(), metrics=metrics)
+
+
+def test_modalities_are_trained_in_their_order():
+    assert [u.modalities for u in make_model().updates()] == [
+        (name,) for name in WIDTHS
+    ]

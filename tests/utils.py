@@ -1,0 +1,83 @@
+"""Small models and data that tests share."""
+
+import keras
+import numpy as np
+
+import keras_mla
+
+WIDTHS = {"audio": 5, "image": 8, "text": 3}
+CLASSES = 4
+FEATURES = 6
+
+
+def to_numpy(value):
+    """Copies a tensor or variable, which a later step may overwrite."""
+    return np.array(keras.ops.convert_to_numpy(value))
+
+
+def encoder(inputs, features=FEATURES, layers=()):
+    """Dense(relu), and more layers if given."""
+    return keras.Sequential(
+        [
+            keras.Input((inputs,)),
+            keras.layers.Dense(features, "relu"),
+            *layers,
+        ]
+    )
+
+
+def make_data(samples=48, modalities=tuple(WIDTHS), seed=0):
+    """Features that tell the class, some better than others."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, CLASSES, samples).astype("int32")
+    x = {}
+    for index, name in enumerate(modalities):
+        means = rng.normal(size=(CLASSES, WIDTHS[name]))
+        noise = rng.normal(size=(samples, WIDTHS[name]))
+        x[name] = (means[y] + (0.3 + index) * noise).astype("float32")
+    return x, y
+
+
+def make_model(modalities=tuple(WIDTHS), layers=lambda: (), **kwargs):
+    """An MLA model of small encoders."""
+    kwargs.setdefault("head", CLASSES)
+    return keras_mla.MLA(
+        {name: encoder(WIDTHS[name], layers=layers()) for name in modalities},
+        **kwargs,
+    )
+
+
+def compiled(model, optimizer=None, **kwargs):
+    """Compiles with SGD and sparse cross-entropy unless told otherwise."""
+    kwargs.setdefault("metrics", ["accuracy"])
+    kwargs.setdefault(
+        "loss", keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    )
+    model.compile(optimizer=optimizer or keras.optimizers.SGD(0.1), **kwargs)
+    return model
+
+
+def reference_weights(model):
+    """Weights of a `make_model` model, as `reference.ReferenceMLA` takes."""
+    weights = {}
+    for name, enc in model.encoders.items():
+        weights[name, "w"], weights[name, "b"] = map(
+            to_numpy, enc.trainable_variables[:2]
+        )
+    weights["head", "w"] = to_numpy(model.head.kernel)
+    weights["head", "b"] = to_numpy(model.head.bias)
+    return weights
+
+
+def weights_of(model):
+    """Copies of all weights, P and its like included."""
+    return [to_numpy(v) for v in model.weights]
+
+
+def largest_difference(first, second):
+    """Largest absolute difference between two lists of arrays."""
+    return max(
+        float(np.abs(a.astype("float64") - b).max())
+        for a, b in zip(first, second, strict=True)
+        if a.size
+    )
