@@ -131,12 +131,11 @@ class EntropyFusion(Fusion):
         if presence is not None:
             # Beyond any entropy, so that its exponential is 0.
             entropy = ops.where(presence, entropy, ops.full_like(entropy, 1e9))
-        least = ops.min(entropy, axis=-1, keepdims=True)
-        weights = ops.exp(least - entropy)
-        weights = weights / ops.sum(weights, axis=-1, keepdims=True)
-        if presence is not None:
-            weights = ops.where(presence, weights, ops.zeros_like(weights))
-        return weights
+        weights = ops.exp(-entropy)
+        total = ops.sum(weights, axis=-1, keepdims=True)
+        # Zero where a sample has no modality; else at least 1 / classes, to
+        # the power of the sharpness.
+        return weights / ops.maximum(total, 1e-30)
 
 
 @keras.saving.register_keras_serializable(package="keras_mla")

@@ -51,8 +51,9 @@ def calibrate(model: Any, data: Any, batch_size: int | None) -> dict:
         "temperature": dict(zip(model.modalities, temperature, strict=True))
     }
     if hasattr(fusion, "sharpness"):
-        # 0, the plain average, is a candidate of its own.
-        sharpness = min((0.0, _minimum(loss_of)), key=loss_of)
+        # 0, the plain average, is a candidate of its own. Beyond 10 weights
+        # of 0 and 1 change little, and their exponentials may vanish.
+        sharpness = min((0.0, _minimum(loss_of, 10.0)), key=loss_of)
         fusion.sharpness.assign(sharpness)
         result["sharpness"] = sharpness
     scale = best_scale(fused())
@@ -94,7 +95,9 @@ def _predictions(
         raise ValueError(
             "`validation_data` has no samples. Pass `(x, y)`, or batches of it."
         )
-    logits, present, y = (np.concatenate(part) for part in zip(*parts, strict=True))
+    logits, present, y = (
+        np.concatenate(part) for part in zip(*parts, strict=True)
+    )
     return logits, present, y
 
 
@@ -105,18 +108,18 @@ def _nll(logits: np.ndarray, y: np.ndarray) -> float:
     return float(np.mean(log_sum - logits[np.arange(len(y)), y]))
 
 
-def _minimum(function: Callable[[float], float]) -> float:
-    """The positive number with the smallest value of a function."""
+def _minimum(function: Callable[[float], float], most: float = 100.0) -> float:
+    """The number from 0.01 to `most` with a function's smallest value."""
     try:
         from scipy.optimize import minimize_scalar
     except ImportError as error:
         raise ImportError(
             "`calibrate` needs SciPy: pip install scipy"
         ) from error
-    # By its logarithm: 0.01 to 100.
+    # By its logarithm.
     found = minimize_scalar(
         lambda u: function(float(np.exp(u))),
-        bounds=(np.log(0.01), np.log(100)),
+        bounds=(np.log(0.01), np.log(most)),
         method="bounded",
     )
     return float(np.exp(found.x))
