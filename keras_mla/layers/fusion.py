@@ -87,9 +87,9 @@ class EntropyFusion(Fusion):
 
     over the modalities that the sample has. Once a model is calibrated,
     logits are divided by temperatures first, and $-e_m$ is multiplied by a
-    fitted `sharpness`, 1 until then: 0 is the average. The paper's Eq. 8 adds the
-    largest entropy to every exponent, which cancels. Nothing depends on the
-    other samples of the batch.
+    fitted `sharpness`, 1 until then: 0 is the average. The paper's Eq. 8
+    adds the largest entropy to every exponent, which cancels. Nothing depends
+    on the other samples of the batch.
 
     Call arguments:
         logits: Tensor of shape `(batch, modalities, classes)`.

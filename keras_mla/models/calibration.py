@@ -47,7 +47,7 @@ def calibrate(model: Any, data: Any, batch_size: int | None) -> dict:
         z = fused()
         return _nll(best_scale(z) * z, y[known])
 
-    result = {
+    result: dict[str, Any] = {
         "temperature": dict(zip(model.modalities, temperature, strict=True))
     }
     if hasattr(fusion, "sharpness"):

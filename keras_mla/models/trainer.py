@@ -538,7 +538,9 @@ def _peek_labels(x: Any, y: Any) -> Any:
 
 
 def _by_modality(value: Any, modalities: Sequence[str]) -> dict[str, Any]:
-    return value if isinstance(value, dict) else dict.fromkeys(modalities, value)
+    return (
+        value if isinstance(value, dict) else dict.fromkeys(modalities, value)
+    )
 
 
 def _assign_where(
