@@ -68,11 +68,6 @@ class Fusion(keras.layers.Layer):
             )
         return self.scale * ops.sum(weights * logits, axis=1)
 
-    def compute_output_shape(
-        self, logits_shape: tuple, presence_shape: tuple | None = None
-    ) -> tuple:
-        return (logits_shape[0], logits_shape[2])
-
 
 @keras.saving.register_keras_serializable(package="keras_mla")
 class EntropyFusion(Fusion):

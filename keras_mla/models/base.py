@@ -168,9 +168,9 @@ class MultimodalClassifier(MultimodalTrainer):
         each modality's logits.
         """
         inputs, presence = split_inputs(self.modalities, inputs)
+        outputs = self.forward_pass(self.modalities, inputs, training, presence)
         if self._signature is None:
             self._signature = deployment.signature_of(inputs)
-        outputs = self.forward_pass(self.modalities, inputs, training, presence)
         if not same_size(outputs.logits):
             return outputs.logits
         return self.fuse(outputs, presence)
@@ -187,12 +187,12 @@ class MultimodalClassifier(MultimodalTrainer):
             return  # The first batch builds it.
         self.build_for(inputs)
 
+    def build(self, input_shape: Any) -> None:
+        """Does nothing: a call builds the layers, and knows dtypes too."""
+
     def build_for(self, inputs: dict[str, Any]) -> None:
         """Builds the model for inputs like these, if it is not built."""
-        if not self.built:
-            self.build_from_config(
-                {"signature": deployment.signature_of(inputs)}
-            )
+        self.build_from_config({"signature": deployment.signature_of(inputs)})
 
     def get_build_config(self) -> dict | None:
         """Returns shape and dtype of each input."""
@@ -202,7 +202,7 @@ class MultimodalClassifier(MultimodalTrainer):
 
     def build_from_config(self, config: dict | None) -> None:
         """Builds the model for inputs of recorded shapes and dtypes."""
-        if config and not self.built:
+        if config and self._signature is None:
             self(deployment.symbolic_inputs(config["signature"]))
 
     def get_config(self) -> dict:

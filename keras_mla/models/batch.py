@@ -47,11 +47,6 @@ class Batch:
     ) -> "Batch":
         """Takes `(x, y)` or `(x, y, sample_weight)` as Keras passes it."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        if y is None:
-            raise ValueError(
-                "Training and evaluation need labels: pass `y`, or batches "
-                "`(x, y)`. Received: y=None"
-            )
         inputs, presence = split_inputs(modalities, x)
         paired = not isinstance(y, dict)
         if not paired and presence is not None:
@@ -80,8 +75,7 @@ class Batch:
         """Whether any sample has any of these; `None` where all have all."""
         if self.presence is None:
             return None
-        shares = [present_share(self.present(name)) for name in names]
-        return ops.max(ops.stack(shares)) > 0
+        return sum(present_share(self.present(name)) for name in names) > 0
 
     def size(self, name: str) -> Any:
         """Number of rows of one modality."""
@@ -166,6 +160,11 @@ def split_targets(
     Raises:
         ValueError: If one of them is a dict and the other does not fit it.
     """
+    if y is None:
+        raise ValueError(
+            "Training and evaluation need labels: pass `y`, or batches "
+            "`(x, y)`. Received: y=None"
+        )
     if not isinstance(y, dict):
         if isinstance(sample_weight, dict):
             raise ValueError(

@@ -114,7 +114,7 @@ def check_features(name: str, feature: Any) -> None:
             + (
                 f"{type(feature).__name__}"
                 if shape is None
-                else f"shape {tuple(shape)}"
+                else f"shape {tuple(d if type(d) is int else None for d in shape)}"
             )
         )
 

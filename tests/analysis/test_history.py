@@ -1,0 +1,37 @@
+import pytest
+from utils import compiled, make_data, make_model
+
+import keras_mla
+
+pytest.importorskip("matplotlib")
+
+
+def test_draws_a_run(tmp_path):
+    model = compiled(make_model())
+    x, y = make_data()
+    history = model.fit(
+        x,
+        y,
+        epochs=3,
+        verbose=0,
+        validation_split=0.25,
+        callbacks=[keras_mla.callbacks.ProjectorTrace()],
+    )
+    path = tmp_path / "run.png"
+    figure = keras_mla.analysis.plot_history(history, model.modalities, path=path)
+    losses, accuracies, trace = figure.axes
+    assert path.read_bytes().startswith(b"\x89PNG")
+    labels = [t.get_text() for t in accuracies.get_legend().get_texts()]
+    assert labels == ["audio", "image", "text", "fused"]
+    lines = {tuple(line.get_ydata()) for line in losses.lines}
+    assert tuple(history.history["val_text_loss"]) in lines
+    assert tuple(history.history["text_loss"]) in lines
+    assert list(trace.lines[0].get_ydata()) == history.history["projector_trace"]
+
+
+def test_takes_a_dict_and_needs_losses():
+    logs = {"a_loss": [1.0, 0.5], "a_accuracy": [0.1, 0.2], "accuracy": [0, 1]}
+    figure = keras_mla.analysis.plot_history(logs, ["a"])
+    assert len(figure.axes) == 2
+    with pytest.raises(ValueError, match="no 'b_loss'"):
+        keras_mla.analysis.plot_history(logs, ["b"])
