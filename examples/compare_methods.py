@@ -3,12 +3,12 @@
     KERAS_BACKEND=jax python examples/compare_methods.py \
         --data=digits --methods=table,ablation --seeds=0,1,2 --out=runs/digits
 
-Each method is given the same budget: `--trials` settings from its grid of
-learning rate, weight decay and parameters of its own, each trained with the
-first seed. The setting and, in every run, the epoch with the highest
-validation accuracy are kept (of equal ones the one with the lower negative
-log-likelihood, then the first). The setting chosen is trained once per seed,
-and only those runs read the test split, once each.
+Each method is given the same budget: `--trials` settings, with the same
+learning rates and weight decays for all, and values of its own parameters in
+turn, each trained with the first seed. The setting and, in every run, the
+epoch with the highest validation accuracy are kept (of equal ones the one with
+the lower negative log-likelihood, then the first). The setting chosen is
+trained once per seed, and only those runs read the test split, once each.
 
 Each run's result is appended to `runs.jsonl` when it ends; a restart with the
 same flags goes on from there. At the end, `table.csv`, `table.md` and
@@ -33,7 +33,7 @@ from absl import app, flags
 from comparison import data as data_sets
 from comparison import methods as known_methods
 from comparison import tables
-from sklearn.model_selection import ParameterSampler
+from sklearn.model_selection import ParameterGrid, ParameterSampler
 from tqdm import tqdm
 
 from keras_mla.layers import Fusion
@@ -193,18 +193,28 @@ def run(
 
 
 def settings(method: known_methods.Method) -> list[dict[str, Any]]:
-    """The settings that a method may be given, as many for each."""
-    rates = FLAGS.learning_rate or RATES[FLAGS.optimizer]
-    grid = {
-        "learning_rate": [float(rate) for rate in rates],
-        "weight_decay": [float(decay) for decay in FLAGS.weight_decay],
-        **method.grid,
+    """The settings to try: the same rates for all, own values in turn."""
+    rates = {
+        "learning_rate": [
+            float(v) for v in FLAGS.learning_rate or RATES[FLAGS.optimizer]
+        ],
+        "weight_decay": [float(v) for v in FLAGS.weight_decay],
     }
-    size = int(np.prod([len(values) for values in grid.values()]))
-    sample = ParameterSampler(
-        grid, n_iter=min(FLAGS.trials, size), random_state=0
-    )
-    return list(sample)
+    shared, own = (_shuffled(grid) for grid in (rates, method.grid))
+    count = min(FLAGS.trials, len(shared) * len(own))
+    # Whole rounds of `shared` meet `own` one further on each time.
+    return [
+        {
+            **shared[index % len(shared)],
+            **own[(index + index // len(shared)) % len(own)],
+        }
+        for index in range(count)
+    ]
+
+
+def _shuffled(grid: dict[str, list]) -> list[dict[str, Any]]:
+    size = len(ParameterGrid(grid))
+    return list(ParameterSampler(grid, n_iter=size, random_state=0))
 
 
 def best_setting(trials: list[dict]) -> dict[str, Any]:
