@@ -200,20 +200,20 @@ def settings(method: known_methods.Method) -> list[dict[str, Any]]:
         ],
         "weight_decay": [float(v) for v in FLAGS.weight_decay],
     }
-    shared, own = (_shuffled(grid) for grid in (rates, method.grid))
-    count = min(FLAGS.trials, len(shared) * len(own))
+    shared = _sample(rates, FLAGS.trials)
+    own = _sample(method.grid, FLAGS.trials)
     # Whole rounds of `shared` meet `own` one further on each time.
     return [
         {
             **shared[index % len(shared)],
             **own[(index + index // len(shared)) % len(own)],
         }
-        for index in range(count)
+        for index in range(min(FLAGS.trials, len(shared) * len(own)))
     ]
 
 
-def _shuffled(grid: dict[str, list]) -> list[dict[str, Any]]:
-    size = len(ParameterGrid(grid))
+def _sample(grid: dict[str, list], most: int) -> list[dict[str, Any]]:
+    size = min(most, len(ParameterGrid(grid)))
     return list(ParameterSampler(grid, n_iter=size, random_state=0))
 
 
