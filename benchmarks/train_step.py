@@ -1,4 +1,4 @@
-"""Time per training step of MLA, against a hand-written loop and joint training.
+"""Time per training step of MLA, by hand, and of joint training.
 
 In one run, in turn and repeatedly:
 
@@ -19,7 +19,6 @@ are medians of the ratios within a repetition.
 import importlib
 import json
 import os
-import pathlib
 import resource
 import subprocess
 import sys
@@ -27,11 +26,10 @@ import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("KERAS_BACKEND", "jax")
-sys.path[:0] = [str(pathlib.Path(__file__).resolve().parents[1])]
 
 import keras
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 
 import keras_mla
 
@@ -50,7 +48,9 @@ flags.DEFINE_enum(
 flags.DEFINE_boolean("jit_compile", None, "As for `compile`; default: auto.")
 flags.DEFINE_boolean("ablation", False, "Also time MLA without projection.")
 flags.DEFINE_boolean("memory", True, "Also run each alone for its peak memory.")
-flags.DEFINE_string("only", "", "Run one of mla, hand, joint, plain; print JSON.")
+flags.DEFINE_string(
+    "only", "", "Run one of mla, hand, joint, plain; print JSON."
+)
 
 MODALITIES = ("audio", "video")
 CLASSES = 31
@@ -101,9 +101,7 @@ def make_encoder(seed):
         block_type="basic_block",
         image_shape=(FLAGS.size, FLAGS.size, 3),
     )
-    return keras.Sequential(
-        [backbone, keras.layers.GlobalAveragePooling2D()]
-    )
+    return keras.Sequential([backbone, keras.layers.GlobalAveragePooling2D()])
 
 
 def compiled(model):
@@ -163,8 +161,10 @@ def batches(x, y):
         data = tf.data.Dataset.from_tensor_slices((x, y))
         return data.batch(FLAGS.batch_size).prefetch(4)
     return (
-        ({m: v[i : i + FLAGS.batch_size] for m, v in x.items()},
-         y[i : i + FLAGS.batch_size])
+        (
+            {m: v[i : i + FLAGS.batch_size] for m, v in x.items()},
+            y[i : i + FLAGS.batch_size],
+        )
         for i in range(0, len(y), FLAGS.batch_size)
     )
 
@@ -216,7 +216,7 @@ def peak_memory(name):
 
 def main(_):
     """Runs the benchmark."""
-    sys.path[:0] = [str(pathlib.Path(__file__).resolve().parent)]
+    logging.set_verbosity(logging.WARNING)
     x, y = make_data()
     made = competitors(x, y)
     if FLAGS.only:
@@ -232,8 +232,8 @@ def main(_):
         for name, epoch in epochs.items():
             seconds[name].append(epoch() / FLAGS.steps)
     print(
-        f"{keras.backend.backend()}, {FLAGS.encoder}, batch {FLAGS.batch_size}, "
-        f"{FLAGS.steps} steps x {FLAGS.repeats}, "
+        f"{keras.backend.backend()}, {FLAGS.encoder}, "
+        f"batch {FLAGS.batch_size}, {FLAGS.steps} steps x {FLAGS.repeats}, "
         f"jit_compile={FLAGS.jit_compile}"
     )
     for name, times in seconds.items():

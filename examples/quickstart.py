@@ -17,7 +17,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
@@ -151,6 +151,7 @@ def draw(histories, path):
 
 def main(_):
     """Trains both methods and prints what each modality has learned."""
+    logging.set_verbosity(logging.WARNING)
     keras.utils.set_random_seed(FLAGS.seed)
     data, test = load_data(FLAGS.seed)
     x, y = test

@@ -19,13 +19,17 @@ def entropy_fusion(logits, presence=None):
         lam = np.zeros(len(sample))
         if present.any():
             p = softmax(sample[present])
-            e = -np.sum(np.where(p > 0, p * np.log(np.maximum(p, 1e-300)), 0), -1)
+            e = -np.sum(
+                np.where(p > 0, p * np.log(np.maximum(p, 1e-300)), 0), -1
+            )
             w = np.exp(e.max() - e)
             lam[present] = w / w.sum()
         weights.append(lam)
         fused.append(
-            sum((lam[m] * sample[m] for m in np.flatnonzero(present)),
-                np.zeros(sample.shape[-1]))
+            sum(
+                (lam[m] * sample[m] for m in np.flatnonzero(present)),
+                np.zeros(sample.shape[-1]),
+            )
         )
     return np.array(fused), np.array(weights)
 
@@ -86,7 +90,9 @@ class ReferenceMLA:
 
     def logits(self, name, x):
         """Unimodal logits."""
-        return self.features(name, x) @ self.w["head", "w"] + self.w["head", "b"]
+        return (
+            self.features(name, x) @ self.w["head", "w"] + self.w["head", "b"]
+        )
 
     def train(self, x, y, present=None):
         """Trains one batch; returns each modality's loss."""

@@ -12,7 +12,9 @@ def mlp(inputs, width, seed):
     rng = np.random.default_rng(seed)
     scale = np.sqrt(6 / (inputs + width))
     parameters = {
-        "w": jnp.asarray(rng.uniform(-scale, scale, (inputs, width)), "float32"),
+        "w": jnp.asarray(
+            rng.uniform(-scale, scale, (inputs, width)), "float32"
+        ),
         "b": jnp.zeros(width),
     }
 
@@ -38,8 +40,16 @@ def from_keras(encoder):
 class Loop:
     """Trains encoders and a shared linear head."""
 
-    def __init__(self, encoders, width, classes, rate=0.01, momentum=0.9,
-                 alpha=1.0, jit=True):
+    def __init__(
+        self,
+        encoders,
+        width,
+        classes,
+        rate=0.01,
+        momentum=0.9,
+        alpha=1.0,
+        jit=True,
+    ):
         self.applies = {name: e[0] for name, e in encoders.items()}
         scale = np.sqrt(6 / (width + classes))
         w = np.random.default_rng(0).uniform(-scale, scale, (width, classes))
@@ -56,11 +66,15 @@ class Loop:
             "steps": jnp.zeros((), "int32"),
         }
         self.rate, self.momentum, self.alpha = rate, momentum, alpha
-        self.step = jax.jit(self._step, donate_argnums=(0, 1)) if jit else self._step
+        self.step = (
+            jax.jit(self._step, donate_argnums=(0, 1)) if jit else self._step
+        )
 
     def epoch(self, batches):
         """Trains on batches `(x, y)` and returns mean metrics."""
-        sums = {n: jnp.zeros(2) for n in self.applies} | {"fused": jnp.zeros(())}
+        sums = {n: jnp.zeros(2) for n in self.applies} | {
+            "fused": jnp.zeros(())
+        }
         count = 0
         for x, y in batches:
             self.state, sums = self.step(self.state, sums, x, y)

@@ -8,7 +8,9 @@ def mlp(inputs, width, seed):
     """Returns an encoder as `(apply, variables)`."""
     rng = np.random.default_rng(seed)
     scale = np.sqrt(6 / (inputs + width))
-    w = tf.Variable(rng.uniform(-scale, scale, (inputs, width)).astype("float32"))
+    w = tf.Variable(
+        rng.uniform(-scale, scale, (inputs, width)).astype("float32")
+    )
     b = tf.Variable(tf.zeros(width))
     return lambda x: tf.nn.relu(x @ w + b), [w, b]
 
@@ -22,8 +24,16 @@ def from_keras(encoder):
 class Loop:
     """Trains encoders and a shared linear head."""
 
-    def __init__(self, encoders, width, classes, rate=0.01, momentum=0.9,
-                 alpha=1.0, jit=False):
+    def __init__(
+        self,
+        encoders,
+        width,
+        classes,
+        rate=0.01,
+        momentum=0.9,
+        alpha=1.0,
+        jit=False,
+    ):
         self.encoders = encoders
         scale = np.sqrt(6 / (width + classes))
         w = np.random.default_rng(0).uniform(-scale, scale, (width, classes))
@@ -33,7 +43,11 @@ class Loop:
         self.steps = tf.Variable(0)
         self.velocities = {
             v.ref(): tf.Variable(tf.zeros_like(v))
-            for v in [self.w, self.b, *(v for e in encoders.values() for v in e[1])]
+            for v in [
+                self.w,
+                self.b,
+                *(v for e in encoders.values() for v in e[1]),
+            ]
         }
         self.sums = {name: tf.Variable(tf.zeros(2)) for name in encoders}
         self.sums["fused"] = tf.Variable(0.0)
@@ -65,11 +79,13 @@ class Loop:
             h = tf.reduce_mean(feature, 0)
             h = tf.where(self.steps > 0, h, tf.zeros_like(h))
             k = tf.linalg.matvec(self.P, h)
-            P = self.P - k[:, None] * k[None] / (self.alpha + tf.tensordot(h, k, 1))
+            P = self.P - k[:, None] * k[None] / (
+                self.alpha + tf.tensordot(h, k, 1)
+            )
             self.P.assign(P)
             self.steps.assign_add(1)
             gradients[-2] = P @ gradients[-2]
-            for variable, gradient in zip(moved, gradients):
+            for variable, gradient in zip(moved, gradients, strict=True):
                 velocity = self.velocities[variable.ref()]
                 velocity.assign(self.momentum * velocity - self.rate * gradient)
                 variable.assign_add(velocity)

@@ -6,7 +6,9 @@ import torch
 def mlp(inputs, width, seed):
     """Returns an encoder as `(apply, parameters)`."""
     torch.manual_seed(seed)
-    module = torch.nn.Sequential(torch.nn.Linear(inputs, width), torch.nn.ReLU())
+    module = torch.nn.Sequential(
+        torch.nn.Linear(inputs, width), torch.nn.ReLU()
+    )
     return module, list(module.parameters())
 
 
@@ -19,12 +21,23 @@ def from_keras(encoder):
 class Loop:
     """Trains encoders and a shared linear head."""
 
-    def __init__(self, encoders, width, classes, rate=0.01, momentum=0.9,
-                 alpha=1.0, jit=False):
+    def __init__(
+        self,
+        encoders,
+        width,
+        classes,
+        rate=0.01,
+        momentum=0.9,
+        alpha=1.0,
+        jit=False,
+    ):
         self.encoders = {name: e[0] for name, e in encoders.items()}
         self.head = torch.nn.Linear(width, classes)
         self.optimizer = torch.optim.SGD(
-            [*(p for e in encoders.values() for p in e[1]), *self.head.parameters()],
+            [
+                *(p for e in encoders.values() for p in e[1]),
+                *self.head.parameters(),
+            ],
             lr=rate,
             momentum=momentum,
         )
@@ -43,7 +56,9 @@ class Loop:
                 torch.as_tensor(y).long(),
             )
             count += 1
-        return {name: value.numpy() / count for name, value in self.sums.items()}
+        return {
+            name: value.numpy() / count for name, value in self.sums.items()
+        }
 
     def step(self, x, y):
         """Trains one batch."""

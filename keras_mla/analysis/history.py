@@ -29,7 +29,6 @@ def plot_history(
         ValueError: If the history lacks a modality's loss.
 
     Example:
-
     ```python
     history = model.fit(x, y, validation_data=(x_val, y_val), epochs=20)
     keras_mla.analysis.plot_history(history, model.modalities, path="run.png")
@@ -47,7 +46,7 @@ def plot_history(
     panels = 3 if traces else 2
     figure = figure_class(figsize=(4.2 * panels, 3.4), layout="constrained")
     axes = figure.subplots(1, panels)
-    for index, name in enumerate([*modalities, None]):
+    for index, name in enumerate([*modalities, ""]):
         color = f"C{index}" if name else "black"
         for axis, key in (
             (axes[0], f"{name}_loss" if name else ""),

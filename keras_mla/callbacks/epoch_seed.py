@@ -24,7 +24,6 @@ class EpochSeed(keras.callbacks.Callback):
         seed: int. Runs with the same seed draw the same numbers.
 
     Example:
-
     ```python
     model.fit(
         x,

@@ -12,7 +12,6 @@ class ProjectorTrace(keras.callbacks.Callback):
     several kernels, as `projector_0_trace` and so on.
 
     Example:
-
     ```python
     history = model.fit(x, y, callbacks=[keras_mla.callbacks.ProjectorTrace()])
     history.history["projector_trace"]

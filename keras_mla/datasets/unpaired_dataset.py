@@ -31,7 +31,6 @@ class UnpairedDataset(keras.utils.PyDataset):
         ValueError: If a modality's arrays differ in length or are empty.
 
     Example:
-
     >>> images, captions = np.zeros((100, 64)), np.zeros((30, 20))
     >>> dataset = keras_mla.UnpairedDataset(
     ...     {

@@ -59,6 +59,7 @@ class Fusion(keras.layers.Layer):
         raise NotImplementedError
 
     def call(self, logits: Any, presence: Any | None = None) -> Any:
+        """Returns the fused logits."""
         weights = self.weights_of(logits, presence)[..., None]
         logits = self.calibrated(logits)
         if presence is not None:
@@ -95,7 +96,6 @@ class EntropyFusion(Fusion):
         Fused logits, float32 of shape `(batch, classes)`.
 
     Example:
-
     >>> certain, uncertain = [8.0, 0.0], [0.0, 0.1]
     >>> logits = np.array([[certain, uncertain]], "float32")
     >>> fusion = keras_mla.layers.EntropyFusion()
@@ -148,7 +148,6 @@ class AverageFusion(Fusion):
         Fused logits, float32 of shape `(batch, classes)`.
 
     Example:
-
     >>> logits = np.array([[[2.0, 0.0], [0.0, 4.0]]], "float32")
     >>> fused = keras_mla.layers.AverageFusion()(logits)
     >>> keras.ops.convert_to_numpy(fused)

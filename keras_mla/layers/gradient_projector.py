@@ -50,7 +50,6 @@ class GradientProjector(keras.layers.Layer):
         ValueError: If an argument is out of its range.
 
     Example:
-
     >>> projector = keras_mla.layers.GradientProjector(alpha=1.0)
     >>> feature = np.array([1.0, 0.0], "float32")
     >>> gradient = np.ones((2, 3), "float32")
@@ -127,6 +126,7 @@ class GradientProjector(keras.layers.Layer):
             )
 
     def call(self, gradient: Any, feature: Any) -> Any:
+        """Takes a step and returns the projected gradient."""
         projected, assignments = self.project(gradient, feature)
         for variable, value in assignments:
             variable.assign(value)

@@ -44,7 +44,6 @@ class BiGated(JointFusion):
             them, or encoders, head or inputs do not fit together.
 
     Example:
-
     >>> encoders = {
     ...     name: keras.Sequential([keras.Input((4,)), keras.layers.Dense(8)])
     ...     for name in ("image", "text")

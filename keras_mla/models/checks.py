@@ -112,11 +112,16 @@ def check_features(name: str, feature: Any) -> None:
             "its output, for instance with "
             "`keras.layers.GlobalAveragePooling1D`. Received: "
             + (
-                f"{type(feature).__name__}"
+                type(feature).__name__
                 if shape is None
-                else f"shape {tuple(d if type(d) is int else None for d in shape)}"
+                # A tracer's stand-in for an unknown size is not for users.
+                else f"shape {_known(shape)}"
             )
         )
+
+
+def _known(shape: Any) -> tuple[int | None, ...]:
+    return tuple(size if isinstance(size, int) else None for size in shape)
 
 
 def check_widths(widths: dict[str, int]) -> None:

@@ -123,7 +123,6 @@ class SumFusion(JointFusion):
         ValueError: If encoders, head or inputs do not fit together.
 
     Example:
-
     >>> encoders = {
     ...     name: keras.Sequential([keras.Input((4,)), keras.layers.Dense(8)])
     ...     for name in ("image", "text")
@@ -211,7 +210,6 @@ class ConcatFusion(ConcatJoin):
         ValueError: If encoders, head or inputs do not fit together.
 
     Example:
-
     >>> encoders = {
     ...     name: keras.Sequential([keras.Input((4,)), keras.layers.Dense(8)])
     ...     for name in ("image", "text")

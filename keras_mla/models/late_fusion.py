@@ -85,7 +85,6 @@ class LateFusion(SeparateHeads):
         ValueError: If encoders, head or inputs do not fit together.
 
     Example:
-
     >>> encoders = {
     ...     name: keras.Sequential([keras.Input((4,)), keras.layers.Dense(8)])
     ...     for name in ("image", "text")
@@ -184,7 +183,6 @@ class UnimodalEnsemble(LateFusion):
             encoders, head or inputs do not fit together.
 
     Example:
-
     >>> encoders = {
     ...     name: keras.Sequential([keras.Input((4,)), keras.layers.Dense(8)])
     ...     for name in ("image", "text")

@@ -57,7 +57,6 @@ class MLA(MultimodalClassifier):
         ValueError: If encoders, head or inputs do not fit together.
 
     Example:
-
     >>> def encoder(size):
     ...     return keras.Sequential(
     ...         [keras.Input((size,)), keras.layers.Dense(32, "relu")]
@@ -100,8 +99,8 @@ class MLA(MultimodalClassifier):
             )
         self.fusion = check_fusion(fusion, EntropyFusion)
         # === Config ===
-        self.projector_config = (
-            None if projector is None else projector.get_config()
+        self.projector_config: dict[str, Any] = (
+            {} if projector is None else projector.get_config()
         )
         # One for each Dense kernel of the head, in its order.
         self.projectors = [
@@ -138,7 +137,9 @@ class MLA(MultimodalClassifier):
             if isinstance(layer, keras.layers.Dense):
                 inputs.append(feature)
             feature = layer(feature, training=training)
-        for projector, dense in zip(self.projectors, self._head_kernels()):
+        for projector, dense in zip(
+            self.projectors, self._head_kernels(), strict=False
+        ):
             if not projector.built:
                 projector.build(dense.kernel.shape)
         return feature, inputs
@@ -151,7 +152,10 @@ class MLA(MultimodalClassifier):
         gradients, assignments = list(gradients), []
         position = {id(v): i for i, v in enumerate(update.variables)}
         for projector, dense, inputs in zip(
-            self.projectors, self._head_kernels(), outputs.extra[name]
+            self.projectors,
+            self._head_kernels(),
+            outputs.extra[name],
+            strict=False,
         ):
             index = position.get(id(dense.kernel))
             if index is None:  # Not trained.
@@ -187,7 +191,7 @@ class MLA(MultimodalClassifier):
     def get_config(self) -> dict:
         """Returns the constructor's arguments, serialized."""
         projector = None
-        if self.projector_config is not None:
+        if self.projector_config:
             projector = keras.saving.serialize_keras_object(
                 GradientProjector.from_config(dict(self.projector_config))
             )

@@ -28,8 +28,7 @@ class ModalityMetrics:
         weighted_metrics: list | None,
     ) -> None:
         self.losses = {
-            name: keras.metrics.Mean(name=f"{name}_loss")
-            for name in modalities
+            name: keras.metrics.Mean(name=f"{name}_loss") for name in modalities
         }
         # Both lists are weighted here: the first one by presence alone.
         self.compiled = {

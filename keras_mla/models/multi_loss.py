@@ -41,7 +41,6 @@ class MultiLossFusion(SeparateHeads):
         ValueError: If encoders, head or inputs do not fit together.
 
     Example:
-
     >>> encoders = {
     ...     name: keras.Sequential([keras.Input((4,)), keras.layers.Dense(8)])
     ...     for name in ("image", "text")

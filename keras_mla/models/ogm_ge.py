@@ -64,7 +64,6 @@ class OGMGE(ConcatJoin):
             of its range, or encoders, head or inputs do not fit together.
 
     Example:
-
     >>> encoders = {
     ...     name: keras.Sequential([keras.Input((4,)), keras.layers.Dense(8)])
     ...     for name in ("image", "text")

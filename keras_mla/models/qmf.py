@@ -74,7 +74,6 @@ class QMF(SeparateHeads):
             together.
 
     Example:
-
     >>> encoders = {
     ...     name: keras.Sequential([keras.Input((4,)), keras.layers.Dense(8)])
     ...     for name in ("image", "text")

@@ -62,7 +62,11 @@ class MultimodalTrainer(keras.Model):
 
     # Set by `compile`. In a namespace, whose content Keras does not track:
     # metrics and optimizer belong to the compilation, not to the model.
-    _plan: types.SimpleNamespace | None = None
+    _plan: Any = None
+    # Keras's, of any type.
+    optimizer: Any
+    train_function: Any
+    test_function: Any
 
     # === Compile ===
 
@@ -144,36 +148,30 @@ class MultimodalTrainer(keras.Model):
         """Callbacks that a method adds to every `fit`. Defaults to none."""
         return []
 
-    def fit(
-        self,
-        x: Any = None,
-        y: Any = None,
-        *args: Any,
-        class_weight: Mapping[int, float] | None = None,
-        **kwargs: Any,
-    ) -> Any:
+    def fit(self, *args: Any, **kwargs: Any) -> Any:
         """Trains the model, as `keras.Model.fit`.
 
         `class_weight` is not supported with unpaired data (`y` a dict).
         """
-        if class_weight is not None and isinstance(_peek_labels(x, y), dict):
-            raise ValueError(
-                "`class_weight` is not supported with `y` a dict (unpaired "
-                "training). Give batches with a dict of sample weights, "
-                "keyed by modality."
-            )
-        call = inspect.signature(super().fit).bind(
-            x, y, *args, class_weight=class_weight, **kwargs
-        )
+        call = inspect.signature(super().fit).bind(*args, **kwargs)
+        given = call.arguments
+        if given.get("class_weight") is not None:
+            labels = _peek_labels(given.get("x"), given.get("y"))
+            if isinstance(labels, dict):
+                raise ValueError(
+                    "`class_weight` is not supported with `y` a dict "
+                    "(unpaired training). Give batches with a dict of sample "
+                    "weights, keyed by modality."
+                )
         own = self.own_callbacks()
-        given = call.arguments.get("callbacks")
-        if isinstance(given, keras.callbacks.CallbackList):
+        callbacks = given.get("callbacks")
+        if isinstance(callbacks, keras.callbacks.CallbackList):
             for callback in own:
-                given.append(callback)
-        else:
+                callbacks.append(callback)
+        elif own:
             # First, so that the user's callbacks see what they do.
-            given = keras.tree.flatten(given) if given else []
-            call.arguments["callbacks"] = [*own, *given]
+            callbacks = keras.tree.flatten(callbacks) if callbacks else []
+            given["callbacks"] = [*own, *callbacks]
         return super().fit(*call.args, **call.kwargs)
 
     def get_compile_config(self) -> dict | None:
@@ -334,7 +332,8 @@ class MultimodalTrainer(keras.Model):
         # The optimizer counts batches, whatever the number of updates.
         iterations = self.optimizer.iterations
         start = ops.copy(iterations)
-        results, taken = [], []
+        results: list[tuple] = []
+        taken: list[Any] = []
         for update in updates:
             if results:
                 iterations.assign(start)
@@ -431,7 +430,9 @@ class MultimodalTrainer(keras.Model):
             )
         size = batch.size(self.modalities[0])
         total = sum(weights)
-        loss = sum(w * loss for w, (_, loss, *_) in zip(weights, results))
+        loss = sum(
+            w * loss for w, (_, loss, *_) in zip(weights, results, strict=True)
+        )
         self._loss_tracker.update_state(
             training.num_replicas() * loss / ops.maximum(total, 1),
             sample_weight=ops.cast(size, "float32")

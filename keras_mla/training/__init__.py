@@ -16,9 +16,9 @@ import keras
 if keras.backend.backend() == "jax":
     from keras_mla.training import jax as backend
 elif keras.backend.backend() == "tensorflow":
-    from keras_mla.training import tensorflow as backend
+    from keras_mla.training import tensorflow as backend  # type: ignore[no-redef]
 elif keras.backend.backend() == "torch":
-    from keras_mla.training import torch as backend
+    from keras_mla.training import torch as backend  # type: ignore[no-redef]
 else:
     raise ImportError(
         "keras_mla runs on the Keras backends 'tensorflow', 'jax' and "

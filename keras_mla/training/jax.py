@@ -115,14 +115,18 @@ def apply_gradients(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return optimizer.stateless_apply(
-                values[1], [by_variable.get(id(v)) for v in trainable], values[0]
+                values[1],
+                [by_variable.get(id(v)) for v in trainable],
+                values[0],
             )
 
-    moved = step() if active is None else jax.lax.cond(
-        active, step, lambda: values
+    moved = (
+        step() if active is None else jax.lax.cond(active, step, lambda: values)
     )
-    for references, new, old in zip((trainable, slots), moved, values):
-        for variable, value, before in zip(references, new, old):
+    for references, new, old in zip(
+        (trainable, slots), moved, values, strict=True
+    ):
+        for variable, value, before in zip(references, new, old, strict=True):
             if value is not before:
                 variable.assign(value)
 

@@ -18,7 +18,9 @@ def test_draws_a_run(tmp_path):
         callbacks=[keras_mla.callbacks.ProjectorTrace()],
     )
     path = tmp_path / "run.png"
-    figure = keras_mla.analysis.plot_history(history, model.modalities, path=path)
+    figure = keras_mla.analysis.plot_history(
+        history, model.modalities, path=path
+    )
     losses, accuracies, trace = figure.axes
     assert path.read_bytes().startswith(b"\x89PNG")
     labels = [t.get_text() for t in accuracies.get_legend().get_texts()]
@@ -26,7 +28,9 @@ def test_draws_a_run(tmp_path):
     lines = {tuple(line.get_ydata()) for line in losses.lines}
     assert tuple(history.history["val_text_loss"]) in lines
     assert tuple(history.history["text_loss"]) in lines
-    assert list(trace.lines[0].get_ydata()) == history.history["projector_trace"]
+    assert (
+        list(trace.lines[0].get_ydata()) == history.history["projector_trace"]
+    )
 
 
 def test_takes_a_dict_and_needs_losses():

@@ -91,15 +91,25 @@ def test_a_loaded_model_goes_on_exactly(tmp_path, uninterrupted):
 
 def test_unpaired_data_resume_exactly(tmp_path):
     def run(*callbacks, **kwargs):
-        model = compiled(make_model(NAMES), "adam") if not kwargs else kwargs.pop("model")
+        model = (
+            compiled(make_model(NAMES), "adam")
+            if not kwargs
+            else kwargs.pop("model")
+        )
         dataset = keras_mla.UnpairedDataset(
-            {n: (make_data(20 + 9 * i, NAMES, i)[0][n],
-                 make_data(20 + 9 * i, NAMES, i)[1])
-             for i, n in enumerate(NAMES)},
+            {
+                n: (
+                    make_data(20 + 9 * i, NAMES, i)[0][n],
+                    make_data(20 + 9 * i, NAMES, i)[1],
+                )
+                for i, n in enumerate(NAMES)
+            },
             batch_size=8,
         )
         seed = EpochSeed(3)
-        model.fit(dataset, epochs=3, verbose=0, callbacks=[seed, *callbacks], **kwargs)
+        model.fit(
+            dataset, epochs=3, verbose=0, callbacks=[seed, *callbacks], **kwargs
+        )
         return model
 
     keras.utils.set_random_seed(2)
@@ -121,10 +131,16 @@ def test_seeds_differ_by_epoch_and_seed():
         callback = EpochSeed(seed)
         callback.set_model(model)
         callback.on_epoch_begin(epoch)
-        states.append((np.random.random(), [
-            to_numpy(v).tolist() for v in model.variables
-            if "seed_generator" in v.path
-        ]))
+        states.append(
+            (
+                np.random.random(),
+                [
+                    to_numpy(v).tolist()
+                    for v in model.variables
+                    if "seed_generator" in v.path
+                ],
+            )
+        )
     assert states[0] == states[3]
     assert states[0] != states[1] != states[2]
     assert len(states[0][1]) == 2
@@ -134,9 +150,7 @@ def test_seeds_differ_by_epoch_and_seed():
 def test_trace_is_logged():
     model = compiled(make_model(NAMES))
     x, y = make_data(40, NAMES)
-    history = model.fit(
-        x, y, epochs=3, verbose=0, callbacks=[ProjectorTrace()]
-    )
+    history = model.fit(x, y, epochs=3, verbose=0, callbacks=[ProjectorTrace()])
     trace = history.history["projector_trace"]
     assert len(trace) == 3
     assert 6 > trace[0] > trace[1] > trace[2] > 0

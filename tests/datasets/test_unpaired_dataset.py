@@ -26,7 +26,9 @@ def test_an_epoch_sees_the_largest_modality_once():
     assert len(b) == 24
     # Each round of the smaller one is a new order of all of it.
     for start in (0, 5, 10, 15):
-        np.testing.assert_array_equal(np.sort(b[start : start + 5]), np.arange(5))
+        np.testing.assert_array_equal(
+            np.sort(b[start : start + 5]), np.arange(5)
+        )
     for x, y in batches:
         np.testing.assert_array_equal(x["a"] % 3, y["a"])
         np.testing.assert_array_equal(x["b"] % 3, y["b"])

@@ -18,9 +18,7 @@ def cases():
     yield "huge", huge
 
 
-@pytest.mark.parametrize(
-    "logits", [pytest.param(v, id=k) for k, v in cases()]
-)
+@pytest.mark.parametrize("logits", [pytest.param(v, id=k) for k, v in cases()])
 def test_entropy_fusion_against_numpy(logits):
     logits = logits.astype("float32")
     fusion = EntropyFusion()

@@ -31,7 +31,9 @@ def twins(**kwargs):
     return first, second
 
 
-@pytest.mark.parametrize("options", [{"run_eagerly": True}, {"jit_compile": False}])
+@pytest.mark.parametrize(
+    "options", [{"run_eagerly": True}, {"jit_compile": False}]
+)
 def test_options_do_not_change_results(options):
     first, second = twins()
     expected = trained(compiled(first, keras.optimizers.SGD(0.1)))
@@ -153,9 +155,7 @@ def test_learning_rate_multiplier():
             np.testing.assert_allclose(
                 ours - start, factor * (plain - start), atol=2e-6
             )
-    model = compiled(
-        make_model(), "adam", learning_rate_multiplier=multiplier
-    )
+    model = compiled(make_model(), "adam", learning_rate_multiplier=multiplier)
     frozen = weights_of(model.encoders["audio"])
     model.fit(x, y, epochs=2, verbose=0)
     assert largest_difference(frozen, weights_of(model.encoders["audio"])) == 0
@@ -189,7 +189,10 @@ def test_frozen_head_is_not_projected():
             lambda: keras.optimizers.SGD(0.1, gradient_accumulation_steps=4),
             "`gradient_accumulation_steps` is not supported.*=4",
         ),
-        (lambda: keras.optimizers.Nadam(), "The optimizer Nadam cannot be used"),
+        (
+            lambda: keras.optimizers.Nadam(),
+            "The optimizer Nadam cannot be used",
+        ),
         (
             lambda: keras.optimizers.LossScaleOptimizer(
                 keras.optimizers.Nadam()
@@ -208,9 +211,7 @@ def test_refused_multi_optimizer():
     if multi is None:
         pytest.skip("This Keras has no MultiOptimizer.")
     model = make_model()
-    optimizer = multi(
-        [(keras.optimizers.SGD(0.1), model.trainable_variables)]
-    )
+    optimizer = multi([(keras.optimizers.SGD(0.1), model.trainable_variables)])
     with pytest.raises(ValueError, match="MultiOptimizer cannot be used"):
         compiled(model, optimizer)
 
@@ -218,7 +219,10 @@ def test_refused_multi_optimizer():
 @pytest.mark.parametrize(
     ("multiplier", "message"),
     [
-        ({"smell": 0.1}, "unknown key 'smell'.*'audio', 'image', 'text', 'head'"),
+        (
+            {"smell": 0.1},
+            "unknown key 'smell'.*'audio', 'image', 'text', 'head'",
+        ),
         ({"head": -1.0}, "must be at least 0.*'head': -1.0"),
         (0.1, "must be a dict"),
     ],
@@ -263,9 +267,7 @@ def test_a_loss_of_ones_own():
         chosen = keras.ops.take_along_axis(
             y_pred, keras.ops.cast(y_true, "int32")[:, None], axis=1
         )
-        return keras.ops.mean(
-            keras.ops.relu(1 + y_pred - chosen), axis=-1
-        )
+        return keras.ops.mean(keras.ops.relu(1 + y_pred - chosen), axis=-1)
 
     model = compiled(make_model(), loss=margin)
     x, y = make_data()

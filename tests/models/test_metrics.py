@@ -57,7 +57,9 @@ def test_metrics_of_each_modality_are_their_own():
     hits = model.predict(x, verbose=0).argmax(1) == y
     np.testing.assert_allclose(scores["accuracy"], hits.mean(), rtol=1e-5)
     np.testing.assert_allclose(
-        scores["weighted_accuracy"], np.average(hits, weights=weights), rtol=1e-5
+        scores["weighted_accuracy"],
+        np.average(hits, weights=weights),
+        rtol=1e-5,
     )
 
 

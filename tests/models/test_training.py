@@ -242,8 +242,12 @@ def test_regularisers_move_what_they_belong_to():
     penalty = 0.1 * np.sum(to_numpy(head.kernel) ** 2)
     ours = model.evaluate(x, y, verbose=0, return_dict=True)
     theirs = twin.evaluate(x, y, verbose=0, return_dict=True)
-    np.testing.assert_allclose(ours["loss"], theirs["loss"] + penalty, rtol=1e-5)
-    np.testing.assert_allclose(ours["text_loss"], theirs["text_loss"], rtol=1e-5)
+    np.testing.assert_allclose(
+        ours["loss"], theirs["loss"] + penalty, rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        ours["text_loss"], theirs["text_loss"], rtol=1e-5
+    )
     model.fit(x, y, verbose=0)
     twin.fit(x, y, verbose=0)
     difference = to_numpy(model.head.kernel) - to_numpy(twin.head.kernel)
