@@ -6,6 +6,7 @@
 - `models`: MLA, what it compares with, and their base class.
 - `layers`: gradient projection and fusion.
 - `callbacks`: exact resumption, the state of the projection.
+- `encoders`: the paper's encoders, with their published checkpoints.
 - `datasets`: batches of unpaired modalities.
 - `metrics`: the calibration error.
 - `analysis`: figures.
@@ -14,6 +15,7 @@
 from keras_mla import analysis as analysis
 from keras_mla import callbacks as callbacks
 from keras_mla import datasets as datasets
+from keras_mla import encoders as encoders
 from keras_mla import layers as layers
 from keras_mla import metrics as metrics
 from keras_mla import models as models
@@ -31,6 +33,7 @@ __all__ = [
     "analysis",
     "callbacks",
     "datasets",
+    "encoders",
     "layers",
     "metrics",
     "models",

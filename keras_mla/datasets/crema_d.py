@@ -1,0 +1,233 @@
+"""CREMA-D: acted emotions, as sound and video of the face."""
+
+import os
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from keras_mla.datasets import listing, pipeline
+from keras_mla.datasets.audio import STFT, Fbank
+from keras_mla.datasets.image import RESNET, ImageSettings
+from keras_mla.datasets.listing import Sample
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+__all__ = [
+    "class_names",
+    "files",
+    "load",
+]
+
+class_names = ("NEU", "HAP", "SAD", "FEA", "DIS", "ANG")
+"""Neutral, happy, sad, fearful, disgusted, angry: label i is `[i]`."""
+
+_CLIP = re.compile(r"(\d{4})_([A-Z]{3})_([A-Z]{3})_([A-Z]{2})")
+_WORDS = {"neutral": "NEU", "happy": "HAP", "sad": "SAD", "fear": "FEA"}
+_WORDS |= {"disgust": "DIS", "angry": "ANG", "anger": "ANG"}
+_PUBLISHED = {"train": 6698, "test": 744}
+_CLIPS = 7442
+
+
+def files(
+    data_dir: str | os.PathLike,
+    split: str = "train",
+    *,
+    protocol: str = "list",
+    list_file: str | os.PathLike | None = None,
+    validation_share: float = 0.0,
+    seed: int = 0,
+    on_error: str = "raise",
+) -> list[Sample]:
+    """Lists the clips of a split, without decoding anything.
+
+    The folder holds `AudioWAV/<clip>.wav` and one of
+    `Image-01-FPS/<clip>/*.jpg` (as `keras_mla.datasets.prepare` makes them)
+    and `VideoFlash/<clip>.flv`. Without `AudioWAV` the sound is taken from
+    the video. Labels come from the clips' names, such as
+    `1012_MTI_SAD_XX`: actor, sentence, emotion, level.
+
+    Args:
+        data_dir: str or path. The folder.
+        split: `"train"`, `"validation"` or `"test"`.
+        protocol: `"list"`, for the customary split by list files, with 6698
+            and 744 clips, or `"actor"`: 70, 10 and 20 % of the actors, so
+            that no one is in two splits. In the customary split every actor
+            is in both.
+        list_file: str, path or `None`. The list of the split (for validation
+            that of training), with lines `<clip>.flv Sad` or `<clip>,SAD`.
+            Defaults to `<split>.csv` or `<split>.txt` in `data_dir`.
+        validation_share: float. With `protocol="list"`, the share of the
+            training list that is `"validation"` instead of `"train"`.
+        seed: int. Of the random choices. Defaults to `0`.
+        on_error: `"raise"`, or `"skip"` to leave out wrong lines and warn.
+
+    Returns:
+        list of `Sample` with the inputs `"audio"` and `"video"`.
+
+    Raises:
+        ValueError: If the folder, the list or all its files are missing, or a
+            line is wrong: its message names file and line.
+
+    Warns:
+        UserWarning: If files are missing, or the number of clips is not the
+            published one.
+
+    Example:
+    ```python
+    train = crema_d.files("CREMA-D", "train", protocol="actor")
+    print(len(train), train[0].inputs["audio"])
+    ```
+
+    Reference:
+        Cao et al., "CREMA-D: Crowd-sourced Emotional Multimodal Actors
+        Dataset", IEEE Transactions on Affective Computing 2014.
+    """
+    listing.check_split(split, ("train", "validation", "test"))
+    root = listing.data_folder(data_dir)
+    problems = listing.Problems(on_error)
+    name = f"CREMA-D {split}"
+    if protocol == "actor":
+        clips = _on_disk(root)
+        listing.check_count("CREMA-D", len(clips), _CLIPS)
+        actors = sorted({clip[:4] for clip in clips})
+        shares = {"train": 0.7, "validation": 0.1, "test": 0.2}
+        chosen = set(listing.partition(actors, shares, seed)[split])
+        return [
+            _sample(root, clip, clip) for clip in clips if clip[:4] in chosen
+        ]
+    if protocol != "list":
+        raise ValueError(
+            '`protocol` must be "list" or "actor". '
+            f"Received: protocol={protocol!r}"
+        )
+
+    def listed(part: str) -> list[Sample]:
+        path = listing.find_list(root, part, list_file, "csv txt")
+        samples = []
+        for source, line in listing.read_lines(path):
+            try:
+                samples.append(_from_line(root, line, source))
+            except ValueError as error:
+                problems.add(str(error))
+        kept = listing.keep_existing(samples, f"CREMA-D {part}")
+        if list_file is None:
+            listing.check_count(f"CREMA-D {part}", len(kept), _PUBLISHED[part])
+        return kept
+
+    samples = listing.carve_validation(split, listed, validation_share, seed)
+    problems.warn(name)
+    return samples
+
+
+def _on_disk(root: str) -> list[str]:
+    for folder in ("AudioWAV", "VideoFlash", "Image-01-FPS"):
+        path = os.path.join(root, folder)
+        if os.path.isdir(path):
+            names = {os.path.splitext(f)[0] for f in os.listdir(path)}
+            clips = sorted(n for n in names if _CLIP.fullmatch(n))
+            if clips:
+                return [c for c in clips if c.split("_")[2] in class_names]
+    raise ValueError(
+        f"Found no clips in {root!r}: neither AudioWAV/<clip>.wav nor "
+        "VideoFlash/<clip>.flv."
+    )
+
+
+def _from_line(root: str, line: str, source: str) -> Sample:
+    clip, *rest = re.split(r"[,\s]+", line.strip(), maxsplit=1)
+    clip = os.path.splitext(clip)[0]
+    match = _CLIP.fullmatch(clip)
+    word = rest[0].strip() if rest else ""
+    named = _WORDS.get(word.lower(), word.upper())
+    if match is None or match[3] not in class_names or named != match[3]:
+        raise ValueError(
+            f"{source}: expected a clip and its emotion, which agree, such as "
+            f"'1012_MTI_SAD_XX.flv Sad' or '1012_MTI_SAD_XX,SAD'. "
+            f"Received: line={line[:200]!r}"
+        )
+    return _sample(root, clip, source)
+
+
+def _sample(root: str, clip: str, source: str) -> Sample:
+    frames = listing.safe_path(root, f"Image-01-FPS/{clip}", source)
+    video = listing.safe_path(root, f"VideoFlash/{clip}.flv", source)
+    audio = listing.safe_path(root, f"AudioWAV/{clip}.wav", source)
+    has_audio = os.path.isdir(os.path.join(root, "AudioWAV"))
+    inputs = {
+        "audio": audio if has_audio else video,
+        "video": frames if os.path.isdir(frames) else video,
+    }
+    label = class_names.index(clip.split("_")[2])
+    return Sample(clip, label, inputs, source)
+
+
+def load(
+    data_dir: str | os.PathLike,
+    split: str = "train",
+    *,
+    modalities: Sequence[str] | None = None,
+    audio: Fbank | STFT | None = None,
+    image: ImageSettings = RESNET,
+    frames: int = 3,
+    training: bool | None = None,
+    seed: int = 0,
+    on_error: str = "raise",
+    protocol: str = "list",
+    list_file: str | os.PathLike | None = None,
+    validation_share: float = 0.0,
+    **options: Any,
+) -> "tf.data.Dataset":
+    """Loads a split as batches of `({"audio", "video"}, label)`.
+
+    Args:
+        data_dir: str or path. The folder, see `files`.
+        split: `"train"`, `"validation"` or `"test"`.
+        modalities: Some of `"audio"`, `"video"`. Defaults to both.
+        audio: `Fbank` or `STFT`. Defaults to `Fbank()`.
+        image: `ImageSettings` of the frames. Defaults to `RESNET`.
+        frames: int. Evenly spaced frames of each clip. Defaults to `3`.
+        training: bool. Whether to shuffle, crop, flip and mask at random.
+            Defaults to whether the split is `"train"`.
+        seed: int. Of every random choice.
+        on_error: `"raise"` or `"skip"`, for lines and for files.
+        protocol: See `files`.
+        list_file: See `files`.
+        validation_share: See `files`.
+        **options: `batch_size`, `workers`, `cache_dir`, `presence`,
+            `shuffle` and `augment` of `pipeline.build`.
+
+    Returns:
+        `tf.data.Dataset` of `"audio"`: float32 `(batch, 1024, 128, 1)`,
+        `"video"`: float32 `(batch, frames, 224, 224, 3)`, label: int32.
+
+    Raises:
+        ValueError: See `files` and `pipeline.build`.
+
+    Example:
+    ```python
+    train = crema_d.load("CREMA-D", "train", batch_size=64)
+    model.fit(train, validation_data=crema_d.load("CREMA-D", "test"))
+    ```
+    """
+    samples = files(
+        data_dir,
+        split,
+        protocol=protocol,
+        list_file=list_file,
+        validation_share=validation_share,
+        seed=seed,
+        on_error=on_error,
+    )
+    readers = {
+        "audio": pipeline.audio_reader(audio),
+        "video": pipeline.video_reader(image, frames),
+    }
+    return pipeline.build(
+        samples,
+        pipeline.choose(readers, modalities),
+        training=split == "train" if training is None else training,
+        seed=seed,
+        on_error=on_error,
+        **options,
+    )

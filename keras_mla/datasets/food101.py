@@ -1,0 +1,280 @@
+"""UPMC Food-101: dishes, as a picture and the text of its web page."""
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from keras_mla.datasets import listing, pipeline
+from keras_mla.datasets.image import RESNET, ImageSettings
+from keras_mla.datasets.listing import Sample
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+__all__ = [
+    "class_names",
+    "files",
+    "load",
+]
+
+_CLASSES = 101
+_PUBLISHED = {"train": 62970, "test": 22714}
+_DEV = 5000
+
+
+def class_names(data_dir: str | os.PathLike) -> tuple[str, ...]:
+    """Returns the 101 classes' names, sorted: label i is the i-th.
+
+    They are the folders of `images/train`, or of `images`, or else the labels
+    in the lists.
+
+    Args:
+        data_dir: str or path. The folder, see `files`.
+    """
+    root = listing.data_folder(data_dir)
+    for folder in ("images/train", "images"):
+        path = os.path.join(root, folder)
+        if os.path.isdir(path):
+            names = [entry.name for entry in os.scandir(path) if entry.is_dir()]
+            if names and not set(names) <= {"train", "test"}:
+                return tuple(sorted(names))
+    path = listing.find_list(root, "train", None, "jsonl txt")
+    ignore = listing.Problems("skip")
+    if path.endswith(".jsonl"):
+        records = listing.read_json_lines(path, ("label",), ignore)
+        return tuple(sorted({record["label"] for _, record in records}))
+    lines = (line.rsplit(maxsplit=1) for _, line in listing.read_lines(path))
+    return tuple(sorted({parts[1] for parts in lines if len(parts) == 2}))
+
+
+def files(
+    data_dir: str | os.PathLike,
+    split: str = "train",
+    *,
+    list_file: str | os.PathLike | None = None,
+    validation_share: float = 0.0,
+    seed: int = 0,
+    on_error: str = "raise",
+) -> list[Sample]:
+    """Lists the pictures and texts of a split; decodes no picture.
+
+    Three layouts are read, told apart by the list file:
+
+    - `<split>.jsonl`, a line being `{"id": "x_833", "label": "x", "text":
+      "...", "img": "images/train/x/x_833.jpg"}`, with `img` relative to the
+      folder;
+    - `texts/<split>_titles.csv`, as published: rows of picture, text, class;
+    - `<split>.txt`, with lines `x_833.jpg x`, and each text in
+      `texts_txt/x/x_833.txt`.
+
+    The pictures of the last two are `images/<split>/<class>/<picture>` or
+    `images/<class>/<picture>`.
+
+    Args:
+        data_dir: str or path. The folder.
+        split: `"train"`, `"validation"` or `"test"`. The validation split is
+            `dev.jsonl` where there is one, else see `validation_share`.
+        list_file: str, path or `None`. The list of the split (for validation
+            that of training). Defaults to the first of the above.
+        validation_share: float. Share of the training list that is
+            `"validation"` instead of `"train"`. Earlier work took 5000
+            samples.
+        seed: int. Chooses that share. Defaults to `0`.
+        on_error: `"raise"`, or `"skip"` to leave out wrong lines and empty
+            texts, and warn.
+
+    Returns:
+        list of `Sample` with the inputs `"image"` and `"text"`.
+
+    Raises:
+        ValueError: If the folder, the list or all its files are missing, a
+            line is wrong or a text empty: its message names file and line.
+
+    Warns:
+        UserWarning: If files are missing, or the number of samples or classes
+            is not the published one (62970 and 22714, or 5000 fewer for
+            training with a `dev.jsonl`; 101).
+
+    Example:
+    ```python
+    test = food101.files("UPMC-Food-101", "test")
+    ```
+
+    Reference:
+        Wang et al., "Recipe recognition with large multimodal food dataset",
+        ICME Workshops 2015.
+    """
+    listing.check_split(split, ("train", "validation", "test"))
+    root = listing.data_folder(data_dir)
+    problems = listing.Problems(on_error)
+    names = class_names(root)
+    listing.check_count("Food-101 classes", len(names), _CLASSES)
+    labels = {name: i for i, name in enumerate(names)}
+    dev = list_file is None and os.path.isfile(os.path.join(root, "dev.jsonl"))
+
+    def listed(part: str) -> list[Sample]:
+        path = _list(root, part, list_file)
+        samples = []
+        for source, picture, name, text in _rows(root, path, part, problems):
+            try:
+                samples.append(
+                    _sample(root, labels, source, picture, name, text)
+                )
+            except ValueError as error:
+                problems.add(str(error))
+        kept = listing.keep_existing(samples, f"Food-101 {part}")
+        if list_file is None:
+            published = {**_PUBLISHED, "dev": _DEV}[part]
+            if dev and part == "train":
+                published -= _DEV
+            listing.check_count(f"Food-101 {part}", len(kept), published)
+        return kept
+
+    if dev and validation_share == 0:
+        samples = listed("dev" if split == "validation" else split)
+    else:
+        samples = listing.carve_validation(
+            split, listed, validation_share, seed
+        )
+    problems.warn(f"Food-101 {split}")
+    return samples
+
+
+def _list(root: str, part: str, list_file: str | os.PathLike | None) -> str:
+    titles = os.path.join(root, "texts", f"{part}_titles.csv")
+    plain = os.path.join(root, f"{part}.jsonl")
+    if list_file is None and os.path.isfile(titles):
+        if not os.path.isfile(plain):
+            return titles
+    return listing.find_list(root, part, list_file, "jsonl txt")
+
+
+def _rows(root: str, path: str, part: str, problems: listing.Problems) -> Any:
+    """Yields `(source, picture, class, text or None)`."""
+    if path.endswith(".jsonl"):
+        keys = ("id", "label", "text", "img")
+        for source, record in listing.read_json_lines(path, keys, problems):
+            yield source, record["img"], record["label"], record["text"]
+        return
+    if path.endswith(".csv"):
+        for source, row in listing.read_rows(path):
+            if len(row) != 3:
+                problems.add(
+                    f"{source}: expected the columns picture, text, class. "
+                    f"Received: row={str(row)[:200]}"
+                )
+                continue
+            yield source, _picture(root, part, row[0], row[2]), row[2], row[1]
+        return
+    for source, line in listing.read_lines(path):
+        fields = line.rsplit(maxsplit=1)
+        if len(fields) != 2:
+            problems.add(
+                f"{source}: expected '<picture>.jpg <class>'. "
+                f"Received: line={line[:200]!r}"
+            )
+            continue
+        picture = _picture(root, part, *fields)
+        yield source, picture, fields[1], None
+
+
+def _picture(root: str, part: str, picture: str, name: str) -> str:
+    nested = f"images/{part}/{name}/{picture}"
+    if os.path.exists(os.path.join(root, nested)):
+        return nested
+    return f"images/{name}/{picture}"
+
+
+def _sample(
+    root: str,
+    labels: dict[str, int],
+    source: str,
+    picture: str,
+    name: str,
+    text: str | None,
+) -> Sample:
+    if name not in labels:
+        raise ValueError(
+            f"{source}: the class is not one of the {len(labels)} of the "
+            f"training split. Received: class={name!r}"
+        )
+    image = listing.safe_path(root, picture, source)
+    key = os.path.splitext(os.path.basename(picture))[0]
+    if text is None:
+        file = listing.safe_path(root, f"texts_txt/{name}/{key}.txt", source)
+        text = listing.read_text(file)
+    text = re.sub(r"\s+", " ", text).strip()
+    if not text:
+        raise ValueError(f"{source}: the text of {key!r} is empty.")
+    return Sample(key, labels[name], {"image": image, "text": text}, source)
+
+
+def load(
+    data_dir: str | os.PathLike,
+    split: str = "train",
+    *,
+    modalities: Sequence[str] | None = None,
+    image: ImageSettings = RESNET,
+    tokenizer: Callable[[Any], Any] | None = None,
+    training: bool | None = None,
+    seed: int = 0,
+    on_error: str = "raise",
+    list_file: str | os.PathLike | None = None,
+    validation_share: float = 0.0,
+    **options: Any,
+) -> "tf.data.Dataset":
+    """Loads a split as batches of `({"image", "text"}, label)`.
+
+    Args:
+        data_dir: str or path. The folder, see `files`.
+        split: `"train"`, `"validation"` or `"test"`.
+        modalities: Some of `"image"`, `"text"`. Defaults to both.
+        image: `ImageSettings`, such as `RESNET`, `M3AE` or `CLIP` of
+            `keras_mla.datasets.image`.
+        tokenizer: Maps strings to arrays, such as `text.bert(...)` and
+            `text.clip(...)`. `None` leaves strings, which only models on
+            TensorFlow take.
+        training: bool. Whether to shuffle, crop and flip at random. Defaults
+            to whether the split is `"train"`.
+        seed: int. Of every random choice.
+        on_error: `"raise"` or `"skip"`, for lines and for files.
+        list_file: See `files`.
+        validation_share: See `files`.
+        **options: `batch_size`, `workers`, `cache_dir`, `presence`,
+            `shuffle` and `augment` of `pipeline.build`.
+
+    Returns:
+        `tf.data.Dataset` of `"image"`: float32 `(batch, 224, 224, 3)`,
+        `"text"`: what the tokenizer gives, or strings `(batch,)`, label:
+        int32.
+
+    Raises:
+        ValueError: See `files` and `pipeline.build`.
+
+    Example:
+    ```python
+    tokenizer = keras_mla.datasets.text.bert("vocab.txt", length=64)
+    train = food101.load("UPMC-Food-101", "train", tokenizer=tokenizer)
+    ```
+    """
+    samples = files(
+        data_dir,
+        split,
+        list_file=list_file,
+        validation_share=validation_share,
+        seed=seed,
+        on_error=on_error,
+    )
+    readers = {
+        "image": pipeline.image_reader(image),
+        "text": pipeline.text_reader(tokenizer),
+    }
+    return pipeline.build(
+        samples,
+        pipeline.choose(readers, modalities),
+        training=split == "train" if training is None else training,
+        seed=seed,
+        on_error=on_error,
+        **options,
+    )

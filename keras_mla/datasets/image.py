@@ -1,0 +1,251 @@
+"""Images: decoding, resizing, random crops, flips and normalisation."""
+
+import dataclasses
+import io
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = [
+    "CLIP",
+    "CLIP_MEAN",
+    "CLIP_STD",
+    "IMAGENET_STD",
+    "ImageSettings",
+    "M3AE",
+    "RESNET",
+    "decode",
+    "open_image",
+    "random_box",
+]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+# Formats without a scripting language or an outside program behind them.
+_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP")
+
+
+def decode(
+    source: str | os.PathLike | bytes, max_pixels: int = 50_000_000
+) -> np.ndarray:
+    """Decodes a JPEG, PNG, GIF, BMP or WebP image with Pillow.
+
+    Args:
+        source: str, path or bytes. A file, or its content.
+        max_pixels: int. A larger image is refused before it is decoded.
+            Defaults to 50 million.
+
+    Returns:
+        uint8 array `(height, width, 3)`, RGB. Transparency is dropped; of an
+        animation the first picture is taken.
+
+    Raises:
+        ValueError: If it is no such image, damaged, truncated or too large.
+        ImportError: If Pillow is not installed.
+    """
+    return np.asarray(open_image(source, max_pixels))
+
+
+def open_image(
+    source: str | os.PathLike | bytes, max_pixels: int = 50_000_000
+) -> "Image.Image":
+    """Does what `decode` does and returns an RGB `PIL.Image.Image`."""
+    from PIL import Image
+
+    name = "<bytes>" if isinstance(source, bytes) else repr(os.fspath(source))
+    file: Any = io.BytesIO(source) if isinstance(source, bytes) else source
+    try:
+        with Image.open(file, formats=_FORMATS) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise ValueError(
+                    f"{width} x {height} pixels are more than "
+                    f"max_pixels={max_pixels}"
+                )
+            return image.convert("RGB")
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        MemoryError,
+        OverflowError,
+        Image.DecompressionBombError,
+        Image.DecompressionBombWarning,
+    ) as error:
+        raise ValueError(f"Cannot decode the image {name}: {error}") from error
+
+
+def random_box(
+    height: int,
+    width: int,
+    rng: np.random.Generator,
+    scale: tuple[float, float] = (0.08, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+) -> tuple[int, int, int, int]:
+    """Draws the crop of a RandomResizedCrop.
+
+    The area is uniform in `scale` times the image's, the aspect ratio
+    log-uniform in `ratio`. After ten draws that do not fit, the largest
+    centred crop within `ratio` is taken.
+
+    Args:
+        height: int. The image's height in pixels.
+        width: int. Its width.
+        rng: `np.random.Generator`.
+        scale: pair of floats. Bounds of the area's share.
+        ratio: pair of floats. Bounds of width / height.
+
+    Returns:
+        `(left, top, right, bottom)` in pixels.
+
+    Reference:
+        Szegedy et al., "Going Deeper with Convolutions", CVPR 2015.
+    """
+    for _ in range(10):
+        area = height * width * rng.uniform(*scale)
+        aspect = np.exp(rng.uniform(np.log(ratio[0]), np.log(ratio[1])))
+        w = round(float(np.sqrt(area * aspect)))
+        h = round(float(np.sqrt(area / aspect)))
+        if 0 < w <= width and 0 < h <= height:
+            left = int(rng.integers(0, width - w + 1))
+            top = int(rng.integers(0, height - h + 1))
+            return left, top, left + w, top + h
+    w = min(width, max(1, round(height * ratio[1])))
+    h = min(height, max(1, round(width / ratio[0])))
+    left, top = (width - w) // 2, (height - h) // 2
+    return left, top, left + w, top + h
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageSettings:
+    """How images are brought to an encoder's size and range.
+
+    In training: RandomResizedCrop and a horizontal flip of half the images.
+    Otherwise: the whole image resized to a square (`crop=False`), or its
+    shorter side resized and the middle cut out (`crop=True`). Resizing is
+    Pillow's, with antialiasing. Values become `(pixel / 255 - mean) / std`.
+
+    Args:
+        size: int. Height and width of the result. Defaults to `224`.
+        mean: tuple of 3 floats, RGB. Defaults to ImageNet's.
+        std: tuple of 3 floats, RGB. Defaults to ImageNet's.
+        interpolation: `"bilinear"` or `"bicubic"`.
+        crop: bool. See above. Defaults to `False`.
+        scale: pair of floats. Share of the area that a training crop covers.
+        flip: bool. Whether to flip in training. Defaults to `True`.
+
+    Example:
+    ```python
+    settings = keras_mla.datasets.image.CLIP
+    pixels = settings.fit(keras_mla.datasets.image.decode("a.jpg"))
+    x = settings.normalize(pixels)
+    ```
+    """
+
+    size: int = 224
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    interpolation: str = "bilinear"
+    crop: bool = False
+    scale: tuple[float, float] = (0.08, 1.0)
+    flip: bool = True
+
+    def __post_init__(self) -> None:
+        if self.interpolation not in ("bilinear", "bicubic"):
+            raise ValueError(
+                '`interpolation` must be "bilinear" or "bicubic". '
+                f"Received: interpolation={self.interpolation!r}"
+            )
+        if self.size < 1:
+            raise ValueError(
+                f"`size` must be positive. Received: size={self.size}"
+            )
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape of the result."""
+        return (self.size, self.size, 3)
+
+    def fit(
+        self, pixels: Any, rng: np.random.Generator | None = None
+    ) -> np.ndarray:
+        """Crops and resizes an image, or all frames of a clip alike.
+
+        Args:
+            pixels: uint8 array `(height, width, 3)` or
+                `(frames, height, width, 3)`, an RGB `PIL.Image.Image`, or a
+                list of them that are of one size.
+            rng: `np.random.Generator` or `None`. Where given, the crop and
+                the flip are random, the same for all frames.
+
+        Returns:
+            uint8 array `(size, size, 3)` or `(frames, size, size, 3)`.
+        """
+        several = isinstance(pixels, list) or getattr(pixels, "ndim", 3) == 4
+        frames = pixels if several else [pixels]
+        first = frames[0]
+        if isinstance(first, np.ndarray):
+            height, width = first.shape[:2]
+        else:
+            width, height = first.size
+        flip = False
+        box: tuple[float, float, float, float] = (0, 0, width, height)
+        if rng is not None:
+            box = random_box(height, width, rng, self.scale)
+            flip = self.flip and bool(rng.random() < 0.5)
+        elif self.crop:
+            side = min(height, width)
+            left, top = (width - side) / 2, (height - side) / 2
+            box = (left, top, left + side, top + side)
+        result = np.stack([self._resize(frame, box) for frame in frames])
+        if flip:
+            result = np.ascontiguousarray(result[:, :, ::-1])
+        return result if several else result[0]
+
+    def _resize(
+        self, frame: Any, box: tuple[float, float, float, float]
+    ) -> np.ndarray:
+        from PIL import Image
+
+        method = Image.Resampling[self.interpolation.upper()]
+        if isinstance(frame, np.ndarray):
+            frame = Image.fromarray(frame)
+        return np.asarray(frame.resize((self.size, self.size), method, box))
+
+    def normalize(self, pixels: Any) -> Any:
+        """Turns uint8 pixels into `(pixel / 255 - mean) / std`.
+
+        Args:
+            pixels: uint8 array or TensorFlow tensor `(..., 3)`.
+
+        Returns:
+            float32, of the same kind and shape.
+        """
+        gain = 1 / (255 * np.asarray(self.std, np.float32))
+        shift = np.asarray(self.mean, np.float32) / np.asarray(
+            self.std, np.float32
+        )
+        if isinstance(pixels, np.ndarray):
+            return pixels.astype(np.float32) * gain - shift
+        import tensorflow as tf
+
+        return tf.cast(pixels, tf.float32) * gain - shift
+
+
+RESNET = ImageSettings()
+"""224 x 224, ImageNet statistics."""
+
+M3AE = ImageSettings(size=256)
+"""256 x 256, ImageNet statistics."""
+
+CLIP = ImageSettings(
+    mean=CLIP_MEAN, std=CLIP_STD, interpolation="bicubic", crop=True
+)
+"""224 x 224 from the middle, bicubic, CLIP's statistics."""

@@ -1,0 +1,275 @@
+"""MVSA-Single: the sentiment of tweets, from their picture and text."""
+
+import os
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from keras_mla.datasets import listing, pipeline
+from keras_mla.datasets.image import RESNET, ImageSettings
+from keras_mla.datasets.listing import Sample
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+__all__ = [
+    "class_names",
+    "files",
+    "load",
+    "reconcile",
+]
+
+class_names = ("negative", "neutral", "positive")
+"""Label i is `[i]`."""
+
+_PUBLISHED = {"train": 1555, "validation": 518, "test": 519}
+_LABELLED = 4869
+
+
+def reconcile(text: str, image: str) -> str | None:
+    """Returns the one label of a pair whose text and image were labelled.
+
+    Equal labels stand; beside `"neutral"` the other label counts; `"positive"`
+    against `"negative"` contradict each other, and the pair is left out.
+
+    Args:
+        text: str. Label of the text.
+        image: str. Label of the image.
+
+    Returns:
+        A class name, or `None` for a contradiction.
+
+    Raises:
+        ValueError: If a label is not one of `class_names`.
+
+    Reference:
+        Xu and Mao, "MultiSentiNet: A Deep Semantic Network for Multimodal
+        Sentiment Analysis", CIKM 2017.
+    """
+    for label in (text, image):
+        if label not in class_names:
+            raise ValueError(
+                f"a label must be one of {', '.join(class_names)}. "
+                f"Received: label={label!r}"
+            )
+    if text == image:
+        return text
+    if "neutral" in (text, image):
+        return image if text == "neutral" else text
+    return None
+
+
+def files(
+    data_dir: str | os.PathLike,
+    split: str = "train",
+    *,
+    protocol: str = "jsonl",
+    list_file: str | os.PathLike | None = None,
+    seed: int = 0,
+    on_error: str = "raise",
+) -> list[Sample]:
+    """Lists the pairs of a split; decodes no picture.
+
+    The folder holds `data/<id>.jpg` and `data/<id>.txt`, and
+    `labelResultAll.txt` or the jsonl lists, or both.
+
+    Args:
+        data_dir: str or path. The folder.
+        split: `"train"`, `"validation"` or `"test"`.
+        protocol: `"jsonl"`, for the customary split with 1555, 518 and 519
+            pairs in `train.jsonl`, `dev.jsonl` and `test.jsonl`, with lines
+            `{"id", "label", "text", "img"}`; or `"random"`: 80, 10 and 10 %
+            of all pairs of `labelResultAll.txt` whose labels `reconcile`.
+        list_file: str, path or `None`. The jsonl list of the split, or the
+            `labelResultAll.txt`, where it is somewhere else.
+        seed: int. Of the random split. Defaults to `0`.
+        on_error: `"raise"`, or `"skip"` to leave out wrong lines and empty
+            texts, and warn.
+
+    Returns:
+        list of `Sample` with the inputs `"image"` and `"text"`.
+
+    Raises:
+        ValueError: If the folder, the list or all its files are missing, a
+            line is wrong or a text empty: its message names file and line.
+
+    Warns:
+        UserWarning: If files are missing, or the number of pairs is not the
+            published one.
+
+    Example:
+    ```python
+    test = mvsa.files("MVSA_Single", "test")
+    print(test[0].inputs["text"], mvsa.class_names[test[0].label])
+    ```
+
+    Reference:
+        Niu et al., "Sentiment Analysis on Multi-view Social Data", MMM 2016.
+    """
+    listing.check_split(split, ("train", "validation", "test"))
+    root = listing.data_folder(data_dir)
+    problems = listing.Problems(on_error)
+    if protocol == "jsonl":
+        name = "dev" if split == "validation" else split
+        path = listing.find_list(root, name, list_file, "jsonl")
+        found = _from_json(root, path, problems)
+        samples = listing.keep_existing(found, f"MVSA-Single {split}")
+        if list_file is None:
+            count = _PUBLISHED[split]
+            listing.check_count(f"MVSA-Single {split}", len(samples), count)
+    elif protocol == "random":
+        path = listing.find_list(root, "labelResultAll", list_file, "txt")
+        found = _from_labels(root, path, problems)
+        kept = listing.keep_existing(found, "MVSA-Single")
+        shares = {"train": 0.8, "validation": 0.1, "test": 0.1}
+        samples = listing.partition(kept, shares, seed)[split]
+    else:
+        raise ValueError(
+            '`protocol` must be "jsonl" or "random". '
+            f"Received: protocol={protocol!r}"
+        )
+    problems.warn(f"MVSA-Single {split}")
+    return samples
+
+
+def _from_json(
+    root: str, path: str, problems: listing.Problems
+) -> list[Sample]:
+    samples = []
+    keys = ("id", "label", "text", "img")
+    for source, record in listing.read_json_lines(path, keys, problems):
+        try:
+            if record["label"] not in class_names:
+                raise ValueError(
+                    f"{source}: a label must be one of "
+                    f"{', '.join(class_names)}. "
+                    f"Received: label={record['label']!r}"
+                )
+            image = listing.safe_path(root, record["img"], source)
+            samples.append(
+                _sample(
+                    record["id"],
+                    record["label"],
+                    image,
+                    record["text"],
+                    source,
+                )
+            )
+        except ValueError as error:
+            problems.add(str(error))
+    return samples
+
+
+def _from_labels(
+    root: str, path: str, problems: listing.Problems
+) -> list[Sample]:
+    samples = []
+    rows = 0
+    for source, line in listing.read_lines(path):
+        if line.split() == ["ID", "text,image"]:
+            continue
+        rows += 1
+        try:
+            key, _, pair = line.strip().partition("\t")
+            labels = [label.strip() for label in pair.split(",")]
+            if not key.isalnum() or len(labels) != 2:
+                raise ValueError(
+                    f"{source}: expected '<id><tab><text label>,<image "
+                    f"label>'. Received: line={line[:200]!r}"
+                )
+            try:
+                label = reconcile(*labels)
+            except ValueError as error:
+                raise ValueError(f"{source}: {error}") from error
+            if label is None:
+                continue
+            image = listing.safe_path(root, f"data/{key}.jpg", source)
+            file = listing.safe_path(root, f"data/{key}.txt", source)
+            # `keep_existing` reports a missing pair by its picture.
+            text = "-"
+            if os.path.exists(file):
+                text = listing.read_text(file)
+            elif os.path.exists(image):
+                raise ValueError(f"{source}: there is no text {file!r}.")
+            samples.append(_sample(key, label, image, text, source))
+        except ValueError as error:
+            problems.add(str(error))
+    listing.check_count("MVSA-Single labels", rows, _LABELLED)
+    return samples
+
+
+def _sample(key: str, label: str, image: str, text: str, source: str) -> Sample:
+    text = " ".join(text.split())
+    if not text:
+        raise ValueError(f"{source}: the text of {key!r} is empty.")
+    inputs = {"image": image, "text": text}
+    return Sample(key, class_names.index(label), inputs, source)
+
+
+def load(
+    data_dir: str | os.PathLike,
+    split: str = "train",
+    *,
+    modalities: Sequence[str] | None = None,
+    image: ImageSettings = RESNET,
+    tokenizer: Callable[[Any], Any] | None = None,
+    training: bool | None = None,
+    seed: int = 0,
+    on_error: str = "raise",
+    protocol: str = "jsonl",
+    list_file: str | os.PathLike | None = None,
+    **options: Any,
+) -> "tf.data.Dataset":
+    """Loads a split as batches of `({"image", "text"}, label)`.
+
+    Args:
+        data_dir: str or path. The folder, see `files`.
+        split: `"train"`, `"validation"` or `"test"`.
+        modalities: Some of `"image"`, `"text"`. Defaults to both.
+        image: `ImageSettings`, such as `RESNET`, `M3AE` or `CLIP` of
+            `keras_mla.datasets.image`.
+        tokenizer: Maps strings to arrays, such as `text.bert(...)` and
+            `text.clip(...)`. `None` leaves strings, which only models on
+            TensorFlow take.
+        training: bool. Whether to shuffle, crop and flip at random. Defaults
+            to whether the split is `"train"`.
+        seed: int. Of every random choice.
+        on_error: `"raise"` or `"skip"`, for lines and for files.
+        protocol: See `files`.
+        list_file: See `files`.
+        **options: `batch_size`, `workers`, `cache_dir`, `presence`,
+            `shuffle` and `augment` of `pipeline.build`.
+
+    Returns:
+        `tf.data.Dataset` of `"image"`: float32 `(batch, 224, 224, 3)`,
+        `"text"`: what the tokenizer gives, or strings `(batch,)`, label:
+        int32.
+
+    Raises:
+        ValueError: See `files` and `pipeline.build`.
+
+    Example:
+    ```python
+    tokenizer = keras_mla.datasets.text.bert("vocab.txt", length=64)
+    train = mvsa.load("MVSA_Single", "train", tokenizer=tokenizer)
+    ```
+    """
+    samples = files(
+        data_dir,
+        split,
+        protocol=protocol,
+        list_file=list_file,
+        seed=seed,
+        on_error=on_error,
+    )
+    readers = {
+        "image": pipeline.image_reader(image),
+        "text": pipeline.text_reader(tokenizer),
+    }
+    return pipeline.build(
+        samples,
+        pipeline.choose(readers, modalities),
+        training=split == "train" if training is None else training,
+        seed=seed,
+        on_error=on_error,
+        **options,
+    )

@@ -1,0 +1,226 @@
+"""Runs a frozen encoder over a data set once and keeps the features."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+_INDEX = "index.json"
+
+
+def cache_features(
+    encoder: keras.Model,
+    data: Any,
+    directory: str | Path,
+    batch_size: int = 32,
+    batches_per_shard: int = 32,
+    preprocessing: str = "",
+    overwrite: bool = False,
+    verbose: int = 1,
+) -> np.ndarray:
+    """The features of a data set, computed once and read from disk after that.
+
+    The encoder runs in inference mode. Its features are written to `directory`
+    in shards, each complete or absent: after a kill the next call computes
+    only what is missing. An index beside them holds a fingerprint of the
+    encoder, with all weights, of `preprocessing` and of the number of samples:
+    features of another encoder are never returned by mistake. A shard whose
+    checksum does not match is computed again.
+
+    With the features as inputs, MLA trains at the speed of its head: give
+    each modality an identity as its encoder.
+
+    Args:
+        encoder: a `keras.Model`, frozen in the sense that its features will
+            be used as they are now.
+        data: the inputs, in a fixed order: an array, a dict of arrays, or a
+            `keras.utils.PyDataset` that yields inputs alone (its own batches
+            are used then). Arrays may be memory-mapped.
+        directory: str or path of a folder of its own; made if need be.
+        batch_size: int. Samples of a forward pass. Defaults to `32`.
+        batches_per_shard: int. Batches of a file. Defaults to `32`.
+        preprocessing: str. Anything that tells how `data` came about, such as
+            `"resize-224"`; another text means other features. Defaults to
+            `""`.
+        overwrite: bool. Whether to delete features that belong to something
+            else. Defaults to `False`.
+        verbose: int. `1` shows a progress bar. Defaults to `1`.
+
+    Returns:
+        An array `(samples, features)`, float32 unless the encoder computes in
+        float64.
+
+    Raises:
+        ValueError: if the directory holds features of something else, or
+            files that are none; if the arrays' lengths differ.
+        TypeError: if `data` has another type.
+
+    Example:
+    ```python
+    encoder = keras_mla.encoders.M3AE(
+        "image", width=16, depth=1, num_heads=2, image_shape=(32, 32, 3))
+    features = keras_mla.encoders.cache_features(
+        encoder, np.zeros((100, 32, 32, 3), "float32"), "features/image")
+    model = keras_mla.MLA(
+        encoders={"image": keras.Sequential([keras.Input((16,)),
+                                             keras.layers.Identity()]), ...},
+        head=10)
+    ```
+    """
+    if batch_size < 1 or batches_per_shard < 1:
+        raise ValueError(
+            "Batches and shards hold at least one. Received: "
+            f"batch_size={batch_size}, batches_per_shard={batches_per_shard}"
+        )
+    directory = Path(directory)
+    batches, samples = _count(data, batch_size)
+    index = {
+        "encoder": _fingerprint(encoder),
+        "preprocessing": preprocessing,
+        "batches": batches,
+        "samples": samples,
+        "batch_size": batch_size if samples is not None else None,
+        "batches_per_shard": batches_per_shard,
+    }
+    checksums = _open(directory, index, overwrite)
+    bar = keras.utils.Progbar(batches, verbose=verbose, unit_name="batch")
+    shards = []
+    for number, start in enumerate(range(0, batches, batches_per_shard)):
+        stop = min(start + batches_per_shard, batches)
+        path = directory / f"shard-{number:05d}.npy"
+        shard = _read(path, checksums.get(path.name))
+        if shard is None:
+            parts = []
+            for i, batch in enumerate(_batches(data, start, stop, batch_size)):
+                parts.append(_predict(encoder, batch))
+                bar.update(start + i + 1)
+            shard = np.concatenate(parts)
+            checksums[path.name] = _write(path, shard)
+            _write_index(directory, {**index, "checksums": checksums})
+        bar.update(stop, finalize=stop == batches)
+        shards.append(shard)
+    return np.concatenate(shards)
+
+
+def _count(data: Any, batch_size: int) -> tuple[int, int | None]:
+    """The number of batches and, where it can be known, of samples."""
+    if isinstance(data, keras.utils.PyDataset):
+        batches, samples = len(data), None
+    else:
+        leaves = keras.tree.flatten(data)
+        if not leaves or not all(hasattr(x, "shape") for x in leaves):
+            raise TypeError(
+                "Features can be cached of an array, a dict of arrays or a "
+                f"keras.utils.PyDataset. Received: {type(data).__name__}"
+            )
+        lengths = {int(x.shape[0]) for x in leaves}
+        if len(lengths) > 1:
+            raise ValueError(
+                "All arrays must hold the same samples. "
+                f"Received: lengths={sorted(lengths)}"
+            )
+        samples = lengths.pop()
+        batches = -(-samples // batch_size)
+    if not batches:
+        raise ValueError("There are no samples. Received: data of length 0")
+    return batches, samples
+
+
+def _batches(
+    data: Any, start: int, stop: int, batch_size: int
+) -> Iterator[Any]:
+    for i in range(start, stop):
+        if isinstance(data, keras.utils.PyDataset):
+            batch = data[i]
+            # A PyDataset may wrap its inputs into a tuple, as fit wants them.
+            yield batch[0] if isinstance(batch, tuple) else batch
+        else:
+            rows = slice(i * batch_size, (i + 1) * batch_size)
+            yield keras.tree.map_structure(lambda x, r=rows: x[r], data)
+
+
+def _predict(encoder: keras.Model, batch: Any) -> np.ndarray:
+    features = np.asarray(encoder.predict_on_batch(batch))
+    if features.ndim != 2:
+        raise ValueError(
+            "An encoder gives one row of features per sample. "
+            f"Received: features.shape={features.shape}"
+        )
+    return (
+        features if features.dtype == "float64" else features.astype("float32")
+    )
+
+
+def _fingerprint(encoder: keras.Model) -> str:
+    """A hash of what an encoder is: class, configuration and weights."""
+    config = encoder.get_config()
+    # Names and trainability change nothing about the features.
+    config = {k: v for k, v in config.items() if k not in ("name", "trainable")}
+    config = keras.saving.serialize_keras_object(config)
+    digest = hashlib.sha256(type(encoder).__name__.encode())
+    digest.update(json.dumps(config, sort_keys=True, default=str).encode())
+    for variable in encoder.weights:
+        value = np.ascontiguousarray(ops.convert_to_numpy(variable))
+        digest.update(f"{value.dtype}{value.shape}".encode())
+        digest.update(value.tobytes())
+    return digest.hexdigest()
+
+
+def _open(
+    directory: Path, index: dict[str, Any], overwrite: bool
+) -> dict[str, str]:
+    """Checks or starts a directory; the checksums of its shards."""
+    path = directory / _INDEX
+    if path.exists():
+        old = json.loads(path.read_text())
+        checksums = old.pop("checksums", {})
+        changed = sorted(k for k in index if index[k] != old.get(k))
+        if not changed:
+            return checksums
+        if not overwrite:
+            raise ValueError(
+                f"{directory} holds features of something else: "
+                f"{', '.join(changed)} changed. Use another directory, or "
+                "pass overwrite=True to delete them."
+            )
+        shutil.rmtree(directory)
+    elif directory.exists() and any(directory.iterdir()):
+        raise ValueError(
+            f"{directory} holds files, but no {_INDEX}: it was not made by "
+            "`cache_features`. Use a directory of its own."
+        )
+    directory.mkdir(parents=True, exist_ok=True)
+    _write_index(directory, {**index, "checksums": {}})
+    return {}
+
+
+def _read(path: Path, checksum: str | None) -> np.ndarray | None:
+    """A shard, if it is there and whole."""
+    if checksum is None or not path.exists():
+        return None
+    if hashlib.sha256(path.read_bytes()).hexdigest() != checksum:
+        return None
+    return np.load(path, allow_pickle=False)
+
+
+def _write(path: Path, shard: np.ndarray) -> str:
+    """Writes a shard under its name once it is complete; its checksum."""
+    part = path.with_suffix(".part")
+    with part.open("wb") as file:
+        np.save(file, shard, allow_pickle=False)
+    checksum = hashlib.sha256(part.read_bytes()).hexdigest()
+    os.replace(part, path)
+    return checksum
+
+
+def _write_index(directory: Path, index: dict[str, Any]) -> None:
+    part = directory / f"{_INDEX}.part"
+    part.write_text(json.dumps(index, indent=2))
+    os.replace(part, directory / _INDEX)

@@ -1,0 +1,294 @@
+"""Reads checkpoint files into NumPy arrays without running what is in them."""
+
+import builtins
+import collections
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+# The packages whose objects a published training state refers to: they become
+# inert records, see `_Unpickler`.
+_PROGRAM = (
+    "absl chex cloudpickle flax jax jaxlib m3ae ml_collections numpy optax "
+    "_operator abc collections dataclasses enum functools inspect operator "
+    "types typing"
+).split()
+
+
+def read_checkpoint(path: str | Path) -> dict[str, np.ndarray]:
+    """Reads the arrays of a checkpoint under their names.
+
+    The suffix tells the format: `.safetensors`; `.npz`; `.pth`, `.pt` and
+    `.bin` of PyTorch, read with `weights_only=True`; `.msgpack` of Flax; and
+    `.pkl` of Flax, read by an unpickler that makes arrays and containers and
+    nothing else. Nested dicts give names joined by `/`; the prefix `module.`
+    of wrapped PyTorch models is removed.
+
+    Args:
+        path: str or path of the file.
+
+    Returns:
+        A dict of names to arrays.
+
+    Raises:
+        ValueError: if the file does not exist, has another suffix, is
+            truncated or of another format, or holds anything but data.
+        ImportError: if the package that reads the format is missing.
+
+    Example:
+    ```python
+    arrays = keras_mla.encoders.read_checkpoint("cav-mae-base.pth")
+    ```
+    """
+    path = Path(path)
+    if path.suffix not in _READERS:
+        raise ValueError(
+            f"A checkpoint is one of {', '.join(_READERS)}. "
+            f"Received: {path.name}"
+        )
+    if not path.is_file():
+        raise ValueError(f"There is no such file. Received: {path}")
+    try:
+        content = _READERS[path.suffix](path)
+    except ImportError:
+        raise
+    except _ForbiddenError as error:
+        raise ValueError(
+            f"{path.name} asks to run `{error}`, which data never needs. It "
+            "was not run. Do not use this file."
+        ) from error
+    except Exception as error:
+        raise ValueError(
+            f"{path.name} is truncated, damaged or no {path.suffix} file: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    arrays = _flatten(_unwrap(content))
+    if not arrays:
+        raise ValueError(
+            f"{path.name} holds no arrays. Received: {type(content).__name__}"
+        )
+    return {name.removeprefix("module."): a for name, a in arrays.items()}
+
+
+class _ForbiddenError(Exception):
+    """A file names something that is not data."""
+
+
+def _read_safetensors(path: Path) -> Any:
+    try:
+        from safetensors.numpy import load_file
+    except ImportError as error:
+        raise ImportError(
+            "Reading .safetensors needs the package safetensors. "
+            'Install it with `pip install "keras-mla[hub]"`.'
+        ) from error
+    return load_file(path)
+
+
+def _read_npz(path: Path) -> Any:
+    if not zipfile.is_zipfile(path):
+        raise ValueError("not a zip archive")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except ValueError as error:
+        if "allow_pickle" in str(error):
+            raise _ForbiddenError("pickled objects") from error
+        raise
+
+
+def _read_torch(path: Path) -> Any:
+    try:
+        import torch
+    except ImportError as error:
+        raise ImportError(
+            f"Reading {path.suffix} files needs PyTorch. Install it, or save "
+            "the checkpoint as .safetensors."
+        ) from error
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        message = str(error)
+        if "GLOBAL" in message or "class" in message.lower():
+            words = message.split("GLOBAL ")[-1].split()
+            name = words[0] if words else "code"
+            raise _ForbiddenError(name) from error
+        raise
+
+    def to_numpy(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: to_numpy(item) for key, item in value.items()}
+        if isinstance(value, torch.Tensor):
+            if value.dtype == torch.bfloat16:
+                value = value.float()
+            return value.detach().numpy()
+        return value
+
+    return to_numpy(content)
+
+
+def _read_msgpack(path: Path) -> Any:
+    try:
+        import msgpack
+    except ImportError as error:
+        raise ImportError(
+            "Reading Flax's .msgpack files needs the package msgpack: "
+            "`pip install msgpack`."
+        ) from error
+
+    def extension(code: int, data: bytes) -> Any:
+        # Flax stores arrays (1) and NumPy scalars (3) as shape, dtype, bytes.
+        if code not in (1, 3):
+            raise _ForbiddenError(f"msgpack extension {code}")
+        shape, dtype, buffer = msgpack.unpackb(data, raw=True)
+        dtype = np.dtype(dtype.decode())
+        return np.frombuffer(buffer, dtype).reshape(shape)
+
+    with path.open("rb") as file:
+        return msgpack.unpack(
+            file, ext_hook=extension, raw=False, strict_map_key=False
+        )
+
+
+class _Record:
+    """What a program's own object becomes: its state, and no behaviour."""
+
+    state: Any = None
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> "_Record":
+        return object.__new__(cls)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        # Past the instance: a pickle could else call what it put there.
+        object.__setattr__(self, "state", state)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> "_Record":
+        return _Record()
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        pass
+
+    def append(self, value: Any) -> None:
+        """Takes an item and drops it."""
+
+    def __hash__(self) -> int:
+        return id(self)
+
+
+class _Unpickler(pickle.Unpickler):
+    """Makes arrays and containers; nothing named by the file is imported.
+
+    A published Flax checkpoint is a whole training state: beside the arrays
+    it names classes and functions of the program that wrote it. Names of that
+    program's libraries are read as inert records; every other name is an
+    error.
+    """
+
+    def find_class(self, module: str, name: str) -> Any:
+        """What a name in the file stands for."""
+        module = "builtins" if module == "__builtin__" else module
+        if (module, name) in _DATA:
+            return _DATA[module, name]
+        if module.startswith("flax.") and name == "FrozenDict":
+            return dict
+        inert = module.split(".")[0] in _PROGRAM
+        if module == "builtins":
+            # Classes and pickled methods (`getattr`), which states refer to;
+            # never other functions, such as eval.
+            kind = getattr(builtins, name, None)
+            inert = isinstance(kind, type) or name == "getattr"
+        if inert:
+            return type("Record", (_Record,), {})
+        raise _ForbiddenError(f"{module}.{name}")
+
+
+def _reconstruct(subtype: Any, shape: Any, dtype: Any) -> np.ndarray:
+    return np.ndarray.__new__(np.ndarray, shape, dtype)
+
+
+def _from_buffer(
+    buffer: Any, dtype: Any, shape: Any, order: str, axis_order: Any = None
+) -> np.ndarray:
+    if axis_order is not None:
+        raise _ForbiddenError("an array in an unusual memory order")
+    return np.frombuffer(buffer, dtype).reshape(shape, order=order)
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    # How pickles of protocol 2 spell bytes.
+    return text.encode(encoding)
+
+
+def _scalar(dtype: np.dtype, data: bytes = b"") -> Any:
+    return np.frombuffer(data, dtype)[0]
+
+
+_DATA: dict[tuple[str, str], Callable] = {
+    ("collections", "OrderedDict"): collections.OrderedDict,
+    ("builtins", "dict"): dict,
+    ("builtins", "list"): list,
+    ("builtins", "set"): set,
+    ("builtins", "frozenset"): frozenset,
+    ("builtins", "tuple"): tuple,
+    ("builtins", "bytearray"): bytearray,
+    ("builtins", "complex"): complex,
+    ("_codecs", "encode"): _encode,
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+}
+for _core in ("numpy.core", "numpy._core"):
+    _DATA[f"{_core}.multiarray", "_reconstruct"] = _reconstruct
+    _DATA[f"{_core}.multiarray", "scalar"] = _scalar
+    _DATA[f"{_core}.numeric", "_frombuffer"] = _from_buffer
+
+
+def _read_pickle(path: Path) -> Any:
+    with path.open("rb") as file:
+        return _Unpickler(file).load()
+
+
+_READERS: dict[str, Callable[[Path], Any]] = {
+    ".safetensors": _read_safetensors,
+    ".npz": _read_npz,
+    ".pth": _read_torch,
+    ".pt": _read_torch,
+    ".bin": _read_torch,
+    ".msgpack": _read_msgpack,
+    ".pkl": _read_pickle,
+}
+
+
+def _unwrap(content: Any) -> Any:
+    """Finds the parameters inside of a training state."""
+    while True:
+        if isinstance(content, _Record):
+            content = content.state
+        if isinstance(content, tuple) and len(content) == 2:
+            # The state of an object with slots.
+            content = {**(content[0] or {}), **(content[1] or {})}
+        if not isinstance(content, dict):
+            return content
+        for name in ("state", "params", "state_dict", "model"):
+            if isinstance(content.get(name), dict | _Record):
+                content = content[name]
+                break
+        else:
+            return content
+
+
+def _flatten(content: Any, prefix: str = "") -> dict[str, np.ndarray]:
+    """The arrays of nested dicts, named by their paths."""
+    arrays = {}
+    if isinstance(content, dict):
+        for key, value in content.items():
+            arrays.update(_flatten(value, f"{prefix}/{key}" if prefix else key))
+    elif isinstance(content, np.ndarray) and content.dtype != object:
+        arrays[prefix] = content
+    return arrays

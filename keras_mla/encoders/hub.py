@@ -1,0 +1,82 @@
+"""The optional dependency on Keras Hub, in one place."""
+
+from typing import Any
+
+import keras
+
+
+def import_hub() -> Any:
+    """Imports Keras Hub when an encoder first needs it.
+
+    Returns:
+        The module `keras_hub`.
+
+    Raises:
+        ImportError: if it is not installed, naming the extra that brings it.
+    """
+    try:
+        import keras_hub
+    except ImportError as error:
+        raise ImportError(
+            "ResNet-18 and CLIP come from Keras Hub, which is not installed. "
+            'Install it with `pip install "keras-mla[hub]"`.'
+        ) from error
+    return keras_hub
+
+
+def load_preset(cls: Any, preset: str, **kwargs: Any) -> Any:
+    """Loads a preset by name or from a local folder.
+
+    Args:
+        cls: a Keras Hub class that has `from_preset`.
+        preset: str. A name or a folder.
+        **kwargs: passed on to `from_preset`.
+
+    Returns:
+        What `cls.from_preset` returns.
+
+    Raises:
+        ValueError: if there is neither such a preset nor such a folder, or the
+            folder holds something else.
+    """
+    try:
+        return cls.from_preset(str(preset), **kwargs)
+    except Exception as error:
+        raise ValueError(
+            f"No {cls.__name__} can be loaded from this preset. Give a "
+            "preset's name, which is downloaded, or a local folder written by "
+            f"`save_to_preset`. Received: preset={preset}. "
+            f"Keras Hub said: {error}"
+        ) from error
+
+
+def load_clip_tokenizer(preset: str) -> Any:
+    """Loads a CLIP tokenizer that needs no TensorFlow.
+
+    Keras Hub 0.32 notes the vocabulary of a tokenizer only where
+    tensorflow-text can be imported, although CLIP's tokenizes without it.
+    This stands in for its class while the preset is loaded and notes the
+    vocabulary first.
+
+    Args:
+        preset: str. A preset's name or a local folder.
+
+    Returns:
+        A `keras_hub.models.CLIPTokenizer`.
+
+    Raises:
+        ValueError: if the preset cannot be loaded.
+        ImportError: without Keras Hub.
+    """
+    base: Any = import_hub().models.CLIPTokenizer
+
+    class CLIPTokenizer(base):
+        def _set_vocabulary_and_merges_tokenizers(
+            self, vocabulary: dict[str, int], merges: list[str]
+        ) -> None:
+            self.vocabulary, self.merges = vocabulary, merges
+            super()._set_vocabulary_and_merges_tokenizers(vocabulary, merges)
+
+    name = keras.saving.get_registered_name(base)
+    with keras.saving.custom_object_scope({name: CLIPTokenizer}):
+        return load_preset(base, preset)

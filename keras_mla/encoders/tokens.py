@@ -1,0 +1,262 @@
+"""From images and spectrograms to tokens: patches, positions, masks."""
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+
+def patchify(images: Any, patch_size: int) -> Any:
+    """Cuts images into square patches, row by row.
+
+    Args:
+        images: tensor `(batch, height, width, channels)`; both sides must be
+            known and multiples of `patch_size`.
+        patch_size: int. Side of a patch.
+
+    Returns:
+        A tensor `(batch, patches, patch_size * patch_size * channels)`; within
+        a patch the order is row, column, channel.
+    """
+    height, width, channels = images.shape[1:]
+    rows, columns = height // patch_size, width // patch_size
+    x = ops.reshape(
+        images, (-1, rows, patch_size, columns, patch_size, channels)
+    )
+    x = ops.transpose(x, (0, 1, 3, 2, 4, 5))
+    return ops.reshape(x, (-1, rows * columns, patch_size**2 * channels))
+
+
+def unpatchify(patches: Any, patch_size: int, grid: tuple[int, int]) -> Any:
+    """Puts the patches of `patchify` together again.
+
+    Args:
+        patches: tensor `(batch, rows * columns, values)`.
+        patch_size: int. Side of a patch.
+        grid: tuple `(rows, columns)`.
+
+    Returns:
+        A tensor `(batch, height, width, channels)`.
+    """
+    rows, columns = grid
+    channels = patches.shape[-1] // patch_size**2
+    x = ops.reshape(
+        patches, (-1, rows, columns, patch_size, patch_size, channels)
+    )
+    x = ops.transpose(x, (0, 1, 3, 2, 4, 5))
+    return ops.reshape(
+        x, (-1, rows * patch_size, columns * patch_size, x.shape[-1])
+    )
+
+
+def check_patches(
+    shape: tuple[int, ...], patch_size: int, what: str
+) -> tuple[int, int]:
+    """The grid of patches of an input, or an error that names the input.
+
+    Args:
+        shape: tuple of two or three ints, the two sides first.
+        patch_size: int. Side of a patch.
+        what: str. The argument's name, for the error.
+
+    Returns:
+        A tuple `(rows, columns)`.
+
+    Raises:
+        ValueError: if a side is no multiple of the patch size.
+    """
+    height, width = shape[:2]
+    if height < 1 or width < 1 or height % patch_size or width % patch_size:
+        raise ValueError(
+            f"Both sides of `{what}` must be multiples of the patch size. "
+            f"Received: {what}={tuple(shape)}, patch_size={patch_size}"
+        )
+    return height // patch_size, width // patch_size
+
+
+def sincos_1d(width: int, positions: np.ndarray) -> np.ndarray:
+    """Sine and cosine embeddings of positions on a line.
+
+    Feature `i < width / 2` is `sin(p / 10000^(2i / width))`; the second half
+    holds the cosines.
+
+    Args:
+        width: int. Features of an embedding; must be even.
+        positions: float array `(tokens,)`.
+
+    Returns:
+        A float64 array `(tokens, width)`.
+
+    Raises:
+        ValueError: if `width` is odd.
+    """
+    if width % 2:
+        raise ValueError(
+            "Sine and cosine embeddings need an even width on each axis. "
+            f"Received: width={width}"
+        )
+    frequencies = 10000.0 ** (-2.0 * np.arange(width // 2) / width)
+    angles = np.asarray(positions, "float64")[:, None] * frequencies
+    return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
+
+
+def sincos_2d(
+    width: int,
+    grid: tuple[int, int],
+    trained_grid: tuple[int, int] | None = None,
+) -> np.ndarray:
+    """Sine and cosine embeddings of the patches of an image, row by row.
+
+    The first half of the features tells the column, the second the row.
+
+    Args:
+        width: int. Features of an embedding; a multiple of four.
+        grid: tuple `(rows, columns)` of patches.
+        trained_grid: optional tuple `(rows, columns)`. The grid that a network
+            was trained on: positions are then spread over the extent of that
+            grid, so that the network sees a larger or smaller image as the
+            same scene in another resolution. Defaults to `grid`.
+
+    Returns:
+        A float64 array `(rows * columns, width)`.
+
+    Raises:
+        ValueError: if `width` is not a multiple of four.
+    """
+    if width % 4:
+        raise ValueError(
+            "Sine and cosine embeddings of an image need a width that is a "
+            f"multiple of four. Received: width={width}"
+        )
+    axes = []
+    for size, trained in zip(grid, trained_grid or grid, strict=True):
+        # Centres of cells, so that equal grids give 0, 1, 2, ... exactly.
+        axes.append((np.arange(size) + 0.5) * trained / size - 0.5)
+    rows, columns = np.meshgrid(*axes, indexing="ij")
+    return np.concatenate(
+        [
+            sincos_1d(width // 2, columns.ravel()),
+            sincos_1d(width // 2, rows.ravel()),
+        ],
+        axis=1,
+    )
+
+
+def resize_positions(
+    table: np.ndarray, grid: tuple[int, int], new_grid: tuple[int, int]
+) -> np.ndarray:
+    """Resamples a table of learned position embeddings to another grid.
+
+    Bicubic (a = -0.75, cell centres aligned, edges repeated), the customary
+    way to fine-tune a vision transformer at another resolution.
+
+    Args:
+        table: float array `(rows * columns, width)`.
+        grid: tuple `(rows, columns)` of the table.
+        new_grid: tuple `(rows, columns)` wanted.
+
+    Returns:
+        A float array `(new_rows * new_columns, width)` of the table's dtype.
+
+    Raises:
+        ValueError: if the table has not `rows * columns` entries.
+
+    Example:
+    ```python
+    table = np.random.normal(size=(14 * 14, 768))
+    larger = keras_mla.encoders.resize_positions(table, (14, 14), (16, 16))
+    ```
+    """
+    if table.ndim != 2 or table.shape[0] != grid[0] * grid[1]:
+        raise ValueError(
+            "A table of positions has one row per cell of its grid. Received: "
+            f"table.shape={table.shape}, grid={tuple(grid)}"
+        )
+    if tuple(grid) == tuple(new_grid):
+        return table
+    rows, columns = (
+        _cubic(old, new) for old, new in zip(grid, new_grid, strict=True)
+    )
+    cells: Any = table.reshape(*grid, -1).astype("float64")
+    cells = np.einsum("ri,cj,ijw->rcw", rows, columns, cells, optimize=True)
+    return cells.reshape(-1, table.shape[1]).astype(table.dtype)
+
+
+def _cubic(old: int, new: int) -> np.ndarray:
+    """The `(new, old)` matrix of cubic convolution with a = -0.75."""
+    a = -0.75
+    centres = (np.arange(new) + 0.5) * old / new - 0.5
+    matrix = np.zeros((new, old))
+    for offset in range(-1, 3):
+        cell = np.floor(centres) + offset
+        t = np.abs(centres - cell)
+        near = (a + 2) * t**3 - (a + 3) * t**2 + 1
+        far = a * (t**3 - 5 * t**2 + 8 * t - 4)
+        cell = np.clip(cell, 0, old - 1).astype(int)
+        np.add.at(matrix, (np.arange(new), cell), np.where(t <= 1, near, far))
+    return matrix
+
+
+def random_noise(tokens: Any, seed: keras.random.SeedGenerator) -> Any:
+    """Uniform noise `(batch, tokens)`, one draw a token."""
+    return keras.random.uniform(ops.shape(tokens)[:2], seed=seed)
+
+
+def kept_tokens(tokens: int, ratio: float) -> int:
+    """How many of `tokens` stay when `ratio` of them is masked."""
+    # The slack undoes the rounding of, for instance, 10 * (1 - 0.9) = 0.9999.
+    return int(tokens * (1.0 - ratio) + 1e-6)
+
+
+def choose_tokens(noise: Any, keep: int) -> tuple[Any, Any, Any]:
+    """Chooses the `keep` tokens of each sample whose noise is smallest.
+
+    Args:
+        noise: float tensor `(batch, tokens)`.
+        keep: int. Tokens that stay.
+
+    Returns:
+        The int indices `(batch, keep)` of the kept tokens; the mask
+        `(batch, tokens)`, float32, `1.0` where a token is removed; and the int
+        indices `(batch, tokens)` that put kept and removed tokens, one after
+        the other, back in order.
+    """
+    order = ops.argsort(noise, axis=1)
+    restore = ops.argsort(order, axis=1)
+    return order[:, :keep], ops.cast(restore >= keep, "float32"), restore
+
+
+def take_tokens(tokens: Any, chosen: Any) -> Any:
+    """The chosen tokens of each sample.
+
+    Args:
+        tokens: float tensor `(batch, tokens, width)`.
+        chosen: int tensor `(batch, keep)`.
+
+    Returns:
+        A tensor `(batch, keep, width)`.
+    """
+    return ops.take_along_axis(tokens, chosen[:, :, None], axis=1)
+
+
+def restore_tokens(kept: Any, filler: Any, restore: Any) -> Any:
+    """Puts kept tokens back in their places, the filler in all others.
+
+    Args:
+        kept: float tensor `(batch, keep, width)`.
+        filler: float tensor `(1, 1, width)`.
+        restore: int tensor `(batch, tokens)`, from `choose_tokens`.
+
+    Returns:
+        A float tensor `(batch, tokens, width)`.
+    """
+    # A removed token has an index of `keep` or more: one filler serves all.
+    keep, width = kept.shape[1:]
+    filler = ops.broadcast_to(
+        ops.cast(filler, kept.dtype), (ops.shape(kept)[0], 1, width)
+    )
+    places = ops.minimum(restore, keep)[:, :, None]
+    return ops.take_along_axis(
+        ops.concatenate([kept, filler], axis=1), places, axis=1
+    )

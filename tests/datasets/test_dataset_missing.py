@@ -1,0 +1,157 @@
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from keras_mla.datasets import missing, unpaired
+
+NAMES = ("audio", "image", "text")
+
+
+@pytest.mark.parametrize("keep_one", [True, False])
+@pytest.mark.parametrize("rate", [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
+def test_rates_are_reached(rate, keep_one):
+    found = missing.missing_presence(1107, NAMES, rate, keep_one=keep_one)
+    assert found.shape == (1107, 3) and found.dtype == bool
+    assert abs((1 - found.mean()) - rate) < 0.0005
+    # No modality is preferred.
+    assert np.abs(found.mean(axis=0) - (1 - rate)).max() < 0.05
+    if keep_one:
+        assert found.any(axis=1).all()
+
+
+def test_beyond_the_highest_rate_one_modality_is_left():
+    with pytest.warns(UserWarning, match="at most 0.667.*rate=0.7"):
+        found = missing.missing_presence(300, 3, 0.7)
+    assert (found.sum(axis=1) == 1).all()
+
+
+def test_independent_masking_empties_the_expected_share_of_samples():
+    found = missing.missing_presence(20000, 3, 0.7, keep_one=False)
+    assert abs((~found.any(axis=1)).mean() - 0.7**3) < 0.01
+    assert abs(np.corrcoef(found.T)[0, 1]) < 0.02
+
+
+def test_presence_is_seeded():
+    first = missing.missing_presence(50, 2, 0.3, seed=1)
+    second = missing.missing_presence(50, 2, 0.3, seed=1)
+    np.testing.assert_array_equal(first, second)
+    other = missing.missing_presence(50, 2, 0.3, seed=2)
+    assert (first != other).any()
+
+
+@pytest.mark.parametrize(
+    "n, modalities, rate", [(0, 2, 0.1), (3, [], 0.1), (3, 2, 1.1)]
+)
+def test_wrong_arguments(n, modalities, rate):
+    with pytest.raises(ValueError, match="Received"):
+        missing.missing_presence(n, modalities, rate)
+
+
+def pairs(n=7):
+    import tensorflow as tf
+
+    x = {"a": np.arange(n), "b": np.arange(n)[:, None] * 2.0}
+    return tf.data.Dataset.from_tensor_slices((x, np.arange(n) % 2))
+
+
+def test_add_presence_follows_the_samples():
+    presence = missing.missing_presence(7, ("a", "b"), 0.4)
+    dataset = missing.add_presence(pairs(), presence).shuffle(7, seed=0)
+    seen = 0
+    for x, y in dataset.batch(3):
+        np.testing.assert_array_equal(x["presence"], presence[x["a"]])
+        np.testing.assert_array_equal(y, x["a"] % 2)
+        seen += len(y)
+    assert seen == 7
+
+
+def test_add_presence_that_does_not_fit():
+    import tensorflow as tf
+
+    good = np.ones((7, 2), bool)
+    with pytest.raises(ValueError, match="each of the 3 samples"):
+        missing.add_presence(pairs().batch(3), good)
+    with pytest.raises(ValueError, match="column for each of a, b"):
+        missing.add_presence(pairs(), good[:, :1])
+    with pytest.raises(ValueError, match="tuples"):
+        missing.add_presence(tf.data.Dataset.range(3), good)
+    some = pairs().filter(lambda x, y: True)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="more samples"):
+        list(missing.add_presence(some, good[:5]))
+
+
+def numbered(n, offset=0):
+    import tensorflow as tf
+
+    values = np.arange(offset, offset + n)
+    return tf.data.Dataset.from_tensor_slices((values[:, None], values % 3))
+
+
+def collect(dataset, name):
+    batches = [(np.asarray(x[name]), np.asarray(y[name])) for x, y in dataset]
+    xs, ys = zip(*batches, strict=True)
+    np.testing.assert_array_equal(
+        np.concatenate(xs)[:, 0] % 3, np.concatenate(ys)
+    )
+    return np.concatenate(xs)[:, 0], [len(y) for y in ys]
+
+
+def test_unpaired_goes_once_through_the_longest():
+    dataset = unpaired.unpaired({"a": numbered(10), "b": numbered(4)}, 4)
+    a, sizes = collect(dataset, "a")
+    np.testing.assert_array_equal(a, np.arange(10))
+    assert sizes == [4, 4, 2]
+    b, sizes = collect(dataset, "b")
+    np.testing.assert_array_equal(b, np.tile(np.arange(4), 3))
+    assert sizes == [4, 4, 4] and int(dataset.cardinality()) == 3
+
+
+def test_unpaired_shortest_and_shuffled_anew():
+    dataset = unpaired.unpaired(
+        {"a": numbered(10), "b": numbered(5)}, 2, length="shortest"
+    )
+    a, sizes = collect(dataset, "a")
+    np.testing.assert_array_equal(a, np.arange(6))
+    b, sizes = collect(dataset, "b")
+    assert sizes == [2, 2, 1]
+    shuffled = unpaired.unpaired(
+        {"a": numbered(40), "b": numbered(20).shuffle(20, seed=0)}, 4
+    )
+    b, _ = collect(shuffled, "b")
+    assert sorted(b[:20]) == sorted(b[20:]) == list(range(20))
+    assert (b[:20] != b[20:]).any()
+
+
+def test_unpaired_takes_the_inputs_of_load():
+    data = numbered(4).map(lambda x, y: ({"a": x}, y))
+    x, y = next(iter(unpaired.unpaired({"a": data}, 2)))
+    assert x["a"].shape == (2, 1) and y["a"].shape == (2,)
+
+
+def test_unpaired_wrong_arguments():
+    data = numbered(4)
+    with pytest.raises(ValueError, match="at least one modality"):
+        unpaired.unpaired({})
+    with pytest.raises(ValueError, match="length='both'"):
+        unpaired.unpaired({"a": data}, length="both")
+    with pytest.raises(ValueError, match="'a'.*finite"):
+        unpaired.unpaired({"a": data.repeat()})
+    with pytest.raises(ValueError, match="'a'.*finite"):
+        unpaired.unpaired({"a": data.filter(lambda x, y: False)})
+    with pytest.raises(ValueError, match=r"'a' must give tuples \(x, y\)"):
+        unpaired.unpaired({"a": data.map(lambda x, y: x)})
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() == "tensorflow", reason="needs another backend"
+)
+def test_presence_needs_no_tensorflow():
+    code = (
+        "import sys; sys.modules['tensorflow'] = None\n"
+        "from keras_mla.datasets import missing, listing, crema_d\n"
+        "missing.missing_presence(4, 2, 0.5)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

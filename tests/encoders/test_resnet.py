@@ -1,0 +1,92 @@
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_mla import encoders
+
+pytest.importorskip("keras_hub")
+
+
+@pytest.fixture(scope="module")
+def video():
+    return encoders.video_resnet18((2, 32, 32, 3))
+
+
+def test_published_number_of_parameters(video):
+    trainable = sum(int(np.prod(v.shape)) for v in video.trainable_variables)
+    assert trainable == 11_176_512
+    assert video.count_params() == 11_186_112
+
+
+def test_shapes_of_any_size(video):
+    assert video(np.zeros((2, 2, 32, 32, 3), "float32")).shape == (2, 512)
+    free = encoders.video_resnet18((None, None, None, 3))
+    free.set_weights(video.get_weights())
+    x = np.random.default_rng(0).random((2, 2, 32, 32, 3)).astype("float32")
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(free(x)), ops.convert_to_numpy(video(x)), 1e-4
+    )
+    assert free(np.zeros((1, 4, 16, 32, 3), "float32")).shape == (1, 512)
+
+
+def test_frames_are_averaged(video):
+    x = np.random.default_rng(0).random((2, 2, 32, 32, 3)).astype("float32")
+    both = ops.convert_to_numpy(video(x))
+    # The frames one by one, each as a video of two equal frames.
+    parts = [
+        ops.convert_to_numpy(video(np.repeat(x[:, i : i + 1], 2, axis=1)))
+        for i in range(2)
+    ]
+    np.testing.assert_allclose(both, np.mean(parts, axis=0), atol=1e-5)
+
+
+def test_a_preset_starts_it_and_one_channel_sums_the_colours(tmp_path):
+    import keras_hub
+
+    backbone = keras_hub.models.ResNetBackbone(
+        [64], [7], [64, 128, 256, 512], [2] * 4, [1, 2, 2, 2], "basic_block"
+    )
+    backbone.save_to_preset(str(tmp_path))
+    x = np.random.default_rng(0).random((2, 32, 32, 1)).astype("float32")
+    expected = backbone(np.repeat(x, 3, axis=-1))
+    expected = ops.convert_to_numpy(expected).mean(axis=(1, 2))
+    audio = encoders.audio_resnet18((32, 32, 1), preset=tmp_path)
+    features = ops.convert_to_numpy(audio(x))
+    np.testing.assert_allclose(features, expected, atol=1e-4)
+    video = encoders.video_resnet18((1, 32, 32, 3), preset=tmp_path)
+    features = ops.convert_to_numpy(video(np.repeat(x, 3, -1)[:, None]))
+    np.testing.assert_allclose(features, expected, atol=1e-4)
+    with pytest.raises(ValueError, match=r"input_shape=\(32, 32, 2\)"):
+        encoders.audio_resnet18((32, 32, 2), preset=tmp_path)
+    with pytest.raises(ValueError, match="preset=.*nowhere"):
+        encoders.audio_resnet18((32, 32, 1), preset=tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
+def test_round_trip_and_mixed_precision(tmp_path, dtype):
+    encoder = encoders.audio_resnet18((32, 32, 1), dtype=dtype)
+    x = np.random.default_rng(0).random((2, 32, 32, 1)).astype("float32")
+    full = encoders.audio_resnet18((32, 32, 1))
+    full.set_weights(encoder.get_weights())
+    expected = ops.convert_to_numpy(full(x))
+    features = encoder(x)
+    assert keras.backend.standardize_dtype(features.dtype) == dtype[6:]
+    features = ops.convert_to_numpy(ops.cast(features, "float32"))
+    np.testing.assert_allclose(features, expected, atol=0.05, rtol=0.05)
+    encoder.save(tmp_path / "encoder.keras")
+    loaded = keras.saving.load_model(tmp_path / "encoder.keras")
+    again = ops.convert_to_numpy(ops.cast(loaded(x), "float32"))
+    np.testing.assert_array_equal(again, features)
+
+
+def test_errors():
+    with pytest.raises(ValueError, match=r"\(time, frequency, 1\)"):
+        encoders.audio_resnet18((2, 64, 64, 1))
+    with pytest.raises(ValueError, match=r"\(frames, height, width, 3\)"):
+        encoders.video_resnet18((64, 64, 3))
+    with pytest.raises(ValueError, match="known number of channels"):
+        encoders.ResNet18((64, 64, None))
+    encoder = encoders.audio_resnet18((32, 32, 1))
+    with pytest.raises(ValueError, match=r"inputs.shape=\(2, 32, 32, 3\)"):
+        encoder(np.zeros((2, 32, 32, 3), "float32"))
