@@ -3,11 +3,12 @@
 `keras_mla.MLA(encoders={...}, head=classes)` is a `keras.Model`: `compile` and
 `fit` it. The parts:
 
-- `models`: MLA, and the base class of all methods.
+- `models`: MLA, what it compares with, and their base class.
 - `layers`: gradient projection and fusion.
 - `callbacks`: exact resumption, the state of the projection.
 - `encoders`: the paper's encoders, with their published checkpoints.
 - `datasets`: batches of unpaired modalities.
+- `metrics`: the calibration error.
 - `analysis`: figures.
 """
 
@@ -16,6 +17,7 @@ from keras_mla import callbacks as callbacks
 from keras_mla import datasets as datasets
 from keras_mla import encoders as encoders
 from keras_mla import layers as layers
+from keras_mla import metrics as metrics
 from keras_mla import models as models
 from keras_mla.datasets.unpaired_dataset import (
     UnpairedDataset as UnpairedDataset,
@@ -33,5 +35,6 @@ __all__ = [
     "datasets",
     "encoders",
     "layers",
+    "metrics",
     "models",
 ]

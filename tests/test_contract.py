@@ -13,7 +13,12 @@ from keras_mla import layers, models
 NAMES = ("image", "text")
 # What a class needs beside its defaults.
 ARGUMENTS = {
-    "GradientProjector": {"alpha": 2.0, "order": "previous", "forgetting": 0.9}
+    "GradientProjector": {
+        "alpha": 2.0,
+        "order": "previous",
+        "forgetting": 0.9,
+    },
+    "QMF": {"num_samples": 16},
 }
 ABSTRACT = {"Fusion", "MultimodalClassifier"}
 
@@ -96,6 +101,7 @@ def test_model_trains_saves_and_loads(cls, tmp_path):
     assert model.built
     assert model.modalities == NAMES
     x, y = make_data(16, NAMES)
+    x["sample_id"] = np.arange(16)
     before = [to_numpy(v) for v in model.trainable_variables]
     history = model.fit(x, y, validation_data=(x, y), verbose=0)
     assert all(
@@ -123,6 +129,7 @@ def test_model_with_presence_in_mixed_precision(cls):
     keras.config.set_dtype_policy("mixed_float16")
     model = compiled(make_model(cls), "adam")
     x, y = make_data(16, NAMES)
+    x["sample_id"] = np.arange(16)
     presence = np.random.default_rng(0).random((16, 2)) < 0.6
     presence[0] = False
     for m, name in enumerate(NAMES):

@@ -10,6 +10,15 @@ class Fusion(keras.layers.Layer):
     A subclass defines `weights`. Absent modalities weigh nothing, whatever
     their logits hold; a sample without any modality gets zero logits.
 
+    With a temperature $T_m$ for each modality and a factor $s$ to the sum,
+    all 1 until `calibrate` of a model fits them,
+
+    $$z = s \sum_m \lambda_m \frac{z_m}{T_m}.$$
+
+    They are weights of the layer, not trained, and so saved and exported.
+    (Fusing log-probabilities instead of logits would change nothing: the two
+    differ by a number that is the same for all classes.)
+
     Call arguments:
         logits: Tensor of shape `(batch, modalities, classes)`.
         presence: Bool tensor of shape `(batch, modalities)`, or `None` where
@@ -24,20 +33,41 @@ class Fusion(keras.layers.Layer):
         kwargs["dtype"] = "float32"
         super().__init__(**kwargs)
 
+    def build(
+        self, logits_shape: tuple, presence_shape: tuple | None = None
+    ) -> None:
+        """Creates the temperatures, for `(batch, modalities, classes)`."""
+        self.temperature = self.add_weight(
+            shape=(logits_shape[1],),
+            initializer="ones",
+            trainable=False,
+            name="temperature",
+        )
+        self.scale = self.add_weight(
+            shape=(), initializer="ones", trainable=False, name="scale"
+        )
+
+    def calibrated(self, logits: Any) -> Any:
+        """Returns logits over temperatures, in float32."""
+        if not self.built:
+            self.build(tuple(logits.shape))
+        logits = ops.cast(logits, "float32")
+        return logits / self.temperature[:, None]
+
     def weights_of(self, logits: Any, presence: Any | None = None) -> Any:
         """Returns the weights, float32 of shape `(batch, modalities)`."""
         raise NotImplementedError
 
     def call(self, logits: Any, presence: Any | None = None) -> Any:
         """Returns the fused logits."""
-        logits = ops.cast(logits, "float32")
         weights = self.weights_of(logits, presence)[..., None]
+        logits = self.calibrated(logits)
         if presence is not None:
             # `where`: what stands for an absent modality may be NaN.
             logits = ops.where(
                 presence[..., None], logits, ops.zeros_like(logits)
             )
-        return ops.sum(weights * logits, axis=1)
+        return self.scale * ops.sum(weights * logits, axis=1)
 
 
 @keras.saving.register_keras_serializable(package="keras_mla")
@@ -51,9 +81,11 @@ class EntropyFusion(Fusion):
       \lambda_m = \frac{\exp(-e_m)}{\sum_v \exp(-e_v)}, \qquad
       z = \sum_m \lambda_m z_m,$$
 
-    over the modalities that the sample has. The paper's Eq. 8 adds the
-    largest entropy to every exponent, which cancels. Nothing depends on the
-    other samples of the batch.
+    over the modalities that the sample has. Once a model is calibrated,
+    logits are divided by temperatures first, and $-e_m$ is multiplied by a
+    fitted `sharpness`, 1 until then: 0 is the average. The paper's Eq. 8
+    adds the largest entropy to every exponent, which cancels. Nothing depends
+    on the other samples of the batch.
 
     Call arguments:
         logits: Tensor of shape `(batch, modalities, classes)`.
@@ -75,18 +107,29 @@ class EntropyFusion(Fusion):
         Unimodal Adaptation", CVPR 2024, Eqs. 6 to 8.
     """
 
+    def build(
+        self, logits_shape: tuple, presence_shape: tuple | None = None
+    ) -> None:
+        """Creates the temperatures, and the sharpness of the weights."""
+        super().build(logits_shape, presence_shape)
+        self.sharpness = self.add_weight(
+            shape=(), initializer="ones", trainable=False, name="sharpness"
+        )
+
     def weights_of(self, logits: Any, presence: Any | None = None) -> Any:
         """Returns lambda, float32 of shape `(batch, modalities)`."""
-        log_p = ops.log_softmax(ops.cast(logits, "float32"), axis=-1)
+        log_p = ops.log_softmax(self.calibrated(logits), axis=-1)
         # A class with no probability adds exactly 0: its log is kept finite.
         log_p = ops.maximum(log_p, -1e30)
         entropy = -ops.sum(ops.exp(log_p) * log_p, axis=-1)
+        entropy = self.sharpness * entropy
         if presence is not None:
             # Beyond any entropy, so that its exponential is 0.
             entropy = ops.where(presence, entropy, ops.full_like(entropy, 1e9))
         weights = ops.exp(-entropy)
         total = ops.sum(weights, axis=-1, keepdims=True)
-        # Zero where a sample has no modality; else at least 1 / classes.
+        # Zero where a sample has no modality; else at least 1 / classes, to
+        # the power of the sharpness.
         return weights / ops.maximum(total, 1e-30)
 
 

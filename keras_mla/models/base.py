@@ -4,7 +4,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_mla.models import checks, deployment, stack
+from keras_mla.models import calibration, checks, deployment, stack
 from keras_mla.models.batch import Batch, split_inputs
 from keras_mla.models.trainer import MultimodalTrainer, Outputs, Update
 
@@ -15,10 +15,10 @@ class MultimodalClassifier(MultimodalTrainer):
     A method is a subclass that says which *updates* a batch makes, how
     features become logits and a fused prediction, and, if it wants, how
     gradients are changed before they are applied. It overrides some of
-    `updates`, `unimodal_pass`, `fuse`, `update_loss` and `modify_gradients`;
-    the training step, presence, unpaired data, metrics, saving and export are
-    the same for all. A subclass ends its constructor with
-    `self.build_if_possible()`.
+    `build_head`, `updates`, `unimodal_pass`, `fuse`, `update_loss` and
+    `modify_gradients`; the training step, presence, unpaired data, metrics,
+    saving and export are the same for all. A subclass ends its constructor
+    with `self.build_if_possible()`.
 
     Inputs are a dict keyed by modality; a modality's value may be a dict
     itself. `x["presence"]`, if given, is a bool array `(batch, modalities)`:
@@ -58,8 +58,21 @@ class MultimodalClassifier(MultimodalTrainer):
         self.feature_dim = feature_dim
         # Shape and dtype of each input that the model was built with.
         self._signature: Any = None
+        # Width of each modality's features, known once the model is built.
+        self.widths: dict[str, int] | None = None
 
     # === What a method defines ===
+
+    def build_head(self, widths: dict[str, int]) -> None:
+        """Checks features' widths and makes what depends on them.
+
+        Called once, in the first forward pass. Defaults to what a shared head
+        needs: that all widths are equal.
+
+        Args:
+            widths: The width of each modality's features.
+        """
+        checks.check_widths(widths)
 
     def updates(self) -> Sequence[Update]:
         """The updates of one batch, in order. Defaults to one of everything."""
@@ -126,12 +139,21 @@ class MultimodalClassifier(MultimodalTrainer):
         modalities: Sequence[str],
         inputs: dict[str, Any],
         training: bool | None,
+        presence: Any | None = None,
     ) -> Outputs:
-        """Encodes the given modalities and computes their logits."""
+        """Encodes the given modalities and computes their logits.
+
+        A method that trains on a fused prediction of its own layers computes
+        it here too, `Outputs.fused`, from all modalities and `presence`.
+        """
         features, logits, extra = {}, {}, {}
         for name in modalities:
             features[name] = self.encode(name, inputs[name], training)
-        checks.check_widths(features)
+        if self.widths is None:
+            # Under a tracer, a dimension may only act as an int.
+            widths = {name: int(f.shape[1]) for name, f in features.items()}
+            self.build_head(widths)
+            self.widths = widths
         for name in modalities:
             output, extra[name] = self.unimodal_pass(
                 name, features[name], training
@@ -146,10 +168,10 @@ class MultimodalClassifier(MultimodalTrainer):
         each modality's logits.
         """
         inputs, presence = split_inputs(self.modalities, inputs)
-        outputs = self.forward_pass(self.modalities, inputs, training)
+        outputs = self.forward_pass(self.modalities, inputs, training, presence)
         if self._signature is None:
             self._signature = deployment.signature_of(inputs)
-        if not _same_size(outputs.logits):
+        if not same_size(outputs.logits):
             return outputs.logits
         return self.fuse(outputs, presence)
 
@@ -248,6 +270,39 @@ class MultimodalClassifier(MultimodalTrainer):
         """
         return deployment.predict_modalities(self, x, batch_size)
 
+    def calibrate(
+        self, validation_data: Any, batch_size: int | None = None
+    ) -> dict[str, Any]:
+        r"""Fits the fusion's temperatures on validation data.
+
+        Networks are more certain than right, and not all equally, which
+        misleads a fusion by certainty. This fits, by minimising the negative
+        log-likelihood: for each modality the temperature $T_m$ of its
+        prediction $\mathrm{softmax}(z_m / T_m)$; then, of the fused
+        prediction, the `sharpness` of an `EntropyFusion`'s weights and the
+        factor `scale` to the fused logits. They are weights of the fusion
+        layer. Unimodal logits, as in `unimodal(name)`, stay as they are.
+        SciPy is needed.
+
+        Args:
+            validation_data: `(x, y)`, or an iterable of such batches, which
+                were not trained on. `presence` may be among the inputs.
+            batch_size: int. Of the prediction. Defaults to 32.
+
+        Returns:
+            dict of what was fitted: `"temperature"`, a dict keyed by
+            modality; `"sharpness"`, if the fusion has one; `"scale"`.
+
+        Raises:
+            ValueError: If the method has no fusion layer, or a modality has
+                no sample.
+
+        Reference:
+            Guo et al., "On Calibration of Modern Neural Networks", ICML 2017,
+            section 4.2.
+        """
+        return calibration.calibrate(self, validation_data, batch_size)
+
     def fusion_weights(self, outputs: Outputs, presence: Any | None) -> Any:
         """Returns the weights `(batch, modalities)` that `fuse` uses."""
         raise NotImplementedError(
@@ -295,7 +350,7 @@ class MultimodalClassifier(MultimodalTrainer):
         )
 
 
-def _same_size(tensors: dict[str, Any]) -> bool:
+def same_size(tensors: dict[str, Any]) -> bool:
     """Whether batches are of one size, as far as that is known."""
     # What is not an int is a tracer's stand-in for a size yet unknown.
     sizes = {tensor.shape[0] for tensor in tensors.values()}

@@ -28,6 +28,9 @@ class Batch:
         sample_weight: dict of each modality's weights, `None` without.
         presence: Bool tensor of shape `(batch, modalities)`, or `None`.
         paired: bool. Whether all modalities see the same samples.
+        sample_id: Tensor of shape `(batch,)`, which samples these are, or
+            `None` where `x` does not say.
+        training: bool. Whether the batch is one to train on.
     """
 
     inputs: dict[str, Any]
@@ -35,9 +38,13 @@ class Batch:
     sample_weight: dict[str, Any]
     presence: Any | None
     paired: bool
+    sample_id: Any | None = None
+    training: bool = True
 
     @classmethod
-    def from_data(cls, modalities: Sequence[str], data: Any) -> "Batch":
+    def from_data(
+        cls, modalities: Sequence[str], data: Any, training: bool = True
+    ) -> "Batch":
         """Takes `(x, y)` or `(x, y, sample_weight)` as Keras passes it."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         inputs, presence = split_inputs(modalities, x)
@@ -48,7 +55,15 @@ class Batch:
                 "data name no absent samples, they leave them out."
             )
         labels, weights = split_targets(modalities, y, sample_weight)
-        return cls(inputs, labels, weights, presence, paired)
+        return cls(
+            inputs,
+            labels,
+            weights,
+            presence,
+            paired,
+            x.get("sample_id"),
+            training,
+        )
 
     def present(self, name: str) -> Any | None:
         """Bool `(batch,)` of one modality, `None` where all are present."""

@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 
+from keras_mla.layers.fusion import Fusion
 from keras_mla.models.batch import RESERVED
 
 
@@ -39,6 +40,34 @@ def check_encoders(encoders: Any) -> None:
                     "become two when the model is loaded. Make a second one, "
                     "for instance with `keras.models.clone_model`."
                 )
+
+
+def check_fusion(fusion: Any, default: type[Fusion]) -> Fusion:
+    """Returns the fusion layer given, or a new one of the default class."""
+    if fusion is not None and not isinstance(fusion, Fusion):
+        raise TypeError(
+            "`fusion` must be a fusion layer such as "
+            f"`keras_mla.layers.{default.__name__}()`. "
+            f"Received: fusion={fusion}"
+        )
+    return default() if fusion is None else fusion
+
+
+def check_main(main: str | None, modalities: tuple[str, ...]) -> str:
+    """Returns the name of the modality that others act on."""
+    if len(modalities) < 2:
+        raise ValueError(
+            "This method conditions one modality on others: it needs at least "
+            f"two. Received: encoders for {list(modalities)}"
+        )
+    if main is None:
+        return modalities[-1]
+    if main not in modalities:
+        raise ValueError(
+            f"`main` must be one of the modalities {list(modalities)}. "
+            f"Received: main={main!r}"
+        )
+    return main
 
 
 def make_head(head: Any) -> keras.layers.Layer:
@@ -95,10 +124,8 @@ def _known(shape: Any) -> tuple[int | None, ...]:
     return tuple(size if isinstance(size, int) else None for size in shape)
 
 
-def check_widths(features: dict[str, Any]) -> None:
+def check_widths(widths: dict[str, int]) -> None:
     """Raises unless all features, by modality, are of one width."""
-    # Under a tracer, a dimension may be something that only acts as an int.
-    widths = {name: int(feature.shape[1]) for name, feature in features.items()}
     if len(set(widths.values())) > 1:
         raise ValueError(
             "A shared head needs features of one width. Pass `feature_dim=` "

@@ -105,7 +105,7 @@ class _ModalityView(keras.Model):
     def call(self, inputs: dict) -> dict:
         model = self.model
         inputs, presence = split_inputs(model.modalities, inputs)
-        outputs = model.forward_pass(model.modalities, inputs, False)
+        outputs = model.forward_pass(model.modalities, inputs, False, presence)
         weights = model.fusion_weights(outputs, presence)
         result = {"fused": model.fuse(outputs, presence)}
         for index, (name, logits) in enumerate(outputs.logits.items()):

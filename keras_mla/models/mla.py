@@ -9,6 +9,7 @@ from keras_mla.layers.fusion import EntropyFusion, Fusion
 from keras_mla.layers.gradient_projector import GradientProjector
 from keras_mla.models.base import MultimodalClassifier
 from keras_mla.models.batch import Batch
+from keras_mla.models.checks import check_fusion
 from keras_mla.models.stack import leaves
 from keras_mla.models.trainer import Outputs, Update
 
@@ -96,13 +97,7 @@ class MLA(MultimodalClassifier):
                 "`projector` must be a `keras_mla.layers.GradientProjector`, "
                 f"'auto', or None. Received: projector={projector}"
             )
-        if fusion is not None and not isinstance(fusion, Fusion):
-            raise TypeError(
-                "`fusion` must be a fusion layer such as "
-                "`keras_mla.layers.EntropyFusion()`. "
-                f"Received: fusion={fusion}"
-            )
-        self.fusion = EntropyFusion() if fusion is None else fusion
+        self.fusion = check_fusion(fusion, EntropyFusion)
         # === Config ===
         self.projector_config: dict[str, Any] = (
             {} if projector is None else projector.get_config()

@@ -42,11 +42,14 @@ class Outputs(NamedTuple):
         features: Encoded features, `(batch, features)`.
         logits: Unimodal logits, float32 of shape `(batch, classes)`.
         extra: Whatever else a method's `unimodal_pass` wants to keep.
+        fused: The fused logits `(batch, classes)`, for a method that computes
+            them in its `forward_pass`; else `None`.
     """
 
     features: dict[str, Any]
     logits: dict[str, Any]
     extra: dict[str, Any]
+    fused: Any | None = None
 
 
 class MultimodalTrainer(keras.Model):
@@ -141,12 +144,17 @@ class MultimodalTrainer(keras.Model):
             ),
         )
 
+    def own_callbacks(self) -> list[keras.callbacks.Callback]:
+        """Callbacks that a method adds to every `fit`. Defaults to none."""
+        return []
+
     def fit(self, *args: Any, **kwargs: Any) -> Any:
         """Trains the model, as `keras.Model.fit`.
 
         `class_weight` is not supported with unpaired data (`y` a dict).
         """
-        given = inspect.signature(super().fit).bind(*args, **kwargs).arguments
+        call = inspect.signature(super().fit).bind(*args, **kwargs)
+        given = call.arguments
         if given.get("class_weight") is not None:
             labels = _peek_labels(given.get("x"), given.get("y"))
             if isinstance(labels, dict):
@@ -155,7 +163,16 @@ class MultimodalTrainer(keras.Model):
                     "(unpaired training). Give batches with a dict of sample "
                     "weights, keyed by modality."
                 )
-        return super().fit(*args, **kwargs)
+        own = self.own_callbacks()
+        callbacks = given.get("callbacks")
+        if isinstance(callbacks, keras.callbacks.CallbackList):
+            for callback in own:
+                callbacks.append(callback)
+        elif own:
+            # First, so that the user's callbacks see what they do.
+            callbacks = keras.tree.flatten(callbacks) if callbacks else []
+            given["callbacks"] = [*own, *callbacks]
+        return super().fit(*call.args, **call.kwargs)
 
     def get_compile_config(self) -> dict | None:
         """Returns the arguments of `compile`, serialized."""
@@ -262,16 +279,39 @@ class MultimodalTrainer(keras.Model):
         return sum(losses) / len(losses)
 
     def _unimodal_loss(self, name: str, batch: Batch, logits: Any) -> Any:
-        labels = batch.labels[name]
         checks.check_labels(
-            "" if batch.paired else name, labels, logits, self.loss
+            "" if batch.paired else name, batch.labels[name], logits, self.loss
         )
+        return self._loss_of_present(name, batch, logits, batch.present(name))
+
+    def fused_loss(self, outputs: Outputs, batch: Batch) -> Any:
+        """Returns the loss of the fused logits, for use in `update_loss`.
+
+        It is one over the samples that have any modality.
+
+        Raises:
+            ValueError: If the batch is unpaired, so that nothing is fused.
+        """
+        if not batch.paired:
+            raise ValueError(
+                f"{type(self).__name__} trains on the fused prediction, which "
+                "needs all modalities of the same samples: `y` must be one "
+                "array, not a dict keyed by modality. For unpaired data use "
+                "`keras_mla.MLA` or `LateFusion`."
+            )
+        present = None
+        if batch.presence is not None:
+            present = ops.any(batch.presence, axis=1)
+        fused = self.fuse(outputs, batch.presence)
+        return self._loss_of_present(self.modalities[0], batch, fused, present)
+
+    def _loss_of_present(
+        self, name: str, batch: Batch, logits: Any, present: Any | None
+    ) -> Any:
         weight = presence_weight(
-            batch.sample_weight[name],
-            batch.present(name),
-            self._plan.loss_is_mean,
+            batch.sample_weight[name], present, self._plan.loss_is_mean
         )
-        return self._compile_loss(labels, logits, weight)
+        return self._compile_loss(batch.labels[name], logits, weight)
 
     # === Steps ===
 
@@ -283,7 +323,7 @@ class MultimodalTrainer(keras.Model):
     )
     def train_step(self, data: Any) -> dict:
         """Trains one batch: each update in turn, then the metrics."""
-        batch = Batch.from_data(self.modalities, data)
+        batch = Batch.from_data(self.modalities, data, training=True)
         self.build_for(batch.inputs)
         if not self.optimizer.built:
             # On all variables, before the first update of some of them.
@@ -311,10 +351,10 @@ class MultimodalTrainer(keras.Model):
     )
     def test_step(self, data: Any) -> dict:
         """Evaluates one batch: the loss of each update, and the metrics."""
-        batch = Batch.from_data(self.modalities, data)
+        batch = Batch.from_data(self.modalities, data, training=False)
         self.build_for(batch.inputs)
         outputs = self.forward_pass(
-            self.modalities, batch.inputs, training=False
+            self.modalities, batch.inputs, False, batch.presence
         )
         return self._record(
             batch,
@@ -342,11 +382,11 @@ class MultimodalTrainer(keras.Model):
 
     def _train_update(self, update: Update, batch: Batch) -> tuple:
         active = batch.active(update.modalities)
-        statistics = [] if active is None else _copies(update)
+        statistics = [] if active is None else self._statistics(update, batch)
 
         def objective() -> tuple[Any, Any]:
             outputs = self.forward_pass(
-                update.modalities, batch.inputs, training=True
+                update.modalities, batch.inputs, True, batch.presence
             )
             loss, losses = self._objective(update, outputs, batch)
             return self.optimizer.scale_loss(loss), (loss, losses, outputs)
@@ -367,8 +407,8 @@ class MultimodalTrainer(keras.Model):
             training.apply_gradients(self, gradients, update.variables, active)
         for variable, value in assignments:
             _assign_where(taken, variable, value, variable.value)
-        for variable, before in statistics:
-            _assign_where(active, variable, variable.value, before)
+        for variable, before, seen in statistics:
+            _assign_where(seen, variable, variable.value, before)
         return loss, losses, outputs, taken
 
     def _record(self, batch: Batch, results: list) -> dict:
@@ -377,6 +417,7 @@ class MultimodalTrainer(keras.Model):
         logits: dict[str, Any] = {}
         features: dict[str, Any] = {}
         extra: dict[str, Any] = {}
+        fused = results[-1][-1].fused
         weights = []
         for update, _, unimodal, outputs in results:
             losses.update(unimodal)
@@ -414,20 +455,42 @@ class MultimodalTrainer(keras.Model):
             # No fused prediction: its metrics exist, and stay out of the logs.
             if not self._compile_metrics.built:
                 self._compile_metrics.build(batch.labels[name], logits[name])
-            fused = self._compile_metrics.result()
+            of_fused = self._compile_metrics.result()
             return {
                 key: value
                 for key, value in self.get_metrics_result().items()
-                if key not in fused
+                if key not in of_fused
             }
         self._compile_metrics.update_state(
             batch.labels[name],
-            self.fuse(Outputs(features, logits, extra), batch.presence),
+            self.fuse(Outputs(features, logits, extra, fused), batch.presence),
             batch.sample_weight[name],
         )
         return self.get_metrics_result()
 
     # === Details of an optimizer step ===
+
+    def _statistics(self, update: Update, batch: Batch) -> list:
+        """Non-trainable weights of an update's layers.
+
+        Returns:
+            A list of `(variable, copy, seen)`: whether any sample has the
+            modality of the variable's encoder, or any of the update's.
+        """
+        owners = {
+            id(v): (name,)
+            for name in update.modalities
+            for v in self.encoders[name].non_trainable_weights
+        }
+        return [
+            (
+                v,
+                ops.copy(v.value),
+                batch.active(owners.get(id(v), update.modalities)),
+            )
+            for layer in update.layers
+            for v in layer.non_trainable_weights
+        ]
 
     @contextlib.contextmanager
     def _average_paused(self, paused: bool) -> Iterator[None]:
@@ -479,15 +542,6 @@ def _by_modality(value: Any, modalities: Sequence[str]) -> dict[str, Any]:
     return (
         value if isinstance(value, dict) else dict.fromkeys(modalities, value)
     )
-
-
-def _copies(update: Update) -> list:
-    """Non-trainable weights of an update's layers, with copies of them."""
-    return [
-        (v, ops.copy(v.value))
-        for layer in update.layers
-        for v in layer.non_trainable_weights
-    ]
 
 
 def _assign_where(

@@ -57,7 +57,9 @@ def value_and_grad(
         )
     if torch.compiler.is_compiling():
         # A compiled graph must not return what still asks for gradients.
-        aux = keras.tree.map_structure(lambda tensor: tensor.detach(), aux)
+        aux = keras.tree.map_structure(
+            lambda leaf: None if leaf is None else leaf.detach(), aux
+        )
     return list(gradients), aux
 
 

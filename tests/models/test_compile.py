@@ -148,7 +148,8 @@ def test_learning_rate_multiplier():
             before,
             weights_of(first),
             weights_of(second),
-            (0.5, 0.5, 3, 3),
+            # The last are those of the fusion, which no step moves.
+            (0.5, 0.5, 3, 3, 1, 1, 1),
             strict=True,
         ):
             np.testing.assert_allclose(

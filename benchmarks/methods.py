@@ -1,0 +1,86 @@
+"""Time per training step of each method, against `ConcatFusion`.
+
+In one run, in turn and repeatedly, `fit` trains every method for an epoch:
+
+    KERAS_BACKEND=jax python benchmarks/methods.py --encoder=resnet18 \
+        --steps=6 --repeats=3
+
+Flags, data, encoders and the way of timing are those of `train_step.py`. The
+first epoch of each is not counted: it compiles. Figures are medians; ratios
+are medians of the ratios within a repetition.
+"""
+
+# ruff: noqa: E402
+import os
+import pathlib
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("KERAS_BACKEND", "jax")
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+
+import keras
+import numpy as np
+from absl import app, flags
+from train_step import (
+    CLASSES,
+    MODALITIES,
+    by_fit,
+    compiled,
+    make_data,
+    make_encoder,
+)
+
+from keras_mla import models
+
+FLAGS = flags.FLAGS
+METHODS = (
+    "ConcatFusion",
+    "SumFusion",
+    "FiLM",
+    "BiGated",
+    "OGMGE",
+    "QMF",
+    "LateFusion",
+    "UnimodalEnsemble",
+    "MultiLossFusion",
+    "MLA",
+)
+flags.DEFINE_list("methods", [*METHODS], "Methods to time; also ConcatFusion.")
+
+
+def make(name, samples):
+    """Returns a compiled model of a method."""
+    encoders = {m: make_encoder(seed) for seed, m in enumerate(MODALITIES)}
+    own = {"num_samples": samples} if name == "QMF" else {}
+    return compiled(getattr(models, name)(encoders, CLASSES, **own))
+
+
+def main(_):
+    """Runs the benchmark."""
+    x, y = make_data()
+    x["sample_id"] = np.arange(len(y))
+    names = dict.fromkeys(["ConcatFusion", *FLAGS.methods])
+    epochs = {name: by_fit(make(name, len(y)), x, y) for name in names}
+    for epoch in epochs.values():
+        epoch()
+    seconds = {name: [] for name in names}
+    for _ in range(FLAGS.repeats):
+        for name, epoch in epochs.items():
+            seconds[name].append(epoch() / FLAGS.steps)
+    print(
+        f"{keras.backend.backend()}, {FLAGS.encoder}, "
+        f"batch {FLAGS.batch_size}, {FLAGS.steps} steps x {FLAGS.repeats}"
+    )
+    for name, times in seconds.items():
+        ratios = np.divide(times, seconds["ConcatFusion"])
+        print(
+            f"  {name:17s} {1e3 * np.median(times):9.3f} ms/step   "
+            f"x {np.median(ratios):.3f} "
+            f"({ratios.min():.3f} to {ratios.max():.3f})"
+        )
+
+
+if __name__ == "__main__":
+    app.run(main)

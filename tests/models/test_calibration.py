@@ -1,0 +1,129 @@
+import keras
+import methods_reference as ref
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_mla import MLA
+from keras_mla.layers import AverageFusion, EntropyFusion
+from keras_mla.models import LateFusion, SumFusion
+
+
+def overconfident(fusion, presence=False):
+    """A model whose second modality is three times too certain."""
+    rng = np.random.default_rng(0)
+    samples = 400
+    x, y = {}, rng.integers(0, 3, samples)
+    for name in "ab":
+        # The posterior of such inputs is the softmax of themselves.
+        x[name] = np.eye(3)[y] + rng.normal(size=(samples, 3))
+    model = LateFusion(
+        {
+            m: keras.Sequential([keras.Input((3,)), keras.layers.Dense(3)])
+            for m in "ab"
+        },
+        head=3,
+        fusion=fusion,
+    )
+    for m, factor in (("a", 1.0), ("b", 3.0)):
+        model.encoders[m].layers[-1].kernel.assign(np.eye(3))
+        model.heads[m].kernel.assign(np.eye(3) * factor)
+    if presence:
+        present = rng.random((samples, 2)) > 0.3
+        x["presence"] = present
+        for index, m in enumerate("ab"):
+            x[m][~present[:, index]] = np.nan
+    return model, x, y
+
+
+def nll(z, y):
+    return ref.cross_entropy(np.asarray(z, "float64"), y)
+
+
+@pytest.mark.parametrize("fusion", [AverageFusion, EntropyFusion])
+@pytest.mark.parametrize("presence", [False, True])
+def test_temperatures_minimise_each_likelihood(fusion, presence, tmp_path):
+    model, x, y = overconfident(fusion(), presence)
+    before = model.predict(x, verbose=0)
+    unimodal = {
+        m: model.unimodal(m).predict(np.nan_to_num(x[m]), verbose=0)
+        for m in "ab"
+    }
+    fitted = model.calibrate((x, y))
+    # The data's own temperatures are 1 and 3.
+    assert fitted["temperature"]["a"] == pytest.approx(1, rel=0.2)
+    assert fitted["temperature"]["b"] == pytest.approx(3, rel=0.2)
+    for index, m in enumerate("ab"):
+        here = x["presence"][:, index] if presence else slice(None)
+        z, labels = unimodal[m][here], y[here]
+        t = fitted["temperature"][m]
+        best = nll(z / t, labels)
+        assert best <= nll(z / (1.02 * t), labels)
+        assert best <= nll(z / (0.98 * t), labels)
+    after = model.predict(x, verbose=0)
+    known = x["presence"].any(1) if presence else slice(None)
+    assert nll(after[known], y[known]) < nll(before[known], y[known])
+    # Unimodal parts stay, and the fitted weights are saved.
+    np.testing.assert_allclose(
+        model.unimodal("b").predict(np.nan_to_num(x["b"]), verbose=0),
+        unimodal["b"],
+        atol=1e-6,
+    )
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(loaded.predict(x, verbose=0), after, atol=1e-6)
+
+
+def test_the_fused_logits_are_the_formula():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(5, 2, 3)).astype("float32")
+    fusion = EntropyFusion()
+    exact = ops.convert_to_numpy(fusion(logits))
+    log_p = ref.log_softmax(logits.astype("float64"))
+    w = np.exp((np.exp(log_p) * log_p).sum(-1))
+    w /= w.sum(1, keepdims=True)
+    np.testing.assert_allclose(exact, (w[..., None] * logits).sum(1), atol=1e-6)
+    fusion.temperature.assign([2.0, 0.5])
+    fusion.sharpness.assign(3.0)
+    fusion.scale.assign(1.5)
+    z = logits / np.array([2.0, 0.5])[:, None]
+    log_p = ref.log_softmax(z.astype("float64"))
+    w = np.exp(3 * (np.exp(log_p) * log_p).sum(-1))
+    w /= w.sum(1, keepdims=True)
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(fusion(logits)),
+        1.5 * (w[..., None] * z).sum(1),
+        atol=1e-5,
+    )
+
+
+def test_batches_do_as_well_as_arrays():
+    model, x, y = overconfident(AverageFusion())
+    whole = model.calibrate((x, y))
+    parts = [
+        ({m: v[rows] for m, v in x.items()}, np.eye(3)[y[rows]])
+        for rows in np.split(np.arange(len(y)), 4)
+    ]
+    again = model.calibrate(parts)
+    assert again["temperature"]["b"] == pytest.approx(
+        whole["temperature"]["b"], rel=1e-3
+    )
+
+
+def test_mla_fits_all_that_there_is():
+    x, y, _ = ref.data("ab", samples=30)
+    model = MLA(ref.encoders("ab"), head=3)
+    fitted = model.calibrate((x, y))
+    assert fitted["sharpness"] >= 0
+    assert set(fitted) == {"temperature", "sharpness", "scale"}
+
+
+def test_what_cannot_be_calibrated():
+    x, y, _ = ref.data("ab")
+    with pytest.raises(ValueError, match="SumFusion does not fuse"):
+        SumFusion(ref.encoders("ab"), head=3).calibrate((x, y))
+    x["presence"] = np.array([[True, False]] * len(y))
+    with pytest.raises(ValueError, match="no sample with modality 'b'"):
+        MLA(ref.encoders("ab"), head=3).calibrate((x, y))
+    with pytest.raises(ValueError, match="has no samples"):
+        MLA(ref.encoders("ab"), head=3).calibrate([])
