@@ -7,7 +7,7 @@ from keras import ops
 class Fusion(keras.layers.Layer):
     r"""Weighted sum of the modalities' logits, with weights per sample.
 
-    A subclass defines `weights`. Absent modalities weigh nothing, whatever
+    A subclass defines `weights_of`. Absent modalities weigh nothing, whatever
     their logits hold; a sample without any modality gets zero logits.
 
     With a temperature $T_m$ for each modality and a factor $s$ to the sum,

@@ -1,3 +1,4 @@
+import types
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -45,7 +46,8 @@ class MultimodalClassifier(MultimodalTrainer):
     ) -> None:
         checks.check_encoders(encoders)
         head = checks.make_head(head)
-        super().__init__(**kwargs)
+        # Encoders cast their inputs themselves, in training and in serving.
+        super().__init__(autocast=False, **kwargs)
         # === Layers ===
         self.encoders = dict(encoders)
         self.projections = {
@@ -58,6 +60,8 @@ class MultimodalClassifier(MultimodalTrainer):
         self.feature_dim = feature_dim
         # Shape and dtype of each input that the model was built with.
         self._signature: Any = None
+        # Where Keras does not track it: what `predict_modalities` compiles.
+        self._serving = types.SimpleNamespace(view=None)
         # Width of each modality's features, known once the model is built.
         self.widths: dict[str, int] | None = None
 

@@ -1,5 +1,7 @@
 """Checks of what a user gives to a constructor and to `compile`."""
 
+import functools
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,6 +9,10 @@ import keras
 
 from keras_mla.layers.fusion import Fusion
 from keras_mla.models.batch import RESERVED
+from keras_mla.models.stack import leaves
+
+# Beside the reserved inputs: other parts of a model, and a prefix of logs.
+TAKEN = (*RESERVED, "fused", "head", "val")
 
 
 def check_encoders(encoders: Any) -> None:
@@ -19,9 +25,9 @@ def check_encoders(encoders: Any) -> None:
         )
     owners: dict[int, str] = {}
     for name, encoder in encoders.items():
-        if not isinstance(name, str) or not name or name in RESERVED:
+        if not isinstance(name, str) or not name or name in TAKEN:
             raise ValueError(
-                f"A modality must be named by a string other than {RESERVED}, "
+                f"A modality must be named by a string other than {TAKEN}, "
                 f"which have a meaning of their own. Received: {name!r}"
             )
         if not isinstance(encoder, keras.layers.Layer):
@@ -93,6 +99,14 @@ def make_head(head: Any) -> keras.layers.Layer:
                 else ""
             )
         )
+    inner = [part for part in leaves(head) if isinstance(part, keras.Model)]
+    if inner:
+        raise ValueError(
+            "A head of several layers must be a plain `keras.Sequential` of "
+            "layers and plain Sequentials, whose kernels can be found. "
+            f"Received: head={head}, with {inner[0]} of type "
+            f"{type(inner[0]).__name__}"
+        )
     if last.activation is not keras.activations.linear:
         raise ValueError(
             "The head must return logits: its last `Dense` must have no "
@@ -143,20 +157,38 @@ def check_loss(loss: Any) -> None:
             "`keras.losses.SparseCategoricalCrossentropy(from_logits=True)`. "
             f"Received: loss={loss}"
         )
-    name = loss if isinstance(loss, str) else getattr(loss, "__name__", "")
-    by_name = not isinstance(loss, keras.losses.Loss) and (
-        "crossentropy" in name.lower().replace("_", "") or name == "ce"
-    )
-    if by_name or getattr(loss, "from_logits", True) is False:
+    if getattr(loss, "reduction", "mean") in (None, "none"):
+        raise ValueError(
+            "The loss must reduce a batch to one number. "
+            f"Received: reduction={loss.reduction}"
+        )
+    if not _takes_logits(loss):
+        name = getattr(loss, "__name__", None) or type(loss).__name__
         raise ValueError(
             "The model returns logits, so the loss must be told: pass an "
             "object such as "
             "`keras.losses.SparseCategoricalCrossentropy(from_logits=True)`, "
             "for one-hot labels "
             "`keras.losses.CategoricalCrossentropy(from_logits=True)`. "
-            f"Received: loss={loss if by_name else type(loss).__name__}"
-            + ("" if by_name else "(from_logits=False)")
+            f"Received: loss={loss if isinstance(loss, str) else name}"
         )
+
+
+def _takes_logits(loss: Any) -> bool:
+    """Whether a loss is not known to expect probabilities."""
+    if isinstance(loss, str):
+        return not ("crossentropy" in loss.lower() or loss.lower() == "ce")
+    if isinstance(loss, functools.partial):
+        return bool(loss.keywords.get("from_logits")) or _takes_logits(
+            loss.func
+        )
+    if loss in (
+        keras.losses.sparse_categorical_crossentropy,
+        keras.losses.categorical_crossentropy,
+        keras.losses.binary_crossentropy,
+    ):
+        return False
+    return getattr(loss, "from_logits", True) is not False
 
 
 def check_metrics(argument: str, metrics: Any) -> None:
@@ -222,15 +254,18 @@ def check_labels(name: str, y: Any, logits: Any, loss: Any) -> None:
             f"Labels{where} must have the shape (batch,), with a class in "
             f"each, or (batch, {classes}), one-hot. Received: shape {shape}"
         )
-    kinds = keras.losses
-    if (
-        isinstance(loss, kinds.SparseCategoricalCrossentropy) and not sparse
-    ) or (isinstance(loss, kinds.CategoricalCrossentropy) and not one_hot):
+    if isinstance(loss, str):
+        loss = keras.losses.get(loss)
+    of_keras = (loss if inspect.isfunction(loss) else type(loss)).__module__
+    if of_keras.partition(".")[0] != "keras":
+        return  # A loss of the user's own takes what it takes.
+    wants_classes = isinstance(loss, keras.losses.SparseCategoricalCrossentropy)
+    if not (sparse if wants_classes else one_hot):
         raise ValueError(
             f"Labels{where} of shape {shape} do not fit the loss "
-            f"{type(loss).__name__}: integer classes of shape (batch,) go "
-            "with SparseCategoricalCrossentropy, one-hot labels of shape "
-            f"(batch, {classes}) with CategoricalCrossentropy."
+            f"{getattr(loss, '__name__', type(loss).__name__)}: integer "
+            "classes of shape (batch,) go with SparseCategoricalCrossentropy, "
+            f"one-hot labels of shape (batch, {classes}) with the others."
         )
 
 

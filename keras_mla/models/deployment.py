@@ -13,10 +13,11 @@ def signature_of(inputs: Any) -> Any:
     """Records shape (batch aside) and dtype of nested tensors."""
     if isinstance(inputs, dict):
         return {name: signature_of(value) for name, value in inputs.items()}
-    return {
-        "shape": [None, *inputs.shape[1:]],
-        "dtype": keras.backend.standardize_dtype(inputs.dtype),
-    }
+    dtype = keras.backend.standardize_dtype(inputs.dtype)
+    if "float" in dtype:
+        # Not the precision of one batch: encoders cast as they need.
+        dtype = keras.config.floatx()
+    return {"shape": [None, *inputs.shape[1:]], "dtype": dtype}
 
 
 def input_of(encoder: keras.layers.Layer) -> Any | None:
@@ -99,7 +100,7 @@ class _ModalityView(keras.Model):
     """A model's logits per modality, and their weights, as outputs."""
 
     def __init__(self, model: Any) -> None:
-        super().__init__(name="modality_view")
+        super().__init__(name="modality_view", autocast=False)
         self.model = model
 
     def call(self, inputs: dict) -> dict:
@@ -119,6 +120,8 @@ class _ModalityView(keras.Model):
 
 def predict_modalities(model: Any, x: Any, batch_size: int | None) -> dict:
     """See `MultimodalClassifier.predict_modalities`."""
-    view = _ModalityView(model)
+    if model._serving.view is None:
+        model._serving.view = _ModalityView(model)
+    view = model._serving.view
     result = view.predict(x, batch_size=batch_size, verbose=0)
     return {name: result[name] for name in (*model.modalities, "fused")}

@@ -10,6 +10,7 @@ from keras_mla.layers.gradient_projector import GradientProjector
 from keras_mla.models.base import MultimodalClassifier
 from keras_mla.models.batch import Batch
 from keras_mla.models.checks import check_fusion
+from keras_mla.models.deployment import plain
 from keras_mla.models.stack import leaves
 from keras_mla.models.trainer import Outputs, Update
 
@@ -99,13 +100,16 @@ class MLA(MultimodalClassifier):
             )
         self.fusion = check_fusion(fusion, EntropyFusion)
         # === Config ===
-        self.projector_config: dict[str, Any] = (
-            {} if projector is None else projector.get_config()
+        # Kept as a config: the given projector is a pattern for those made.
+        self.projector_config = (
+            None
+            if projector is None
+            else keras.saving.serialize_keras_object(projector)
         )
         # One for each Dense kernel of the head, in its order.
         self.projectors = [
-            GradientProjector.from_config(
-                {**self.projector_config, "name": f"projector_{index}"}
+            type(projector).from_config(
+                {**projector.get_config(), "name": f"projector_{index}"}
             )
             for index, _ in enumerate(self._head_kernels())
             if projector is not None
@@ -190,13 +194,8 @@ class MLA(MultimodalClassifier):
 
     def get_config(self) -> dict:
         """Returns the constructor's arguments, serialized."""
-        projector = None
-        if self.projector_config:
-            projector = keras.saving.serialize_keras_object(
-                GradientProjector.from_config(dict(self.projector_config))
-            )
         return {
             **super().get_config(),
-            "projector": projector,
+            "projector": plain(self.projector_config),
             "fusion": keras.saving.serialize_keras_object(self.fusion),
         }

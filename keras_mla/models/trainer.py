@@ -134,8 +134,8 @@ class MultimodalTrainer(keras.Model):
             multiplier=multiplier,
             updates=None,
             reported=None,
-            loss_is_mean=getattr(loss, "reduction", "sum_over_batch_size")
-            == "sum_over_batch_size",
+            loss_is_mean=getattr(loss, "reduction", "mean")
+            in ("mean", "sum_over_batch_size"),
             metrics=ModalityMetrics(
                 self.modalities,
                 type(self._compile_metrics) if self._compile_metrics else None,

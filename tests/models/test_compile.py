@@ -1,5 +1,6 @@
 """Optimizers and the options of `compile`."""
 
+import functools
 import warnings
 
 import keras
@@ -249,6 +250,7 @@ def test_multiplier_excludes_a_moving_average():
         "crossentropy",
         keras.losses.SparseCategoricalCrossentropy(),
         keras.losses.sparse_categorical_crossentropy,
+        functools.partial(keras.losses.categorical_crossentropy, axis=-1),
     ],
 )
 def test_losses_must_take_logits(loss):
@@ -274,6 +276,29 @@ def test_a_loss_of_ones_own():
     before = model.evaluate(x, y, verbose=0, return_dict=True)["loss"]
     model.fit(x, y, epochs=3, verbose=0)
     assert model.evaluate(x, y, verbose=0, return_dict=True)["loss"] < before
+
+
+def test_a_crossentropy_of_ones_own():
+    def my_crossentropy(y_true, y_pred):
+        return keras.losses.sparse_categorical_crossentropy(
+            y_true, y_pred, from_logits=True
+        )
+
+    x, y = make_data()
+    first, second = twins()
+    compiled(first, loss=my_crossentropy)
+    compiled(second)
+    scores = first.evaluate(x, y, verbose=0, return_dict=True)
+    expected = second.evaluate(x, y, verbose=0, return_dict=True)
+    np.testing.assert_allclose(scores["loss"], expected["loss"], rtol=1e-6)
+
+
+def test_a_loss_must_reduce():
+    loss = keras.losses.SparseCategoricalCrossentropy(
+        from_logits=True, reduction=None
+    )
+    with pytest.raises(ValueError, match="one number.*reduction=None"):
+        compiled(make_model(), loss=loss)
 
 
 @pytest.mark.parametrize("metrics", ["accuracy", {"audio": ["accuracy"]}])

@@ -20,6 +20,14 @@ def one_encoder_twice():
     return {"image": encoder_, "text": encoder_}
 
 
+def sequential_subclass():
+    return type("Odd", (keras.Sequential,), {})
+
+
+def dense():
+    return keras.layers.Dense(4)
+
+
 def sequence_encoder():
     return keras.Sequential([keras.Input((5, 8)), keras.layers.Dense(6)])
 
@@ -60,6 +68,16 @@ def sequence_encoder():
             ValueError,
             r"'video' must return one tensor of shape \(batch, features\)"
             r".*shape \(\w+, 5, 6\)",
+        ),
+        (
+            {"encoders": {"head": encoder(8)}},
+            ValueError,
+            "string other than.*'head'",
+        ),
+        (
+            {"head": keras.Sequential([sequential_subclass()(), dense()])},
+            ValueError,
+            "plain `keras.Sequential` of layers",
         ),
         ({"head": 1}, ValueError, "at least 2. Received: head=1"),
         (
@@ -172,3 +190,26 @@ def test_classes_of_the_head():
     first = make_model(projector=projector)
     second = make_model(projector=projector)
     assert first.projectors[0] is not second.projectors[0]
+
+
+@pytest.mark.parametrize(
+    "loss",
+    ["mse", keras.losses.CategoricalFocalCrossentropy(from_logits=True)],
+)
+def test_other_losses_take_one_hot_labels(loss):
+    model = compiled(make_model(), loss=loss)
+    x, y = make_data()
+    with pytest.raises(ValueError, match=r"\(batch, 4\) with the others"):
+        model.fit(x, y, verbose=0)
+    model.fit(x, np.eye(4)[y], verbose=0)
+
+
+def test_presence_under_several_replicas():
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("about TensorFlow")
+    from keras_mla.training import tensorflow as training
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "num_replicas", lambda: 2)
+        with pytest.raises(ValueError, match="not supported under a `tf.dis"):
+            training.apply_gradients(None, [], [], True)

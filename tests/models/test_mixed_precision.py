@@ -13,6 +13,8 @@ from utils import (
     weights_of,
 )
 
+import keras_mla
+
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_learns_with_float32_state(policy):
@@ -75,3 +77,27 @@ def test_one_overflowing_modality_does_not_stop_the_other():
     assert largest_difference(before["image"], after["image"]) > 0
     assert int(to_numpy(model.projectors[0].steps)) == steps + 1
     assert int(to_numpy(model.optimizer.iterations)) == iterations + 1
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_inputs_are_cast_by_encoders_alone(policy):
+    keras.config.set_dtype_policy(policy)
+    scale = keras.layers.Rescaling(1e-5, dtype="float32")
+    model = compiled(
+        keras_mla.MLA(
+            {
+                "sensor": keras.Sequential(
+                    [keras.Input((3,)), scale, keras.layers.Dense(6, "relu")]
+                )
+            },
+            4,
+        )
+    )
+    assert model.unimodal("sensor").inputs[0].dtype == "float32"
+    # Beyond what float16 can hold.
+    x = {"sensor": np.full((8, 3), 2e5, "float32")}
+    y = np.zeros(8, "int32")
+    model.fit(x, y, verbose=0)
+    assert np.isfinite(model.predict(x, verbose=0)).all()
+    assert np.isfinite(model.unimodal("sensor").predict(x["sensor"])).all()
+    assert np.isfinite(model.evaluate(x, y, verbose=0)).all()

@@ -177,7 +177,9 @@ def test_weights_count_present_samples():
     np.testing.assert_allclose(scores["audio_loss"], losses.mean(), rtol=1e-5)
 
 
-@pytest.mark.parametrize("reduction", ["sum", "mean_with_sample_weight"])
+@pytest.mark.parametrize(
+    "reduction", ["sum", "mean", "mean_with_sample_weight"]
+)
 def test_other_reductions(reduction):
     x, y = make_data(BATCH)
     presence = draw_presence(BATCH)

@@ -258,3 +258,46 @@ def test_projector_settings_reach_the_model():
     model = make_model(projector=GradientProjector(alpha=7, order="previous"))
     assert model.projectors[0].alpha == 7
     assert model.projectors[0].order == "previous"
+
+
+def test_inputs_are_adapted_as_the_encoder_would():
+    rng = np.random.default_rng(0)
+    image = keras.Sequential(
+        [
+            keras.Input((6, 6, 1)),
+            keras.layers.Conv2D(3, 3),
+            keras.layers.Flatten(),
+            keras.layers.Dense(5),
+        ]
+    )
+    signal = keras.Sequential(
+        [
+            keras.Input((5, 1)),
+            keras.layers.Conv1D(4, 2),
+            keras.layers.Flatten(),
+            keras.layers.Dense(5),
+        ]
+    )
+    model = compiled(keras_mla.MLA({"image": image, "signal": signal}, 4))
+    x = {
+        "image": rng.integers(0, 256, (8, 6, 6, 1)).astype("uint8"),
+        "signal": rng.normal(size=(8, 5)).astype("float32"),
+    }
+    model.fit(x, np.arange(8) % 4, verbose=0)
+    assert model.predict(x, verbose=0).shape == (8, 4)
+
+
+def test_a_projector_of_ones_own():
+    @keras.saving.register_keras_serializable(package="tests")
+    class Frozen(GradientProjector):
+        def project(self, gradient, feature):
+            return 0 * gradient, []
+
+    model = compiled(make_model(projector=Frozen(alpha=3.0)))
+    kernel = to_numpy(model.head.kernel)
+    x, y = make_data()
+    model.fit(x, y, verbose=0)
+    np.testing.assert_array_equal(to_numpy(model.head.kernel), kernel)
+    again = keras_mla.MLA.from_config(model.get_config())
+    assert type(again.projectors[0]) is Frozen
+    assert again.projectors[0].alpha == 3.0
