@@ -28,7 +28,7 @@ def main(arguments):
             failed.append(backend)
             continue
         status = subprocess.call(
-            [sys.executable, "-m", "pytest", "-q", *arguments],
+            [sys.executable, "-m", "pytest", "-q", "-n", "2", *arguments],
             cwd=root,
             env={**os.environ, "KERAS_BACKEND": backend},
         )

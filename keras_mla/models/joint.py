@@ -215,7 +215,7 @@ class ConcatFusion(ConcatJoin):
     ...     for name in ("image", "text")
     ... }
     >>> model = keras_mla.models.ConcatFusion(encoders, head=3)
-    >>> model.head.kernel.shape
+    >>> tuple(model.head.kernel.shape)
     (16, 3)
 
     Reference:

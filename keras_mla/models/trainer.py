@@ -172,7 +172,12 @@ class MultimodalTrainer(keras.Model):
             # First, so that the user's callbacks see what they do.
             callbacks = keras.tree.flatten(callbacks) if callbacks else []
             given["callbacks"] = [*own, *callbacks]
-        return super().fit(*call.args, **call.kwargs)
+        try:
+            return super().fit(*call.args, **call.kwargs)
+        except ValueError:
+            # What TensorFlow traced up to an error is of no further use.
+            self.train_function = self.test_function = None
+            raise
 
     def get_compile_config(self) -> dict | None:
         """Returns the arguments of `compile`, serialized."""

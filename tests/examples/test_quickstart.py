@@ -1,0 +1,34 @@
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("sklearn")
+pytest.importorskip("matplotlib")
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def test_prints_tables_and_draws(tmp_path):
+    figure = tmp_path / "curves.png"
+    result = subprocess.run(
+        [
+            sys.executable,
+            str(ROOT / "examples" / "quickstart.py"),
+            "--epochs=4",
+            f"--figure={figure}",
+        ],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    rows = [
+        line.split()[-3:]
+        for line in result.stdout.splitlines()
+        if line.startswith(("joint training  ", "MLA  "))
+    ]
+    joint, mla = ([float(value) for value in row] for row in rows[:2])
+    assert mla[1] > joint[1] + 10  # The profile is no longer left alone.
+    assert figure.read_bytes().startswith(b"\x89PNG")
