@@ -183,7 +183,8 @@ class MultimodalTrainer(keras.Model):
         """Returns the arguments of `compile`, serialized."""
         if self._plan is None:
             return None
-        return keras.saving.serialize_keras_object(self._plan.arguments)
+        arguments = keras.saving.serialize_keras_object(self._plan.arguments)
+        return _portable(arguments)
 
     def compile_from_config(self, config: dict) -> None:
         """Compiles a loaded model as the saved one was."""
@@ -531,6 +532,20 @@ class MultimodalTrainer(keras.Model):
         yield
         for variable, factor, before in scaled:
             variable.assign(before + factor * (variable.value - before))
+
+
+def _portable(config: Any) -> Any:
+    """Names Keras's optimizers by their public module.
+
+    On PyTorch, Keras writes down the class that is PyTorch's own, which no
+    other backend can use.
+    """
+    if not isinstance(config, dict):
+        return config
+    config = {key: _portable(value) for key, value in config.items()}
+    if str(config.get("module")).startswith("keras.src.backend.torch.optim"):
+        config |= {"module": "keras.optimizers", "registered_name": None}
+    return config
 
 
 def _peek_labels(x: Any, y: Any) -> Any:
