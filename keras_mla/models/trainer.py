@@ -366,7 +366,7 @@ class MultimodalTrainer(keras.Model):
             batch,
             [
                 (update, *self._objective(update, outputs, batch), outputs)
-                for update in self.updates()
+                for update in self._plan.updates or self.updates()
             ],
         )
 
