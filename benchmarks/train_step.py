@@ -43,8 +43,9 @@ flags.DEFINE_integer("size", 32, "Height and width of a ResNet's images.")
 flags.DEFINE_enum(
     "data",
     None,
-    ["arrays", "tf.data"],
-    "What all competitors read; default: tf.data on TensorFlow, else arrays.",
+    ["arrays", "tf.data", "loader"],
+    "What all competitors read; default: what the backend's users do, a "
+    "tf.data.Dataset, a torch DataLoader, and arrays on JAX.",
 )
 flags.DEFINE_boolean("jit_compile", None, "As for `compile`; default: auto.")
 flags.DEFINE_boolean("ablation", False, "Also time MLA without projection.")
@@ -124,9 +125,9 @@ def jit_compile():
 def by_fit(model, x, y):
     """Returns a function that trains an epoch and tells its seconds."""
     timer = EpochTimer()
-    arguments = {"x": x, "y": y, "batch_size": FLAGS.batch_size}
-    if reads_tf_data():
-        arguments = {"x": batches(x, y)}
+    arguments = {"x": batches(x, y)}
+    if data_path() == "arrays":
+        arguments = {"x": x, "y": y, "batch_size": FLAGS.batch_size}
 
     def epoch():
         model.fit(**arguments, shuffle=False, verbose=0, callbacks=[timer])
@@ -139,6 +140,7 @@ def by_hand(x, y):
     """Returns the same for the hand-written loop."""
     backend = keras.backend.backend()
     module = importlib.import_module(f"handwritten.{backend}")
+    as_numpy = data_path() == "tf.data" and backend != "tensorflow"
     encoders = {
         name: module.mlp(WIDTH, WIDTH, seed)
         if FLAGS.encoder == "mlp"
@@ -151,7 +153,7 @@ def by_hand(x, y):
 
     def epoch():
         data = batches(x, y)
-        if reads_tf_data() and backend != "tensorflow":
+        if as_numpy:
             data = data.as_numpy_iterator()
         start = time.perf_counter()
         loop.epoch(data)
@@ -161,26 +163,36 @@ def by_hand(x, y):
 
 
 def batches(x, y):
-    """Batches as a prepared `tf.data.Dataset` or slices of the arrays."""
-    if reads_tf_data():
+    """Batches as `--data` says; as arrays, these are slices."""
+    size = FLAGS.batch_size
+    if data_path() == "tf.data":
         import tensorflow as tf
 
         data = tf.data.Dataset.from_tensor_slices((x, y))
-        return data.batch(FLAGS.batch_size).prefetch(4)
-    return (
-        (
-            {m: v[i : i + FLAGS.batch_size] for m, v in x.items()},
-            y[i : i + FLAGS.batch_size],
+        return data.batch(size).prefetch(4)
+    starts = range(0, len(y), size)
+    if data_path() == "loader":
+        import torch
+
+        x = {name: torch.from_numpy(values) for name, values in x.items()}
+        return torch.utils.data.DataLoader(
+            starts,
+            batch_size=None,
+            collate_fn=lambda i: slice_of(x, torch.from_numpy(y), i),
         )
-        for i in range(0, len(y), FLAGS.batch_size)
-    )
+    return (slice_of(x, y, i) for i in starts)
 
 
-def reads_tf_data():
-    """Whether batches come from a `tf.data.Dataset`."""
-    if FLAGS.data is None:
-        return keras.backend.backend() == "tensorflow"
-    return FLAGS.data == "tf.data"
+def slice_of(x, y, start):
+    """Returns one batch of arrays or tensors."""
+    rows = slice(start, start + FLAGS.batch_size)
+    return {name: values[rows] for name, values in x.items()}, y[rows]
+
+
+def data_path():
+    """What all competitors read."""
+    usual = {"tensorflow": "tf.data", "torch": "loader", "jax": "arrays"}
+    return FLAGS.data or usual[keras.backend.backend()]
 
 
 def make_mla(projector="auto"):

@@ -11,7 +11,7 @@ from keras_mla.models.base import MultimodalClassifier
 from keras_mla.models.batch import Batch
 from keras_mla.models.checks import check_fusion
 from keras_mla.models.deployment import plain
-from keras_mla.models.stack import leaves
+from keras_mla.models.stack import call, leaves
 from keras_mla.models.trainer import Outputs, Update
 
 
@@ -140,7 +140,7 @@ class MLA(MultimodalClassifier):
         for layer in leaves(self.head):
             if isinstance(layer, keras.layers.Dense):
                 inputs.append(feature)
-            feature = layer(feature, training=training)
+            feature = call(layer, feature, training)
         for projector, dense in zip(
             self.projectors, self._head_kernels(), strict=False
         ):

@@ -27,8 +27,38 @@ def run(layer: keras.layers.Layer, inputs: Any, training: bool | None) -> Any:
     if not (layer.built and _as_declared(layer, inputs)):
         return layer(inputs, training=training)
     for leaf in leaves(layer):
-        inputs = leaf(inputs, training=training)
+        inputs = call(leaf, inputs, training)
     return inputs
+
+
+def call(layer: keras.layers.Layer, inputs: Any, training: bool | None) -> Any:
+    """Calls one layer; a plain Dense without what surrounds its computation.
+
+    `Layer.__call__` casts, masks, builds and regularises, which takes three
+    times as long as a small Dense itself where steps run eagerly.
+    """
+    if _needs_no_more(layer, inputs):
+        return layer.call(inputs)
+    return layer(inputs, training=training)
+
+
+def _needs_no_more(layer: keras.layers.Layer, inputs: Any) -> bool:
+    """Whether `layer.call` is all that calling the layer would do."""
+    return (
+        type(layer) is keras.layers.Dense
+        and layer.built
+        and not isinstance(inputs, keras.KerasTensor)
+        # Neither cast, nor to be refused.
+        and layer.compute_dtype == layer.variable_dtype
+        and layer.kernel.value.dtype == inputs.dtype
+        and layer.kernel.shape[0] == inputs.shape[-1]
+        # Nothing beside the computation.
+        and layer.quantization_mode is None
+        and layer.activity_regularizer is None
+        and getattr(inputs, "_keras_mask", None) is None
+        and not getattr(layer, "_forward_hooks", None)
+        and keras.distribution.distribution() is None
+    )
 
 
 def _as_declared(layer: keras.layers.Layer, inputs: Any) -> bool:

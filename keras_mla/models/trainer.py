@@ -134,6 +134,11 @@ class MultimodalTrainer(keras.Model):
             multiplier=multiplier,
             updates=None,
             reported=None,
+            # Not through the container of losses, where there is a choice: it
+            # is made for several outputs, and takes its time on each step.
+            loss=self.loss
+            if isinstance(self.loss, keras.losses.Loss)
+            else self._compile_loss,
             loss_is_mean=getattr(loss, "reduction", "mean")
             in ("mean", "sum_over_batch_size"),
             metrics=ModalityMetrics(
@@ -317,7 +322,7 @@ class MultimodalTrainer(keras.Model):
         weight = presence_weight(
             batch.sample_weight[name], present, self._plan.loss_is_mean
         )
-        return self._compile_loss(batch.labels[name], logits, weight)
+        return self._plan.loss(batch.labels[name], logits, weight)
 
     # === Steps ===
 
