@@ -5,10 +5,11 @@
 
 Each method is given the same budget: `--trials` settings, with the same
 learning rates and weight decays for all, and values of its own parameters in
-turn, each trained with the first seed. The setting and, in every run, the
-epoch with the highest validation accuracy are kept (of equal ones the one with
-the lower negative log-likelihood, then the first). The setting chosen is
-trained once per seed, and only those runs read the test split, once each.
+turn, each trained with the first `--trial_seeds` seeds. The setting with the
+highest mean validation accuracy and, in every run, the epoch with the highest
+are kept (of equal ones the one with the lower negative log-likelihood, then
+the first). The setting chosen is trained once per seed, and only those runs
+read the test split, once each.
 
 Each run's result is appended to `runs.jsonl` when it ends; a restart with the
 same flags goes on from there. At the end, `table.csv`, `table.md` and
@@ -16,7 +17,7 @@ same flags goes on from there. At the end, `table.csv`, `table.md` and
 """
 
 # ruff: noqa: E402
-import json
+import functools
 import os
 import pathlib
 import sys
@@ -33,10 +34,10 @@ from absl import app, flags
 from comparison import data as data_sets
 from comparison import methods as known_methods
 from comparison import tables
+from comparison.runs import Runs, best_setting
 from sklearn.model_selection import ParameterGrid, ParameterSampler
 from tqdm import tqdm
 
-from keras_mla.layers import Fusion
 from keras_mla.metrics import ExpectedCalibrationError
 
 FLAGS = flags.FLAGS
@@ -57,6 +58,9 @@ flags.DEFINE_list(
 )
 flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of the final runs.")
 flags.DEFINE_integer("trials", 6, "Settings to try per method.", lower_bound=1)
+flags.DEFINE_integer(
+    "trial_seeds", 1, "Seeds, the first ones, of each trial.", lower_bound=1
+)
 flags.DEFINE_integer("epochs", 30, "Epochs of a run.", lower_bound=1)
 flags.DEFINE_integer("batch_size", 64, "Samples in a batch.", lower_bound=1)
 flags.DEFINE_enum("optimizer", "adam", ["adam", "sgd"], "AdamW, or SGD.")
@@ -174,16 +178,12 @@ def run(
     model, epochs = train(method, data, setting, seed)
     held_out, y = data.x["validation"], data.y["validation"]
     record = {
-        "method": name,
-        "phase": phase,
-        "setting": setting,
-        "seed": seed,
         "epochs": epochs,
         "validation": scores(predictions(model, held_out)["all"], y),
     }
     if phase == "final":
         logits = predictions(model, data.x["test"])
-        if isinstance(getattr(model, "fusion", None), Fusion):
+        if model.fusion is not None:
             record["fitted"] = model.calibrate((held_out, y))
             logits["calibrated"] = predictions(model, data.x["test"])["all"]
         record["test"] = {
@@ -217,64 +217,6 @@ def _sample(grid: dict[str, list], most: int) -> list[dict[str, Any]]:
     return list(ParameterSampler(grid, n_iter=size, random_state=0))
 
 
-def best_setting(trials: list[dict]) -> dict[str, Any]:
-    """The setting with the best validation score, the first of equals."""
-    best = max(
-        trials,
-        key=lambda record: (
-            record["validation"]["accuracy"],
-            -record["validation"]["nll"],
-        ),
-    )
-    return best["setting"]
-
-
-class Runs:
-    """Results of finished runs, in a file that outlives the process."""
-
-    def __init__(self, path: pathlib.Path, header: dict) -> None:
-        self.path = path
-        self.done: dict[str, dict] = {}
-        lines = path.read_text().splitlines() if path.exists() else []
-        if not lines:
-            self._append(header)
-            return
-        if json.loads(lines[0]) != header:
-            raise ValueError(
-                f"{path} holds runs with other flags. Choose another --out, or "
-                f"delete it. Received: {header}, there: {lines[0]}"
-            )
-        for index, line in enumerate(lines[1:], 1):
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError:
-                if index < len(lines) - 1:
-                    raise
-                # The last line of a run that was killed as it wrote.
-                path.write_text("\n".join(lines[:-1]) + "\n")
-                break
-            self.done[self._key(**record)] = record
-
-    def get(self, data: data_sets.Data, **what: Any) -> dict:
-        """Returns the result of a run, which is made if it is not there."""
-        key = self._key(**what)
-        if key not in self.done:
-            record = run(data=data, name=what.pop("method"), **what)
-            self._append(record)
-            self.done[key] = record
-        return self.done[key]
-
-    def _append(self, record: dict) -> None:
-        with self.path.open("a") as file:
-            file.write(json.dumps(record) + "\n")
-
-    @staticmethod
-    def _key(
-        method: str, phase: str, setting: dict, seed: int, **_: Any
-    ) -> str:
-        return json.dumps([method, phase, setting, seed], sort_keys=True)
-
-
 def main(_: list[str]) -> None:
     """Makes all runs that are missing, then the tables."""
     names = [name.strip().replace(";", ",") for name in FLAGS.methods]
@@ -288,42 +230,40 @@ def main(_: list[str]) -> None:
         "learning_rate weight_decay"
     )
     header = {flag: FLAGS[flag].value for flag in relevant.split()}
-    header |= {"backend": keras.backend.backend(), "first_seed": seeds[0]}
+    tried = seeds[: FLAGS.trial_seeds]
+    header |= {"backend": keras.backend.backend(), "trial_seeds": tried}
     runs = Runs(directory / "runs.jsonl", header)
-    finals = []
+    finals: list[dict] = []
     plan = {name: settings(method) for name, method in methods.items()}
     total = sum(
-        len(seeds) + (len(grid) if len(grid) > 1 else 0)
+        len(seeds) + (len(grid) * len(tried) if len(grid) > 1 else 0)
         for grid in plan.values()
     )
     with tqdm(total=total, unit="run") as bar:
         for name, grid in plan.items():
             bar.set_description(name)
-            trials = []
+
+            def result(
+                phase: str, setting: dict, seed: int, name: str = name
+            ) -> dict:
+                record = runs.get(
+                    functools.partial(run, name, phase, data, setting, seed),
+                    method=name,
+                    phase=phase,
+                    setting=setting,
+                    seed=seed,
+                )
+                bar.update()
+                return record
+
             # A single setting leaves nothing to choose.
-            for setting in grid if len(grid) > 1 else []:
-                trials.append(
-                    runs.get(
-                        data,
-                        method=name,
-                        phase="trial",
-                        setting=setting,
-                        seed=seeds[0],
-                    )
-                )
-                bar.update()
+            trials = [
+                result("trial", setting, seed)
+                for setting in (grid if len(grid) > 1 else [])
+                for seed in tried
+            ]
             setting = best_setting(trials) if trials else grid[0]
-            for seed in seeds:
-                finals.append(
-                    runs.get(
-                        data,
-                        method=name,
-                        phase="final",
-                        setting=setting,
-                        seed=seed,
-                    )
-                )
-                bar.update()
+            finals += [result("final", setting, seed) for seed in seeds]
     print(tables.write(directory, data.modalities, finals))
 
 

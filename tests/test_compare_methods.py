@@ -7,13 +7,14 @@ import subprocess
 import sys
 import time
 
+import keras
 import numpy as np
 import pytest
 
 EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
 sys.path.append(str(EXAMPLES))
 
-from comparison import data, methods, tables  # noqa: E402
+from comparison import data, methods, runs, tables  # noqa: E402
 
 
 def arrays(samples=30, **changes):
@@ -50,6 +51,23 @@ def test_arrays_are_split_and_get_encoders(tmp_path):
     waveform = np.zeros((2, 9000), "float32")
     assert data.kind_of(waveform) == "conv1d"
     assert data.make_encoder(waveform, "conv1d", 5)(waveform).shape == (2, 5)
+
+
+def test_padding_and_unknown_tokens_say_nothing(tmp_path):
+    text = np.ones((30, 7), int)
+    text[0, :3], text[12, 3:] = (5, 4, 5), 99
+    loaded = data.load(saved(tmp_path, **arrays(text=text)))
+    assert loaded.x["validation"]["text"].max() == 1
+    encoder = data.make_encoder(loaded.x["train"]["text"], "tokens", width=4)
+    assert encoder.layers[1].input_dim == 6
+    long = np.zeros((1, 7), "int32")
+    long[0, :2] = 4, 5
+    short = np.array([[5, 4, 4, 5, 0, 0, 0]], "int32")
+    np.testing.assert_allclose(
+        keras.ops.convert_to_numpy(encoder(long)),
+        keras.ops.convert_to_numpy(encoder(short)),
+        atol=1e-6,
+    )
 
 
 @pytest.mark.parametrize(
@@ -96,7 +114,7 @@ def test_tables_hold_mean_and_deviation(tmp_path):
     def final(method, accuracy):
         score = {"accuracy": accuracy, "nll": 1.0, "ece": 0.1}
         test = {part: score for part in ("a", "b", "all")}
-        return {"method": method, "test": test}
+        return {"run": {"method": method}, "test": test}
 
     text = tables.write(
         tmp_path, ("a", "b"), [final("Sum", 0.5), final("Sum", 0.7)]
@@ -105,6 +123,22 @@ def test_tables_hold_mean_and_deviation(tmp_path):
     rows = (tmp_path / "table.csv").read_text().splitlines()
     assert rows[1].startswith("Sum,a,accuracy,0.6,0.1414")
     assert (tmp_path / "figure.png").stat().st_size > 1000
+
+
+def test_settings_are_chosen_by_their_mean_over_seeds():
+    def trial(rate, seed, accuracy, nll):
+        what = {"setting": {"learning_rate": rate}, "seed": seed}
+        return {"run": what, "validation": {"accuracy": accuracy, "nll": nll}}
+
+    trials = [
+        trial(0.1, 0, 0.9, 1.0),
+        trial(0.1, 1, 0.5, 1.0),
+        trial(0.2, 0, 0.75, 1.2),
+        trial(0.2, 1, 0.75, 1.2),
+        trial(0.3, 0, 0.75, 1.1),
+        trial(0.3, 1, 0.75, 1.1),
+    ]
+    assert runs.best_setting(trials) == {"learning_rate": 0.3}
 
 
 def command(out, *flags):
@@ -137,17 +171,17 @@ def test_killed_and_resumed(tmp_path):
     process.kill()
     process.wait()
     before = lines_of(log)
-    assert json.loads(before[1])["method"] == "Sum"
+    assert json.loads(before[1])["run"]["method"] == "Sum"
     # What a process leaves that is killed while it writes.
     with log.open("a") as file:
-        file.write('{"method": "Late')
+        file.write('{"run": {"method": "Late')
     done = subprocess.run(
         command(tmp_path), capture_output=True, text=True, check=True
     )
     after = lines_of(log)
     assert after[: len(before)] == before
     records = [json.loads(line) for line in after[1:]]
-    assert [r["method"] for r in records] == ["Sum", "Late fusion"]
+    assert [r["run"]["method"] for r in records] == ["Sum", "Late fusion"]
     assert "| Late fusion |" in done.stdout
     assert (tmp_path / "table.md").exists()
 

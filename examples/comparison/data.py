@@ -141,7 +141,9 @@ def _read(path: str) -> dict[str, np.ndarray]:
 def _scaled(array: np.ndarray, train: np.ndarray) -> np.ndarray:
     """Numbers of unit deviation, 5 at most, in training; ids as they are."""
     if _is_tokens(array):
-        return array.astype("int32")
+        # Ids beyond those of training have no embedding: as padding.
+        known = (array >= 0) & (array <= array[train].max())
+        return np.where(known, array, 0).astype("int32")
     array = array.astype("float32")
     if array.ndim == 2:  # Features: each by itself.
         mean, deviation = array[train].mean(0), array[train].std(0)
@@ -201,7 +203,9 @@ def make_encoder(array: np.ndarray, kind: str, width: int) -> keras.Model:
     x = inputs
     if kind == "tokens":
         x = layers.Embedding(int(array.max()) + 1, width)(x)
-        x = layers.GlobalAveragePooling1D()(x)
+        words = keras.ops.cast(inputs != 0, "float32")[..., None]
+        count = keras.ops.maximum(keras.ops.sum(words, axis=1), 1)
+        x = keras.ops.sum(words * x, axis=1) / count
     elif kind == "mlp":
         x = layers.Dense(2 * width, activation="relu")(layers.Flatten()(x))
     elif kind == "conv1d":

@@ -29,7 +29,8 @@ def summarize(finals: list[dict]) -> dict[str, dict]:
     """
     by_method: dict[str, list[dict]] = {}
     for record in finals:
-        by_method.setdefault(record["method"], []).append(record["test"])
+        method = record["run"]["method"]
+        by_method.setdefault(method, []).append(record["test"])
     summary: dict[str, dict] = {}
     for method, tests in by_method.items():
         summary[method] = {

@@ -1,10 +1,19 @@
 """Layers of MLA: gradient projection and test-time fusion."""
 
+from keras_mla.layers.fusion import AdditiveFusion as AdditiveFusion
 from keras_mla.layers.fusion import AverageFusion as AverageFusion
+from keras_mla.layers.fusion import EnergyFusion as EnergyFusion
 from keras_mla.layers.fusion import EntropyFusion as EntropyFusion
 from keras_mla.layers.fusion import Fusion as Fusion
 from keras_mla.layers.gradient_projector import (
     GradientProjector as GradientProjector,
 )
 
-__all__ = ["AverageFusion", "EntropyFusion", "Fusion", "GradientProjector"]
+__all__ = [
+    "AdditiveFusion",
+    "AverageFusion",
+    "EnergyFusion",
+    "EntropyFusion",
+    "Fusion",
+    "GradientProjector",
+]

@@ -60,14 +60,17 @@ class Fusion(keras.layers.Layer):
 
     def call(self, logits: Any, presence: Any | None = None) -> Any:
         """Returns the fused logits."""
-        weights = self.weights_of(logits, presence)[..., None]
+        return self.combine(self.weights_of(logits, presence), logits, presence)
+
+    def combine(self, weights: Any, logits: Any, presence: Any | None) -> Any:
+        """Returns the weighted sum of calibrated logits."""
         logits = self.calibrated(logits)
         if presence is not None:
             # `where`: what stands for an absent modality may be NaN.
             logits = ops.where(
                 presence[..., None], logits, ops.zeros_like(logits)
             )
-        return self.scale * ops.sum(weights * logits, axis=1)
+        return self.scale * ops.sum(weights[..., None] * logits, axis=1)
 
 
 @keras.saving.register_keras_serializable(package="keras_mla")
@@ -126,11 +129,13 @@ class EntropyFusion(Fusion):
         if presence is not None:
             # Beyond any entropy, so that its exponential is 0.
             entropy = ops.where(presence, entropy, ops.full_like(entropy, 1e9))
-        weights = ops.exp(-entropy)
-        total = ops.sum(weights, axis=-1, keepdims=True)
-        # Zero where a sample has no modality; else at least 1 / classes, to
-        # the power of the sharpness.
-        return weights / ops.maximum(total, 1e-30)
+        least = ops.min(entropy, axis=-1, keepdims=True)
+        weights = ops.exp(least - entropy)
+        weights = weights / ops.sum(weights, axis=-1, keepdims=True)
+        if presence is not None:
+            # Zero too where a sample has no modality.
+            weights = ops.where(presence, weights, ops.zeros_like(weights))
+        return weights
 
 
 @keras.saving.register_keras_serializable(package="keras_mla")
@@ -161,3 +166,79 @@ class AverageFusion(Fusion):
         present = ops.cast(presence, "float32")
         count = ops.sum(present, axis=-1, keepdims=True)
         return present / ops.maximum(count, 1)
+
+
+@keras.saving.register_keras_serializable(package="keras_mla")
+class AdditiveFusion(Fusion):
+    """Adds the logits of the modalities that a sample has.
+
+    The fusion of `MultiLossFusion`.
+
+    Call arguments:
+        logits: Tensor of shape `(batch, modalities, classes)`.
+        presence: Bool tensor of shape `(batch, modalities)`, or `None` where
+            every modality is present.
+
+    Returns:
+        Fused logits, float32 of shape `(batch, classes)`.
+
+    Example:
+    >>> logits = np.array([[[2.0, 0.0], [0.0, 4.0]]], "float32")
+    >>> fused = keras_mla.layers.AdditiveFusion()(logits)
+    >>> keras.ops.convert_to_numpy(fused)
+    array([[2., 4.]], dtype=float32)
+    """
+
+    def weights_of(self, logits: Any, presence: Any | None = None) -> Any:
+        """Returns 1 for present modalities, `(batch, modalities)`."""
+        if presence is None:
+            return ops.ones(ops.shape(logits)[:2])
+        return ops.cast(presence, "float32")
+
+
+@keras.saving.register_keras_serializable(package="keras_mla")
+class EnergyFusion(Fusion):
+    r"""Weighs each modality by the energy of its logits.
+
+    $$c_m = \tfrac1{10} \log \sum_j \exp z_{m,j}, \qquad
+      z = \sum_m \mathrm{sg}(c_m)\, z_m,$$
+
+    over the modalities that a sample has, with $\mathrm{sg}$ a stopped
+    gradient. The fusion of `QMF`.
+
+    Call arguments:
+        logits: Tensor of shape `(batch, modalities, classes)`.
+        presence: Bool tensor of shape `(batch, modalities)`, or `None` where
+            every modality is present.
+
+    Returns:
+        Fused logits, float32 of shape `(batch, classes)`.
+
+    Example:
+    >>> logits = np.log(np.array([[[1.0, 3.0], [4.0, 4.0]]], "float32"))
+    >>> weights = keras_mla.layers.EnergyFusion().weights_of(logits)
+    >>> keras.ops.convert_to_numpy(10 * weights).round(3)
+    array([[1.386, 2.079]], dtype=float32)
+
+    Reference:
+        Zhang et al., "Provable Dynamic Fusion for Low-Quality Multimodal
+        Data", ICML 2023, section 4.
+    """
+
+    # Scale of the energy that serves as a confidence.
+    DIVISOR = 10.0
+
+    def weights_of(self, logits: Any, presence: Any | None = None) -> Any:
+        """Returns c, float32 of shape `(batch, modalities)`."""
+        energy = ops.logsumexp(self.calibrated(logits), axis=-1) / self.DIVISOR
+        if presence is None:
+            return energy
+        return ops.where(presence, energy, ops.zeros_like(energy))
+
+    def call(self, logits: Any, presence: Any | None = None) -> Any:
+        """Returns the fused logits."""
+        return self.combine(
+            ops.stop_gradient(self.weights_of(logits, presence)),
+            logits,
+            presence,
+        )

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_mla.layers.fusion import Fusion
 from keras_mla.models import calibration, checks, deployment, stack
 from keras_mla.models.batch import Batch, split_inputs
 from keras_mla.models.trainer import MultimodalTrainer, Outputs, Update
@@ -55,6 +56,8 @@ class MultimodalClassifier(MultimodalTrainer):
             for name in (encoders if feature_dim is not None else ())
         }
         self.head = head
+        # Set by a method that fuses unimodal logits by a layer.
+        self.fusion: Fusion | None = None
         # === Config ===
         self.modalities = tuple(encoders)
         self.feature_dim = feature_dim
@@ -99,8 +102,22 @@ class MultimodalClassifier(MultimodalTrainer):
         return stack.run(self.head, feature, training), ()
 
     def fuse(self, outputs: Outputs, presence: Any | None) -> Any:
-        """Returns the fused logits, `(batch, classes)`."""
-        raise NotImplementedError
+        """Returns the fused logits, `(batch, classes)`.
+
+        Defaults to what the method's `fusion` layer makes of unimodal ones.
+        """
+        return self._fusion_layer()(_stacked(outputs), presence)
+
+    def fusion_weights(self, outputs: Outputs, presence: Any | None) -> Any:
+        """Returns the weights `(batch, modalities)` that `fuse` uses."""
+        return self._fusion_layer().weights_of(_stacked(outputs), presence)
+
+    def _fusion_layer(self) -> Fusion:
+        if self.fusion is None:
+            raise NotImplementedError(
+                f"{type(self).__name__} does not fuse by weights of modalities."
+            )
+        return self.fusion
 
     def update_loss(
         self,
@@ -286,7 +303,9 @@ class MultimodalClassifier(MultimodalTrainer):
         prediction, the `sharpness` of an `EntropyFusion`'s weights and the
         factor `scale` to the fused logits. They are weights of the fusion
         layer. Unimodal logits, as in `unimodal(name)`, stay as they are.
-        SciPy is needed.
+        Call it when training is done: methods that train on their fused
+        prediction (`QMF`, `MultiLossFusion`) would go on with the calibrated
+        one. SciPy is needed.
 
         Args:
             validation_data: `(x, y)`, or an iterable of such batches, which
@@ -306,12 +325,6 @@ class MultimodalClassifier(MultimodalTrainer):
             section 4.2.
         """
         return calibration.calibrate(self, validation_data, batch_size)
-
-    def fusion_weights(self, outputs: Outputs, presence: Any | None) -> Any:
-        """Returns the weights `(batch, modalities)` that `fuse` uses."""
-        raise NotImplementedError(
-            f"{type(self).__name__} does not fuse by weights of modalities."
-        )
 
     def export(
         self,
@@ -352,6 +365,10 @@ class MultimodalClassifier(MultimodalTrainer):
             input_signature=input_signature,
             **kwargs,
         )
+
+
+def _stacked(outputs: Outputs) -> Any:
+    return ops.stack(list(outputs.logits.values()), axis=1)
 
 
 def same_size(tensors: dict[str, Any]) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -11,12 +12,12 @@ from keras_mla.layers.fusion import Fusion
 
 def calibrate(model: Any, data: Any, batch_size: int | None) -> dict:
     """See `MultimodalClassifier.calibrate`."""
-    fusion = getattr(model, "fusion", None)
-    if not isinstance(fusion, Fusion):
+    fusion = model.fusion
+    if fusion is None:
         raise ValueError(
-            f"{type(model).__name__} does not fuse unimodal predictions by a "
-            "fusion layer, so there is nothing to calibrate. MLA, LateFusion "
-            "and UnimodalEnsemble can be calibrated."
+            f"{type(model).__name__} joins features and does not fuse unimodal "
+            "predictions, so there is nothing to calibrate. MLA, LateFusion, "
+            "UnimodalEnsemble, MultiLossFusion and QMF can be calibrated."
         )
     logits, present, y = _predictions(model, data, batch_size)
     temperature = []
@@ -80,9 +81,19 @@ def _predictions(
     """Unimodal logits, which are present, and classes, of all samples."""
     if isinstance(data, tuple):
         data = [data]
+    if isinstance(data, keras.utils.PyDataset):
+        # Python would ask such a dataset for batches without end.
+        data = map(data.__getitem__, range(len(data)))
     parts = []
     for batch in data:
-        x, y = batch[0], np.asarray(batch[1])
+        x, y = batch[0], batch[1]
+        if isinstance(y, dict):
+            raise ValueError(
+                "`calibrate` fits the fused prediction, which needs all "
+                "modalities of the same samples: `y` must be one array. "
+                f"Received: a dict with the keys {list(y)}"
+            )
+        y = np.asarray(ops.convert_to_numpy(y))
         result = model.predict_modalities(x, batch_size)
         logits = np.stack([result[m]["logits"] for m in model.modalities], 1)
         present = np.ones(logits.shape[:2], bool)
@@ -90,7 +101,14 @@ def _predictions(
             present = np.asarray(x["presence"]).astype(bool)
         if y.ndim == 2 and y.shape[1] == logits.shape[2]:
             y = y.argmax(axis=1)
-        parts.append((logits, present, y.reshape(-1).astype(int)))
+        y = y.reshape(-1).astype(int)
+        outside = y[(y < 0) | (y >= logits.shape[2])]
+        if outside.size:
+            raise ValueError(
+                f"Labels must lie between 0 and {logits.shape[2] - 1}. "
+                f"Received: {outside[0]}"
+            )
+        parts.append((logits, present, y))
     if not parts:
         raise ValueError(
             "`validation_data` has no samples. Pass `(x, y)`, or batches of it."

@@ -8,7 +8,7 @@ from keras import ops
 from keras_mla.layers.fusion import AverageFusion, Fusion
 from keras_mla.models.base import MultimodalClassifier
 from keras_mla.models.checks import check_fusion
-from keras_mla.models.trainer import Outputs, Update
+from keras_mla.models.trainer import Update
 
 
 class SeparateHeads(MultimodalClassifier):
@@ -123,18 +123,6 @@ class LateFusion(SeparateHeads):
         """One update per modality, of all that belongs to it."""
         return [Update((name,), self.parts(name)) for name in self.modalities]
 
-    def fuse(self, outputs: Outputs, presence: Any | None) -> Any:
-        """Returns the fused logits, `(batch, classes)`."""
-        return self.fusion(
-            ops.stack(list(outputs.logits.values()), axis=1), presence
-        )
-
-    def fusion_weights(self, outputs: Outputs, presence: Any | None) -> Any:
-        """Returns the fusion's weights, `(batch, modalities)`."""
-        return self.fusion.weights_of(
-            ops.stack(list(outputs.logits.values()), axis=1), presence
-        )
-
     def get_config(self) -> dict:
         """Returns the constructor's arguments, serialized."""
         return {
@@ -152,6 +140,8 @@ class UnimodalEnsemble(LateFusion):
     `LateFusion` where `fit`, given validation data, returns every modality's
     network to the epoch in which its own validation score was best. Without
     validation data the last weights stay. `best_epochs` tells the epochs.
+    Only epochs of the same call of `fit` compete, in one interrupted and gone
+    on with those since then.
 
     Args:
         encoders: dict of modality name to Keras layer or model, each mapping

@@ -173,18 +173,6 @@ class MLA(MultimodalClassifier):
             assignments += changes
         return gradients, assignments
 
-    def fuse(self, outputs: Outputs, presence: Any | None) -> Any:
-        """Returns the fused logits, `(batch, classes)`."""
-        return self.fusion(
-            ops.stack(list(outputs.logits.values()), axis=1), presence
-        )
-
-    def fusion_weights(self, outputs: Outputs, presence: Any | None) -> Any:
-        """Returns the fusion's weights, `(batch, modalities)`."""
-        return self.fusion.weights_of(
-            ops.stack(list(outputs.logits.values()), axis=1), presence
-        )
-
     def _head_kernels(self) -> list[keras.layers.Dense]:
         return [
             layer

@@ -2,8 +2,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import keras
-from keras import ops
 
+from keras_mla.layers.fusion import AdditiveFusion
 from keras_mla.models.batch import Batch
 from keras_mla.models.late_fusion import SeparateHeads
 from keras_mla.models.trainer import Outputs, Update
@@ -63,23 +63,8 @@ class MultiLossFusion(SeparateHeads):
         **kwargs: Any,
     ) -> None:
         super().__init__(encoders, head, feature_dim, **kwargs)
+        self.fusion = AdditiveFusion()
         self.build_if_possible()
-
-    def fuse(self, outputs: Outputs, presence: Any | None) -> Any:
-        """Returns the sum of logits, `(batch, classes)`."""
-        logits = ops.stack(list(outputs.logits.values()), axis=1)
-        if presence is not None:
-            logits = ops.where(
-                presence[..., None], logits, ops.zeros_like(logits)
-            )
-        return ops.sum(logits, axis=1)
-
-    def fusion_weights(self, outputs: Outputs, presence: Any | None) -> Any:
-        """Returns 1 for each modality that a sample has."""
-        if presence is not None:
-            return ops.cast(presence, "float32")
-        first = outputs.logits[self.modalities[0]]
-        return ops.ones((ops.shape(first)[0], len(self.modalities)))
 
     def update_loss(
         self,

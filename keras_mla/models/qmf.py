@@ -6,13 +6,11 @@ import numpy as np
 from keras import ops
 
 from keras_mla import training as backend
+from keras_mla.layers.fusion import EnergyFusion
 from keras_mla.models.batch import Batch
 from keras_mla.models.labels import log_likelihood
 from keras_mla.models.late_fusion import SeparateHeads
 from keras_mla.models.trainer import Outputs, Update
-
-# Scale of the energy that serves as a confidence.
-TEMPERATURE = 10.0
 
 
 @keras.saving.register_keras_serializable(package="keras_mla")
@@ -112,6 +110,8 @@ class QMF(SeparateHeads):
                 "`rank_weight` must be at least 0. "
                 f"Received: rank_weight={rank_weight}"
             )
+        # === Layers ===
+        self.fusion = EnergyFusion()
         # === Config ===
         self.num_samples = num_samples
         self.rank_weight = float(rank_weight)
@@ -132,26 +132,6 @@ class QMF(SeparateHeads):
             name="strays",
         )
         self.build_if_possible()
-
-    # === Fusion ===
-
-    def fusion_weights(self, outputs: Outputs, presence: Any | None) -> Any:
-        """Returns the confidences c, `(batch, modalities)`."""
-        logits = ops.stack(list(outputs.logits.values()), axis=1)
-        confidence = ops.logsumexp(logits, axis=-1) / TEMPERATURE
-        if presence is None:
-            return confidence
-        return ops.where(presence, confidence, ops.zeros_like(confidence))
-
-    def fuse(self, outputs: Outputs, presence: Any | None) -> Any:
-        """Returns the fused logits, `(batch, classes)`."""
-        logits = ops.stack(list(outputs.logits.values()), axis=1)
-        if presence is not None:
-            logits = ops.where(
-                presence[..., None], logits, ops.zeros_like(logits)
-            )
-        weights = ops.stop_gradient(self.fusion_weights(outputs, presence))
-        return ops.sum(weights[..., None] * logits, axis=1)
 
     # === Training ===
 

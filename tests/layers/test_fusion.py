@@ -4,7 +4,12 @@ import pytest
 from reference import entropy_fusion
 from utils import to_numpy
 
-from keras_mla.layers import AverageFusion, EntropyFusion
+from keras_mla.layers import (
+    AdditiveFusion,
+    AverageFusion,
+    EnergyFusion,
+    EntropyFusion,
+)
 
 
 def cases():
@@ -56,7 +61,9 @@ def test_presence_leaves_out_what_is_absent():
     np.testing.assert_array_equal(to_numpy(fusion(dirty, presence))[0], 0)
 
 
-@pytest.mark.parametrize("fusion", [EntropyFusion, AverageFusion])
+@pytest.mark.parametrize(
+    "fusion", [AdditiveFusion, AverageFusion, EnergyFusion, EntropyFusion]
+)
 def test_a_sample_does_not_depend_on_its_batch(fusion):
     rng = np.random.default_rng(2)
     logits = rng.normal(0, 3, (8, 2, 5)).astype("float32")
@@ -81,6 +88,27 @@ def test_average_fusion():
     np.testing.assert_allclose(
         to_numpy(layer(logits, presence)), expected, atol=1e-6
     )
+
+
+@pytest.mark.parametrize("fusion", [AdditiveFusion, EnergyFusion])
+def test_sums_of_calibrated_logits(fusion):
+    rng = np.random.default_rng(4)
+    logits = rng.normal(size=(8, 2, 4)).astype("float32")
+    presence = rng.random((8, 2)) < 0.5
+    presence[0], presence[1] = False, True
+    dirty = np.where(presence[..., None], logits, np.nan).astype("float32")
+    layer = fusion()
+    layer.build((None, 2, 4))
+    layer.temperature.assign([2.0, 0.5])
+    layer.scale.assign(1.5)
+    z = logits / np.array([2.0, 0.5])[:, None]
+    weights = np.ones((8, 2))
+    if fusion is EnergyFusion:
+        weights = np.log(np.exp(z).sum(-1)) / 10
+    for given, here in ((logits, np.ones((8, 2))), (dirty, presence)):
+        expected = 1.5 * ((weights * here)[..., None] * z).sum(1)
+        fused = layer(given, None if given is logits else presence)
+        np.testing.assert_allclose(to_numpy(fused), expected, atol=1e-5)
 
 
 def test_symbolic_shape():

@@ -6,10 +6,17 @@ from keras import ops
 
 from keras_mla import MLA
 from keras_mla.layers import AverageFusion, EntropyFusion
-from keras_mla.models import LateFusion, SumFusion
+from keras_mla.models import QMF, LateFusion, MultiLossFusion, SumFusion
+
+METHODS = {
+    "average": (LateFusion, {"fusion": AverageFusion()}),
+    "entropy": (LateFusion, {"fusion": EntropyFusion()}),
+    "multi-loss": (MultiLossFusion, {}),
+    "qmf": (QMF, {"num_samples": 400}),
+}
 
 
-def overconfident(fusion, presence=False):
+def overconfident(method, presence=False):
     """A model whose second modality is three times too certain."""
     rng = np.random.default_rng(0)
     samples = 400
@@ -17,13 +24,14 @@ def overconfident(fusion, presence=False):
     for name in "ab":
         # The posterior of such inputs is the softmax of themselves.
         x[name] = np.eye(3)[y] + rng.normal(size=(samples, 3))
-    model = LateFusion(
+    make, arguments = METHODS[method]
+    model = make(
         {
             m: keras.Sequential([keras.Input((3,)), keras.layers.Dense(3)])
             for m in "ab"
         },
         head=3,
-        fusion=fusion,
+        **arguments,
     )
     for m, factor in (("a", 1.0), ("b", 3.0)):
         model.encoders[m].layers[-1].kernel.assign(np.eye(3))
@@ -40,10 +48,10 @@ def nll(z, y):
     return ref.cross_entropy(np.asarray(z, "float64"), y)
 
 
-@pytest.mark.parametrize("fusion", [AverageFusion, EntropyFusion])
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("presence", [False, True])
-def test_temperatures_minimise_each_likelihood(fusion, presence, tmp_path):
-    model, x, y = overconfident(fusion(), presence)
+def test_temperatures_minimise_each_likelihood(method, presence, tmp_path):
+    model, x, y = overconfident(method, presence)
     before = model.predict(x, verbose=0)
     unimodal = {
         m: model.unimodal(m).predict(np.nan_to_num(x[m]), verbose=0)
@@ -98,16 +106,25 @@ def test_the_fused_logits_are_the_formula():
 
 
 def test_batches_do_as_well_as_arrays():
-    model, x, y = overconfident(AverageFusion())
+    model, x, y = overconfident("average")
     whole = model.calibrate((x, y))
     parts = [
         ({m: v[rows] for m, v in x.items()}, np.eye(3)[y[rows]])
         for rows in np.split(np.arange(len(y)), 4)
     ]
-    again = model.calibrate(parts)
-    assert again["temperature"]["b"] == pytest.approx(
-        whole["temperature"]["b"], rel=1e-3
-    )
+
+    class Batches(keras.utils.PyDataset):
+        def __len__(self):
+            return len(parts)
+
+        def __getitem__(self, index):
+            return parts[index % len(parts)]
+
+    for batches in (parts, Batches()):
+        again = model.calibrate(batches)
+        assert again["temperature"]["b"] == pytest.approx(
+            whole["temperature"]["b"], rel=1e-3
+        )
 
 
 def test_mla_fits_all_that_there_is():
@@ -120,8 +137,12 @@ def test_mla_fits_all_that_there_is():
 
 def test_what_cannot_be_calibrated():
     x, y, _ = ref.data("ab")
-    with pytest.raises(ValueError, match="SumFusion does not fuse"):
+    with pytest.raises(ValueError, match="SumFusion joins features"):
         SumFusion(ref.encoders("ab"), head=3).calibrate((x, y))
+    with pytest.raises(ValueError, match="between 0 and 2. Received: 3"):
+        MLA(ref.encoders("ab"), head=3).calibrate((x, y + 3 * (y == 0)))
+    with pytest.raises(ValueError, match="`y` must be one array"):
+        MLA(ref.encoders("ab"), head=3).calibrate((x, {"a": y, "b": y}))
     x["presence"] = np.array([[True, False]] * len(y))
     with pytest.raises(ValueError, match="no sample with modality 'b'"):
         MLA(ref.encoders("ab"), head=3).calibrate((x, y))

@@ -1,0 +1,128 @@
+"""Writes an `.npz` that `compare_methods.py` takes, from published files.
+
+    python examples/comparison/make_npz.py --source=av_digits \
+        --data_dir=/path/to/av_digits --pairing=speaker --out=av_speaker.npz
+
+- `av_digits`: a folder with `recordings/{digit}_{speaker}_{index}.wav`, as the
+  Free Spoken Digit Dataset publishes them, and `mnist_10k.npz` with `image`
+  (n, 28, 28) uint8 and `label`. Each recording, as a log-mel spectrogram, is
+  paired with an image of the same digit that no other has. With
+  `--pairing=official` recordings 0-4 of each speaker and digit are the test
+  split and 5-9 validation; with `speaker`, speakers differ between splits.
+- `mvsa`: the folder of MVSA-Single, as `keras_mla.datasets.mvsa` takes it.
+  Images become squares of `--image_size`, texts ids of the words that occur
+  at least twice in training.
+
+The `media` extra is needed.
+"""
+
+import os
+import pathlib
+import re
+import sys
+from collections import Counter
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
+
+import numpy as np  # noqa: E402
+from absl import app, flags  # noqa: E402
+from tqdm import tqdm  # noqa: E402
+
+from keras_mla.datasets import audio, image, mvsa  # noqa: E402
+
+FLAGS = flags.FLAGS
+flags.DEFINE_enum("source", None, ["av_digits", "mvsa"], "What to read.")
+flags.DEFINE_string("data_dir", None, "Folder of the files.")
+flags.DEFINE_string("out", None, "The `.npz` to write.")
+flags.DEFINE_enum("pairing", "speaker", ["speaker", "official"], "The splits.")
+flags.DEFINE_integer("image_size", 48, "Height and width of MVSA's images.")
+flags.DEFINE_integer("words", 32, "Words of a text that are kept.")
+
+SPLITS = ("train", "validation", "test")
+HELD_OUT = {"nicolas": 1, "theo": 2, "yweweler": 2}
+FBANK = audio.Fbank(rate=8000, frames=64, mels=32)
+
+
+def av_digits(folder: pathlib.Path, pairing: str) -> dict[str, np.ndarray]:
+    """Spoken and written digits: `audio`, `image`, `y` and `split`."""
+    sounds, split, y = [], [], []
+    for path in tqdm(sorted((folder / "recordings").glob("*_*_*.wav"))):
+        digit, speaker, index = path.stem.split("_")
+        wave = audio.decode(path, FBANK.rate, seconds=FBANK.seconds)
+        sounds.append(np.asarray(FBANK(wave)))
+        if pairing == "speaker":
+            split.append(HELD_OUT.get(speaker, 0))
+        else:
+            split.append(2 if int(index) < 5 else 1 if int(index) < 10 else 0)
+        y.append(int(digit))
+    with np.load(folder / "mnist_10k.npz", allow_pickle=False) as file:
+        images, labels = file["image"], file["label"]
+    digits = np.array(y)
+    chosen = np.zeros(len(digits), int)
+    rng = np.random.default_rng(0)
+    for digit in np.unique(digits):
+        rows = np.flatnonzero(digits == digit)
+        same = rng.permutation(np.flatnonzero(labels == digit))
+        if len(same) < len(rows):
+            raise ValueError(
+                f"Each recording needs an image of its own. Received: "
+                f"{len(rows)} recordings and {len(same)} images of {digit}"
+            )
+        chosen[rows] = same[: len(rows)]
+    return {
+        "audio": np.stack(sounds).astype("float32"),
+        "image": images[chosen],
+        "y": digits,
+        "split": np.array(split),
+    }
+
+
+def mvsa_single(
+    folder: pathlib.Path, size: int, length: int
+) -> dict[str, np.ndarray]:
+    """Pictures and texts of tweets: `image`, `text`, `y` and `split`."""
+    settings = image.ImageSettings(size=size)
+    samples = [mvsa.files(folder, split) for split in SPLITS]
+    words = Counter(
+        word for sample in samples[0] for word in _words(sample.inputs["text"])
+    )
+    # 0 is padding, 1 stands for the words that training hardly knows.
+    kept = sorted(word for word, count in words.items() if count > 1)
+    ids = {word: index for index, word in enumerate(kept, 2)}
+    flat = [sample for part in samples for sample in part]
+    text = np.zeros((len(flat), length), "int32")
+    pictures = np.zeros((len(flat), size, size, 3), "uint8")
+    for row, sample in enumerate(tqdm(flat)):
+        found = _words(sample.inputs["text"])[:length]
+        text[row, : len(found)] = [ids.get(word, 1) for word in found]
+        pictures[row] = settings.fit(image.open_image(sample.inputs["image"]))
+    return {
+        "image": pictures,
+        "text": text,
+        "y": np.array([sample.label for sample in flat]),
+        "split": np.repeat(np.arange(3), [len(part) for part in samples]),
+    }
+
+
+def _words(text: str) -> list[str]:
+    text = re.sub(r"https?://\S+", "", text.lower())
+    return re.findall(r"[@#]?\w+|[^\w\s]", text)
+
+
+def main(_: list[str]) -> None:
+    """Writes the file."""
+    folder = pathlib.Path(FLAGS.data_dir).expanduser()
+    arrays = (
+        av_digits(folder, FLAGS.pairing)
+        if FLAGS.source == "av_digits"
+        else mvsa_single(folder, FLAGS.image_size, FLAGS.words)
+    )
+    np.savez_compressed(FLAGS.out, **arrays)
+    for name, array in arrays.items():
+        print(f"{name}: {array.dtype} {array.shape}")
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["source", "data_dir", "out"])
+    app.run(main)

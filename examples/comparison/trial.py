@@ -1,0 +1,223 @@
+"""Trainings of one model from many starts at once, on JAX.
+
+Models this small keep a processor busy with all but arithmetic. So starts,
+each with a seed and a learning rate, are one more axis of every array: the
+model's own training step is mapped over it, and scanned over batches.
+"""
+
+import jax
+import keras
+import numpy as np
+from jax import numpy as jnp
+
+import keras_mla
+from comparison import data as data_sets
+
+BASE = {"optimizer": "AdamW", "epochs": 1, "batch_size": 64, "width": 64}
+
+
+def optimizer(name):
+    """Returns an optimizer; its rate is set later."""
+    if name.startswith("Adam"):
+        return getattr(keras.optimizers, name)(1e-3)
+    return keras.optimizers.SGD(0.1, momentum=0.9 * (name == "momentum"))
+
+
+def changed(data, factor):
+    """The inputs of each split, as a factor has them."""
+    rng = np.random.default_rng(0)
+    x = {}
+    for split, arrays in data.x.items():
+        arrays = {m: a.reshape(len(a), -1) for m, a in arrays.items()}
+        if factor.get("mixed"):  # Every modality sees the others, blurred.
+            whole = np.concatenate(list(arrays.values()), axis=1)
+            arrays = {m: whole + rng.normal(size=whole.shape) for m in arrays}
+        if "noise" in factor:
+            last = list(arrays)[-1]
+            noise = rng.normal(size=arrays[last].shape)
+            arrays[last] = arrays[last] + factor["noise"] * noise
+        x[split] = {m: a.astype("float32") for m, a in arrays.items()}
+    return x
+
+
+class Trial:
+    """A model, and its state in each of several starts.
+
+    Args:
+        method: Called with encoders and the number of classes.
+        data: A `Data`.
+        factor: dict of what differs from `BASE`.
+        starts: List of `(seed, learning rate)`.
+        encoders: dict of modality to the weights of its encoder, each with
+            the starts as first axis; random by default.
+    """
+
+    def __init__(self, method, data, factor, starts, encoders=None):
+        self.factor = {**BASE, **factor}
+        self.x, self.y = changed(data, factor), data.y
+        self.starts, self.epoch = starts, 0
+        models = {}
+        for seed, _ in starts:
+            if seed not in models:
+                keras.utils.set_random_seed(seed)
+                models[seed] = method(
+                    {
+                        m: data_sets.make_encoder(
+                            a, "mlp", self.factor["width"]
+                        )
+                        for m, a in self.x["train"].items()
+                    },
+                    data.classes,
+                )
+        made = [models[seed] for seed, _ in starts]
+        groups = ("trainable_variables", "non_trainable_variables")
+        values = [
+            [
+                jnp.stack([jnp.asarray(v) for v in same])
+                for same in zip(*(getattr(m, group) for m in made), strict=True)
+            ]
+            for group in groups
+        ]
+        self.model = model = made[0]
+        multiplier = None
+        if "pretrained" in factor:
+            multiplier = dict.fromkeys(data.modalities, factor["pretrained"])
+        model.compile(
+            optimizer=optimizer(self.factor["optimizer"]),
+            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            learning_rate_multiplier=multiplier,
+        )
+        # Once, for the variables that Keras makes in the first step.
+        rows = slice(0, self.factor["batch_size"])
+        first = {m: a[rows] for m, a in self.x["train"].items()}
+        model.train_on_batch(first, self.y["train"][rows])
+        rates = jnp.array([rate for _, rate in starts], "float32")
+        values.append(
+            [
+                rates
+                if v.name == "learning_rate"
+                else jnp.zeros((len(starts), *v.shape), v.dtype)
+                for v in model.optimizer.variables
+            ]
+        )
+        values.append(
+            [
+                jnp.zeros((len(starts), *v.shape), v.dtype)
+                for v in model.metrics_variables
+            ]
+        )
+        positions = {id(v): i for i, v in enumerate(model.trainable_variables)}
+        for m, weights in (encoders or {}).items():
+            variables = model.encoders[m].trainable_variables
+            for variable, value in zip(variables, weights, strict=True):
+                values[0][positions[id(variable)]] = value
+        self.state = tuple(values)
+        self._train = jax.jit(jax.vmap(self._scan, (0, 0, None, None)))
+        self._measure = jax.jit(jax.vmap(self._step_of_each, (0, None, None)))
+
+    # === Training ===
+
+    def fit(self, epochs):
+        """Trains for some more epochs, in batches drawn by seed and epoch."""
+        y, size = self.y["train"], self.factor["batch_size"]
+        steps = len(y) // size
+        orders = {
+            seed: np.concatenate(
+                [
+                    np.random.default_rng([seed, epoch])
+                    .permutation(len(y))[: steps * size]
+                    .reshape(steps, size)
+                    for epoch in range(self.epoch, self.epoch + epochs)
+                ]
+            )
+            for seed, _ in self.starts
+        }
+        order = np.stack([orders[seed] for seed, _ in self.starts])
+        self.state = self._train(self.state, order, self.x["train"], y)
+        self.epoch += epochs
+
+    def _scan(self, state, order, x, y):
+        def step(state, rows):
+            batch = {m: a[rows] for m, a in x.items()}, y[rows]
+            _, state = self.model.train_step(state, batch)
+            return tuple(state), None
+
+        return jax.lax.scan(step, state, order)[0]
+
+    # === Measures, each of shape `(starts,)` ===
+
+    def accuracy(self, split):
+        """Accuracy of the fused prediction."""
+        logits = jax.vmap(self._logits, (0, None))(self.state, self.x[split])
+        return np.mean(np.asarray(logits).argmax(-1) == self.y[split], axis=1)
+
+    def encoders(self):
+        """Weights of each modality's encoder."""
+        found = dict(
+            zip(
+                map(id, self.model.trainable_variables),
+                self.state[0],
+                strict=True,
+            )
+        )
+        return {
+            m: [found[id(v)] for v in encoder.trainable_variables]
+            for m, encoder in self.model.encoders.items()
+        }
+
+    def interference(self, batches=10):
+        """What a step for one modality does to the others, on its batch.
+
+        Returns:
+            dict of two ratios of the others to the modality itself: "logits",
+            by how much they move (root mean square), and "loss", how far the
+            loss falls (below 0 where the others' rises).
+        """
+        size = self.factor["batch_size"]
+        found = []
+        for index in range(min(batches, len(self.y["train"]) // size)):
+            rows = slice(index * size, (index + 1) * size)
+            x = {m: a[rows] for m, a in self.x["train"].items()}
+            found.append(self._measure(self.state, x, self.y["train"][rows]))
+        own, others = np.mean(found, axis=0).transpose(1, 2, 0)
+        ratio = others / own
+        return {"logits": ratio[0], "loss": ratio[1]}
+
+    def _step_of_each(self, state, x, y):
+        """Moves and falls, `((own, others), (logits, loss))`, of a batch."""
+        names = self.model.modalities
+        alone = jnp.eye(len(names), dtype=bool)
+        presence = [jnp.tile(row, (len(y), 1)) for row in alone]
+        inputs = [{**x, "presence": given} for given in presence]
+        before = [self._logits(state, given) for given in inputs]
+        effects = jnp.zeros((2, 2))
+        for own, given in enumerate(inputs):
+            # The others are absent, and so not trained.
+            _, after = self.model.train_step(state, (given, y))
+            for other, old in enumerate(before):
+                new = self._logits(after, inputs[other])
+                move = jnp.sqrt(jnp.mean((new - old) ** 2))
+                fall = cross_entropy(old, y) - cross_entropy(new, y)
+                share = 1 if other == own else 1 / (len(names) - 1)
+                effects = effects.at[int(other != own)].add(
+                    share * jnp.stack([move, fall])
+                )
+        return effects
+
+    def _logits(self, state, x):
+        return self.model.stateless_call(*state[:2], x, training=False)[0]
+
+
+def cross_entropy(logits, y):
+    """Mean negative log-likelihood."""
+    right = jnp.take_along_axis(logits, y[:, None], axis=1)[:, 0]
+    return jnp.mean(jax.nn.logsumexp(logits, axis=1) - right)
+
+
+def pretrained(data, epochs, starts):
+    """Weights of encoders that were each trained by itself, by seed."""
+    method = keras_mla.models.LateFusion
+    starts = [(seed, 1e-3) for seed, _ in starts]
+    trial = Trial(method, data, {}, starts)
+    trial.fit(epochs)
+    return trial.encoders()

@@ -1,0 +1,96 @@
+"""Arrays for the comparison, made from files as they are published."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+from PIL import Image
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "examples"))
+
+from comparison import data  # noqa: E402
+
+
+def make(folder, *flags):
+    out = folder / "made.npz"
+    command = [
+        sys.executable,
+        str(ROOT / "examples" / "comparison" / "make_npz.py"),
+        f"--data_dir={folder}",
+        f"--out={out}",
+        *flags,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if not out.exists():
+        raise RuntimeError(done.stderr)
+    data.load(str(out))  # A comparison takes it.
+    with np.load(out, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
+
+
+@pytest.mark.parametrize("pairing", ["speaker", "official"])
+def test_av_digits(tmp_path, pairing):
+    rng = np.random.default_rng(0)
+    (tmp_path / "recordings").mkdir()
+    names = []
+    for digit in range(2):
+        for speaker in ("george", "nicolas", "theo"):
+            for index in (3, 7, 12):
+                names.append(f"{digit}_{speaker}_{index}.wav")
+                sound = 0.1 * rng.standard_normal(2000)
+                path = tmp_path / "recordings" / names[-1]
+                soundfile.write(path, sound, 8000)
+    labels = np.arange(40) % 2
+    # The first pixel tells images apart, and with them their digit.
+    images = np.zeros((40, 28, 28), "uint8")
+    images[:, 0, 0] = np.arange(40)
+    np.savez(tmp_path / "mnist_10k.npz", image=images, label=labels)
+    arrays = make(tmp_path, "--source=av_digits", f"--pairing={pairing}")
+    used = arrays["image"][:, 0, 0]
+    np.testing.assert_array_equal(labels[used], arrays["y"])
+    assert len(set(used)) == len(names)
+    assert arrays["audio"].shape == (18, 64, 32, 1)
+    by_speaker = {"george": 0, "nicolas": 1, "theo": 2}
+    by_index = {"3": 2, "7": 1, "12": 0}
+    for name, split in zip(sorted(names), arrays["split"], strict=True):
+        _, speaker, index = name[:-4].split("_")
+        if pairing == "speaker":
+            assert split == by_speaker[speaker]
+        else:
+            assert split == by_index[index]
+
+
+def test_mvsa(tmp_path):
+    (tmp_path / "data").mkdir()
+    texts = {
+        "train": ["Good day http://t.co/x", "good NIGHT !", "night sky !"],
+        "dev": ["good sky today !"],
+        "test": ["night"],
+    }
+    for split, lines in texts.items():
+        records = []
+        for index, text in enumerate(lines):
+            key = f"{split}{index}"
+            Image.new("RGB", (20, 10), (9 * index, 0, 0)).save(
+                tmp_path / "data" / f"{key}.jpg"
+            )
+            record = {"id": key, "label": "positive", "text": text}
+            record["label"] = "positive" if index else "negative"
+            records.append({**record, "img": f"data/{key}.jpg"})
+        (tmp_path / f"{split}.jsonl").write_text(
+            "\n".join(json.dumps(record) for record in records)
+        )
+    arrays = make(tmp_path, "--source=mvsa", "--image_size=8", "--words=3")
+    assert arrays["image"].shape == (5, 8, 8, 3)
+    # Known are "!", "good" and "night", as 2, 3 and 4.
+    np.testing.assert_array_equal(
+        arrays["text"],
+        [[3, 1, 0], [3, 4, 2], [4, 1, 2], [3, 1, 1], [4, 0, 0]],
+    )
+    np.testing.assert_array_equal(arrays["y"], [0, 2, 2, 0, 0])
+    np.testing.assert_array_equal(arrays["split"], [0, 0, 0, 1, 2])
