@@ -106,7 +106,10 @@ class MultimodalClassifier(MultimodalTrainer):
 
         Defaults to what the method's `fusion` layer makes of unimodal ones.
         """
-        return self._fusion_layer()(_stacked(outputs), presence)
+        fusion, logits = self._fusion_layer(), _stacked(outputs)
+        if presence is None:
+            return fusion(logits)  # Keras takes its time with two arguments.
+        return fusion(logits, presence)
 
     def fusion_weights(self, outputs: Outputs, presence: Any | None) -> Any:
         """Returns the weights `(batch, modalities)` that `fuse` uses."""
