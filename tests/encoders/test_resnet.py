@@ -30,6 +30,33 @@ def test_shapes_of_any_size(video):
     assert free(np.zeros((1, 4, 16, 32, 3), "float32")).shape == (1, 512)
 
 
+@pytest.mark.parametrize("batch, shape", [(3, (40, 51, 1)), (1, (32, 32, 3))])
+def test_a_step_equals_keras_hubs_network(batch, shape):
+    import keras_hub
+
+    # The last map of the second case holds a single value a channel.
+    backbone = keras_hub.models.ResNetBackbone(
+        [64], [7], [64, 128, 256, 512], [2] * 4, [1, 2, 2, 2], "basic_block",
+        image_shape=shape,
+    )  # fmt: skip
+    pooled = keras.layers.GlobalAveragePooling2D()
+    theirs = keras.Sequential([backbone, pooled])
+    ours = encoders.ResNet18(shape)
+    ours.set_weights(backbone.get_weights())
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(batch, *shape)).astype("float32")
+    y = generator.normal(size=(batch, 512)).astype("float32")
+    for model in (ours, theirs):
+        model.compile(optimizer=keras.optimizers.SGD(0.1), loss="mse")
+        model.train_on_batch(x, y)
+    for a, b in zip(ours.weights, theirs.weights, strict=True):
+        name, a, b = a.path, ops.convert_to_numpy(a), ops.convert_to_numpy(b)
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4, err_msg=name)
+    np.testing.assert_allclose(
+        ours.predict_on_batch(x), theirs.predict_on_batch(x), atol=1e-3
+    )
+
+
 def test_frames_are_averaged(video):
     x = np.random.default_rng(0).random((2, 2, 32, 32, 3)).astype("float32")
     both = ops.convert_to_numpy(video(x))
