@@ -42,18 +42,21 @@ def test_a_step_equals_keras_hubs_network(batch, shape):
     pooled = keras.layers.GlobalAveragePooling2D()
     theirs = keras.Sequential([backbone, pooled])
     ours = encoders.ResNet18(shape)
-    ours.set_weights(backbone.get_weights())
+    before = backbone.get_weights()
+    ours.set_weights(before)
     generator = np.random.default_rng(0)
     x = generator.normal(size=(batch, *shape)).astype("float32")
     y = generator.normal(size=(batch, 512)).astype("float32")
     for model in (ours, theirs):
         model.compile(optimizer=keras.optimizers.SGD(0.1), loss="mse")
         model.train_on_batch(x, y)
-    for a, b in zip(ours.weights, theirs.weights, strict=True):
-        name, a, b = a.path, ops.convert_to_numpy(a), ops.convert_to_numpy(b)
-        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4, err_msg=name)
+    # What a step changed, which rounding tells apart by a few thousandths.
+    for old, a, b in zip(before, ours.weights, theirs.weights, strict=True):
+        moved, expected = (ops.convert_to_numpy(w) - old for w in (a, b))
+        error = np.linalg.norm(moved - expected)
+        assert error <= 0.02 * np.linalg.norm(expected) + 1e-6, a.path
     np.testing.assert_allclose(
-        ours.predict_on_batch(x), theirs.predict_on_batch(x), atol=1e-3
+        ours.predict_on_batch(x), theirs.predict_on_batch(x), atol=5e-3
     )
 
 
