@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-import shutil
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ import numpy as np
 from keras import ops
 
 _INDEX = "index.json"
+# What this module writes, and nothing else, may be taken up or deleted.
+_OWN = re.compile(r"index\.json(\.part)?|shard-\d+\.(npy|part)")
 
 
 def cache_features(
@@ -161,9 +163,10 @@ def _predict(encoder: keras.Model, batch: Any) -> np.ndarray:
 def _fingerprint(encoder: keras.Model) -> str:
     """A hash of what an encoder is: class, configuration and weights."""
     config = encoder.get_config()
-    # Names and trainability change nothing about the features.
-    config = {k: v for k, v in config.items() if k not in ("name", "trainable")}
-    config = keras.saving.serialize_keras_object(config)
+    # Trainability changes nothing about the features, and automatic names
+    # count the layers that happened to be made before.
+    config.pop("trainable", None)
+    config = _number_names(keras.saving.serialize_keras_object(config))
     digest = hashlib.sha256(type(encoder).__name__.encode())
     digest.update(json.dumps(config, sort_keys=True, default=str).encode())
     for variable in encoder.weights:
@@ -171,6 +174,30 @@ def _fingerprint(encoder: keras.Model) -> str:
         digest.update(f"{value.dtype}{value.shape}".encode())
         digest.update(value.tobytes())
     return digest.hexdigest()
+
+
+def _number_names(config: Any) -> Any:
+    """A configuration with its layers' names replaced by numbers."""
+    names: dict[str, str] = {}
+
+    def collect(value: Any) -> None:
+        if isinstance(value, dict):
+            if isinstance(value.get("name"), str):
+                names.setdefault(value["name"], f"#{len(names)}")
+            value = list(value.values())
+        if isinstance(value, list | tuple):
+            for item in value:
+                collect(item)
+
+    def replace(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: replace(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [replace(item) for item in value]
+        return names.get(value, value) if isinstance(value, str) else value
+
+    collect(config)
+    return replace(config)
 
 
 def _open(
@@ -190,8 +217,14 @@ def _open(
                 f"{', '.join(changed)} changed. Use another directory, or "
                 "pass overwrite=True to delete them."
             )
-        shutil.rmtree(directory)
-    elif directory.exists() and any(directory.iterdir()):
+        # The index first: what a kill leaves behind belongs to nothing.
+        path.unlink()
+        for file in directory.iterdir():
+            if _OWN.fullmatch(file.name):
+                file.unlink()
+    elif directory.exists() and any(
+        not _OWN.fullmatch(file.name) for file in directory.iterdir()
+    ):
         raise ValueError(
             f"{directory} holds files, but no {_INDEX}: it was not made by "
             "`cache_features`. Use a directory of its own."

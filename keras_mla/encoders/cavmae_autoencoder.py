@@ -8,16 +8,14 @@ from keras import layers, ops
 from keras_mla.encoders.cavmae import CAVMAE, SHAPES, patch_embedding
 from keras_mla.encoders.embeddings import table_initializer
 from keras_mla.encoders.m3ae import check_image
-from keras_mla.encoders.m3ae_autoencoder import masked_mean
-from keras_mla.encoders.tokens import (
-    choose_tokens,
-    kept_tokens,
-    patchify,
-    random_noise,
+from keras_mla.encoders.masking import (
+    check_inputs_alone,
+    check_mask_ratios,
+    mask_tokens,
+    reconstruction_loss,
     restore_tokens,
-    sincos_2d,
-    take_tokens,
 )
+from keras_mla.encoders.tokens import patchify, sincos_2d
 from keras_mla.encoders.transformer import Transformer, TransformerBlock
 
 MODALITIES = ("audio", "image")
@@ -72,8 +70,9 @@ class CAVMAEAutoencoder(keras.Model):
         training: optional bool.
         noise: optional dict of float tensors `(batch, patches)` for masks of
             one's own: the patches with the smallest values stay. Patches of
-            audio are ordered frequency first. Defaults to fresh uniform
-            noise, drawn per sample.
+            audio are ordered frequency first; one value for all patches of
+            a time, or of a frequency, masks it as a whole. Defaults to fresh
+            uniform noise, drawn per sample.
 
     Returns:
         A dict, for each modality `m`: `m`, the predicted patches `(batch,
@@ -143,12 +142,7 @@ class CAVMAEAutoencoder(keras.Model):
             "audio": audio_mask_ratio,
             "image": image_mask_ratio,
         }
-        for name, ratio in self.mask_ratios.items():
-            if not 0.0 < ratio < 1.0:
-                raise ValueError(
-                    "The share of masked tokens lies between 0 and 1. "
-                    f"Received: {name}_mask_ratio={ratio}"
-                )
+        check_mask_ratios(self.mask_ratios)
         self.normalize_patches = normalize_patches
         self.reconstruction_weight = reconstruction_weight
         self.contrastive_weight = contrastive_weight
@@ -265,16 +259,13 @@ class CAVMAEAutoencoder(keras.Model):
         for name in MODALITIES:
             check_image(inputs[name], self.shapes[name], name)
             tokens = self.embeddings[name](inputs[name])
-            draw = (noise or {}).get(name)
-            if draw is None:
-                draw = random_noise(tokens, self.seed_generator)
-            keep = kept_tokens(tokens.shape[1], self.mask_ratios[name])
-            chosen, outputs[f"{name}_mask"], restores[name] = choose_tokens(
-                draw, keep
+            left, _, outputs[f"{name}_mask"], restores[name] = mask_tokens(
+                tokens,
+                self.mask_ratios[name],
+                (noise or {}).get(name),
+                self.seed_generator,
             )
-            kept[name] = self.blocks[name](
-                take_tokens(tokens, chosen), training=training
-            )
+            kept[name] = self.blocks[name](left, training=training)
             alone = self._share(kept[name], name, training)
             outputs[f"{name}_feature"] = ops.mean(alone, axis=1)
         joint = ops.concatenate([kept[name] for name in MODALITIES], axis=1)
@@ -304,19 +295,12 @@ class CAVMAEAutoencoder(keras.Model):
         training: bool = True,
     ) -> Any:
         """The weighted sum of reconstruction and contrast."""
-        if y is not None or sample_weight is not None:
-            raise ValueError(
-                "CAVMAEAutoencoder learns from its own inputs: fit it on "
-                "inputs alone, without labels and sample weights. Received: "
-                f"y={type(y).__name__}, "
-                f"sample_weight={type(sample_weight).__name__}"
-            )
+        check_inputs_alone(self, y, sample_weight)
         total = 0.0
         for name in MODALITIES:
-            error = ops.square(
-                ops.cast(y_pred[name], "float32") - self._target(x, name)
+            loss = reconstruction_loss(
+                y_pred[name], self._target(x, name), y_pred[f"{name}_mask"]
             )
-            loss = masked_mean(ops.mean(error, axis=-1), y_pred[f"{name}_mask"])
             self.trackers[f"{name}_loss"].update_state(loss)
             total = total + self.reconstruction_weight * loss
         loss, accuracy = self._contrast(

@@ -71,7 +71,14 @@ def read_checkpoint(path: str | Path) -> dict[str, np.ndarray]:
         raise ValueError(
             f"{path.name} holds no arrays. Received: {type(content).__name__}"
         )
-    return {name.removeprefix("module."): a for name, a in arrays.items()}
+    short = {name.removeprefix("module."): a for name, a in arrays.items()}
+    if len(short) < len(arrays):
+        twice = [name for name in short if f"module.{name}" in arrays]
+        raise ValueError(
+            f"{path.name} holds arrays both with and without the prefix "
+            f"`module.`, such as {sorted(set(twice) & set(arrays))[:3]}."
+        )
+    return short
 
 
 class _ForbiddenError(Exception):

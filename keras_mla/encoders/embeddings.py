@@ -7,6 +7,7 @@ import numpy as np
 from keras import layers, ops
 
 from keras_mla.encoders.tokens import patchify, sincos_1d, sincos_2d
+from keras_mla.encoders.transformer import apply_dense
 
 
 def table_initializer(table: np.ndarray) -> Any:
@@ -97,7 +98,7 @@ class PatchEmbedding(layers.Layer):
         x = ops.cast(inputs, self.compute_dtype)
         if self.transposed:
             x = ops.transpose(x, (0, 2, 1, 3))
-        x = self.projection(patchify(x, self.patch_size))
+        x = apply_dense(self.projection, patchify(x, self.patch_size))
         return x + (self.positions[None] + self.type_embedding)
 
     def get_config(self) -> dict[str, Any]:

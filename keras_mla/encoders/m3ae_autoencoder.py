@@ -18,16 +18,19 @@ from keras_mla.encoders.m3ae import (
     split_text,
     transformer_size,
 )
+from keras_mla.encoders.masking import (
+    check_inputs_alone,
+    check_mask_ratios,
+    mask_tokens,
+    masked_mean,
+    reconstruction_loss,
+    restore_tokens,
+)
 from keras_mla.encoders.tokens import (
     check_patches,
-    choose_tokens,
-    kept_tokens,
     patchify,
-    random_noise,
-    restore_tokens,
     sincos_1d,
     sincos_2d,
-    take_tokens,
 )
 from keras_mla.encoders.transformer import Transformer
 
@@ -146,12 +149,7 @@ class M3AEAutoencoder(keras.Model):
             "image": image_loss_weight,
             "text": text_loss_weight,
         }
-        for name, ratio in self.mask_ratios.items():
-            if not 0.0 < ratio < 1.0:
-                raise ValueError(
-                    "The share of masked tokens lies between 0 and 1. "
-                    f"Received: {name}_mask_ratio={ratio}"
-                )
+        check_mask_ratios(self.mask_ratios)
         self.approximate_gelu = approximate_gelu
         self.epsilon = epsilon
         self.seed = seed
@@ -256,14 +254,13 @@ class M3AEAutoencoder(keras.Model):
         embedded, padding = self._embed(inputs)
         outputs, restores, kept, kept_padding = {}, {}, [], []
         for name, tokens in embedded.items():
-            keep = kept_tokens(tokens.shape[1], self.mask_ratios[name])
-            draw = (noise or {}).get(name)
-            if draw is None:
-                draw = random_noise(tokens, self.seed_generator)
-            chosen, outputs[f"{name}_mask"], restores[name] = choose_tokens(
-                draw, keep
+            left, chosen, outputs[f"{name}_mask"], restores[name] = mask_tokens(
+                tokens,
+                self.mask_ratios[name],
+                (noise or {}).get(name),
+                self.seed_generator,
             )
-            kept.append(take_tokens(tokens, chosen))
+            kept.append(left)
             kept_padding.append(
                 ops.take_along_axis(padding[name], chosen, axis=1)
             )
@@ -308,18 +305,13 @@ class M3AEAutoencoder(keras.Model):
         training: bool = True,
     ) -> Any:
         """The weighted sum of the losses of image and text."""
-        if y is not None or sample_weight is not None:
-            raise ValueError(
-                "M3AEAutoencoder reconstructs its own inputs: fit it on "
-                "inputs alone, without labels and sample weights. Received: "
-                f"y={type(y).__name__}, "
-                f"sample_weight={type(sample_weight).__name__}"
-            )
+        check_inputs_alone(self, y, sample_weight)
         total = 0.0
         if "image" in x:
             target = patchify(ops.cast(x["image"], "float32"), self.patch_size)
-            error = ops.square(ops.cast(y_pred["image"], "float32") - target)
-            loss = masked_mean(ops.mean(error, axis=-1), y_pred["image_mask"])
+            loss = reconstruction_loss(
+                y_pred["image"], target, y_pred["image_mask"]
+            )
             self.trackers["image_loss"].update_state(loss)
             total = total + self.loss_weights["image"] * loss
         if "text" in x:
@@ -416,18 +408,3 @@ class M3AEAutoencoder(keras.Model):
             else padding[name]
             for name, tokens in embedded.items()
         }
-
-
-def masked_mean(values: Any, mask: Any) -> Any:
-    """The mean over a sample's masked tokens, then over the batch.
-
-    Args:
-        values: float tensor `(batch, tokens)`.
-        mask: float tensor `(batch, tokens)`, zero at tokens to leave out.
-
-    Returns:
-        A scalar; a sample without a masked token counts as zero.
-    """
-    values = ops.where(mask > 0, values, 0.0)
-    count = ops.maximum(ops.sum(mask, axis=1), 1e-5)
-    return ops.mean(ops.sum(values, axis=1) / count)

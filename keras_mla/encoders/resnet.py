@@ -7,13 +7,15 @@ import numpy as np
 from keras import ops
 
 from keras_mla.encoders.hub import import_hub, load_preset
+from keras_mla.training import batch_norm
 
 
 @keras.saving.register_keras_serializable(package="keras_mla")
 class ResNet18(keras.Model):
     """ResNet-18 features, averaged over everything but the channels.
 
-    Keras Hub's `ResNetBackbone` with basic blocks. Three-dimensional inputs
+    Keras Hub's `ResNetBackbone` with basic blocks, whose layers are called one
+    by one in the form that is fastest on each backend. Three-dimensional inputs
     are images or spectrograms; four-dimensional ones are videos, whose frames
     go through the network one by one and are averaged. Use `audio_resnet18`
     and `video_resnet18`, which also load weights.
@@ -56,6 +58,10 @@ class ResNet18(keras.Model):
                 "height, width, channels), with a known number of channels. "
                 f"Received: input_shape={input_shape}"
             )
+        # PyTorch's kernels take channels first; elsewhere on a CPU only last
+        # will do. The weights are the same.
+        self._channels_first = keras.backend.backend() == "torch"
+        height, width, channels = shape[-3:]
         self.backbone = import_hub().models.ResNetBackbone(
             input_conv_filters=[64],
             input_conv_kernel_sizes=[7],
@@ -63,8 +69,12 @@ class ResNet18(keras.Model):
             stackwise_num_blocks=[2, 2, 2, 2],
             stackwise_num_strides=[1, 2, 2, 2],
             block_type="basic_block",
-            image_shape=shape[-3:],
-            data_format="channels_last",
+            image_shape=(channels, height, width)
+            if self._channels_first
+            else (height, width, channels),
+            data_format="channels_first"
+            if self._channels_first
+            else "channels_last",
             dtype=self.dtype_policy,
             name="backbone",
         )
@@ -91,8 +101,7 @@ class ResNet18(keras.Model):
         if rank == 5:
             frames = ops.shape(x)[1]
             x = ops.reshape(x, (-1, *ops.shape(x)[2:]))
-        x = self.backbone(x, training=training)
-        x = ops.mean(x, axis=(1, 2))
+        x = self._features(x, training)
         if rank == 5:
             x = ops.mean(ops.reshape(x, (-1, frames, 512)), axis=1)
         return x
@@ -100,6 +109,32 @@ class ResNet18(keras.Model):
     def get_config(self) -> dict[str, Any]:
         """The arguments of the constructor."""
         return {**super().get_config(), "input_shape": self.example_shape}
+
+    def _features(self, x: Any, training: bool | None) -> Any:
+        """The backbone and the mean over height and width."""
+        if self._channels_first:
+            x = ops.transpose(x, (0, 3, 1, 2))  # a view, in PyTorch
+        x = self._layer("conv1_pad")(x)
+        x = ops.relu(self._convolve(x, "conv1", training))
+        x = self._layer("pool1_pool")(self._layer("pool1_pad")(x))
+        for stack in range(4):
+            for block in range(2):
+                name, shortcut = f"stack{stack}_block{block}", x
+                if stack and not block:
+                    shortcut = self._convolve(x, f"{name}_0", training)
+                    x = self._layer(f"{name}_1_pad")(x)
+                x = ops.relu(self._convolve(x, f"{name}_1", training))
+                x = self._convolve(x, f"{name}_2", training)
+                x = ops.relu(x + shortcut)
+        return ops.mean(x, axis=(2, 3) if self._channels_first else (1, 2))
+
+    def _layer(self, name: str) -> Any:
+        return self.backbone.get_layer(name)
+
+    def _convolve(self, x: Any, name: str, training: bool | None) -> Any:
+        """A convolution without bias and its batch normalization."""
+        x = self._layer(f"{name}_conv")(x)
+        return batch_norm(self._layer(f"{name}_bn"), x, training)
 
 
 def audio_resnet18(

@@ -1,8 +1,7 @@
-"""From images and spectrograms to tokens: patches, positions, masks."""
+"""From images and spectrograms to tokens: patches and positions."""
 
 from typing import Any
 
-import keras
 import numpy as np
 from keras import ops
 
@@ -196,67 +195,3 @@ def _cubic(old: int, new: int) -> np.ndarray:
         cell = np.clip(cell, 0, old - 1).astype(int)
         np.add.at(matrix, (np.arange(new), cell), np.where(t <= 1, near, far))
     return matrix
-
-
-def random_noise(tokens: Any, seed: keras.random.SeedGenerator) -> Any:
-    """Uniform noise `(batch, tokens)`, one draw a token."""
-    return keras.random.uniform(ops.shape(tokens)[:2], seed=seed)
-
-
-def kept_tokens(tokens: int, ratio: float) -> int:
-    """How many of `tokens` stay when `ratio` of them is masked."""
-    # The slack undoes the rounding of, for instance, 10 * (1 - 0.9) = 0.9999.
-    return int(tokens * (1.0 - ratio) + 1e-6)
-
-
-def choose_tokens(noise: Any, keep: int) -> tuple[Any, Any, Any]:
-    """Chooses the `keep` tokens of each sample whose noise is smallest.
-
-    Args:
-        noise: float tensor `(batch, tokens)`.
-        keep: int. Tokens that stay.
-
-    Returns:
-        The int indices `(batch, keep)` of the kept tokens; the mask
-        `(batch, tokens)`, float32, `1.0` where a token is removed; and the int
-        indices `(batch, tokens)` that put kept and removed tokens, one after
-        the other, back in order.
-    """
-    order = ops.argsort(noise, axis=1)
-    restore = ops.argsort(order, axis=1)
-    return order[:, :keep], ops.cast(restore >= keep, "float32"), restore
-
-
-def take_tokens(tokens: Any, chosen: Any) -> Any:
-    """The chosen tokens of each sample.
-
-    Args:
-        tokens: float tensor `(batch, tokens, width)`.
-        chosen: int tensor `(batch, keep)`.
-
-    Returns:
-        A tensor `(batch, keep, width)`.
-    """
-    return ops.take_along_axis(tokens, chosen[:, :, None], axis=1)
-
-
-def restore_tokens(kept: Any, filler: Any, restore: Any) -> Any:
-    """Puts kept tokens back in their places, the filler in all others.
-
-    Args:
-        kept: float tensor `(batch, keep, width)`.
-        filler: float tensor `(1, 1, width)`.
-        restore: int tensor `(batch, tokens)`, from `choose_tokens`.
-
-    Returns:
-        A float tensor `(batch, tokens, width)`.
-    """
-    # A removed token has an index of `keep` or more: one filler serves all.
-    keep, width = kept.shape[1:]
-    filler = ops.broadcast_to(
-        ops.cast(filler, kept.dtype), (ops.shape(kept)[0], 1, width)
-    )
-    places = ops.minimum(restore, keep)[:, :, None]
-    return ops.take_along_axis(
-        ops.concatenate([kept, filler], axis=1), places, axis=1
-    )

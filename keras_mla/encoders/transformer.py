@@ -29,6 +29,24 @@ def attend(query: Any, key: Any, value: Any, mask: Any = None) -> Any:
     return ops.einsum("bhqk,bkhd->bqhd", weights, value)
 
 
+def apply_dense(layer: layers.Dense, tokens: Any) -> Any:
+    """Applies a dense layer to tokens as one product of two matrices.
+
+    XLA computes the gradient of a product with two dimensions as it is; with
+    three it first copies and transposes what came back from all later blocks,
+    a fifth of a training step.
+
+    Args:
+        layer: the layer.
+        tokens: float tensor `(batch, tokens, width)`.
+
+    Returns:
+        A float tensor `(batch, tokens, layer.units)`.
+    """
+    flat = layer(ops.reshape(tokens, (-1, tokens.shape[-1])))
+    return ops.reshape(flat, (-1, ops.shape(tokens)[1], layer.units))
+
+
 def _has_fused_attention() -> bool:
     """Whether Keras's own attention is one kernel here.
 
@@ -163,11 +181,12 @@ class TransformerBlock(layers.Layer):
         pair = 0 if norm is None else self.norms.index(norm)
         x = self._attend(self.norm1[pair](inputs), padding_mask)
         inputs = inputs + self._regularise(x, training)
-        x = self.mlp_in(self.norm2[pair](inputs))
+        x = apply_dense(self.mlp_in, self.norm2[pair](inputs))
         x = ops.gelu(x, approximate=self.approximate_gelu)
         if self.dropout:
             x = self.drop(x, training=training)
-        return inputs + self._regularise(self.mlp_out(x), training)
+        x = apply_dense(self.mlp_out, x)
+        return inputs + self._regularise(x, training)
 
     def compute_output_shape(
         self, input_shape: tuple[int | None, ...]
@@ -191,7 +210,8 @@ class TransformerBlock(layers.Layer):
     def _attend(self, x: Any, mask: Any) -> Any:
         tokens, width = ops.shape(x)[1], x.shape[-1]
         head = width // self.num_heads
-        qkv = ops.reshape(self.qkv(x), (-1, tokens, 3, self.num_heads, head))
+        qkv = apply_dense(self.qkv, x)
+        qkv = ops.reshape(qkv, (-1, tokens, 3, self.num_heads, head))
         if mask is not None:
             mask = ops.cast(mask, "bool")[:, None, None, :]
         if x.shape[1] == 1:
@@ -199,7 +219,8 @@ class TransformerBlock(layers.Layer):
             x = qkv[:, :, 2]
         else:
             x = attend(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], mask)
-        return self.projection(ops.reshape(x, (-1, tokens, width)))
+        x = ops.reshape(x, (-1, tokens, width))
+        return apply_dense(self.projection, x)
 
     def _regularise(self, x: Any, training: bool | None) -> Any:
         if self.dropout:

@@ -1,4 +1,4 @@
-"""The backend-specific part of a training step, behind one small interface.
+"""The backend-specific part of the library, behind one small interface.
 
 Each backend's module supplies the same names:
 
@@ -8,6 +8,7 @@ Each backend's module supplies the same names:
 - `apply_gradients(model, gradients, variables, active)`: an optimizer step.
 - `global_mean(values, weights)`: mean over the batch on all replicas.
 - `num_replicas()`: how many replicas share a batch.
+- `batch_norm(layer, x, training)`: a batch normalization layer, fused.
 - `compile_step(step)`: wraps the compiled train function where needed.
 """
 
@@ -30,5 +31,6 @@ stateful_step = backend.stateful_step
 value_and_grad = backend.value_and_grad
 apply_gradients = backend.apply_gradients
 global_mean = backend.global_mean
+batch_norm = backend.batch_norm
 num_replicas = backend.num_replicas
 compile_step = backend.compile_step

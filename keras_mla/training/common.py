@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import keras
 from keras import ops
 
 
@@ -28,3 +29,19 @@ def weighted_sum(values: Any, weights: Any) -> tuple[Any, Any]:
     # `where`, since an uncounted row may hold NaN.
     rows = ops.where(column > 0, values * column, ops.zeros_like(values))
     return ops.sum(rows, axis=0), ops.sum(weights)
+
+
+def batch_norm(
+    layer: keras.layers.BatchNormalization, x: Any, training: bool | None
+) -> Any:
+    """What the layer computes, its moving statistics included.
+
+    Args:
+        layer: the layer.
+        x: Tensor of the layer's rank.
+        training: Whether to use the batch's own statistics.
+
+    Returns:
+        Tensor of the shape of `x`.
+    """
+    return layer(x, training=training)

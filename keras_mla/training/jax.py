@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import keras
 
+from keras_mla.training.common import batch_norm as batch_norm
 from keras_mla.training.common import weighted_mean
 
 # Under `jit` an array is the global one whatever its sharding, so that a mean

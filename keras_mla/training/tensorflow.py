@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_mla.training.common import batch_norm as batch_norm
 from keras_mla.training.common import weighted_mean, weighted_sum
 
 

@@ -7,9 +7,54 @@ from typing import Any
 import keras
 import torch
 
+from keras_mla.training import common
 from keras_mla.training.common import weighted_mean
 
 global_mean = weighted_mean
+
+
+def batch_norm(
+    layer: keras.layers.BatchNormalization, x: Any, training: bool | None
+) -> Any:
+    """What the layer computes, by PyTorch's own kernel.
+
+    Keras composes batch normalization of single operations, each a pass over
+    the data: a third of a training step of ResNet-18.
+
+    Args:
+        layer: the layer, over the second axis.
+        x: Tensor of shape `(batch, channels, ...)`.
+        training: Whether to use the batch's own statistics.
+
+    Returns:
+        Tensor of the shape of `x`.
+    """
+    channels = x.shape[1]
+    count = x.numel() // channels
+    training = bool(training and layer.trainable)
+    if training and count == 1:
+        # PyTorch refuses a single value, Keras normalizes it to zero.
+        return common.batch_norm(layer, x, training)
+    mean, variance = layer.moving_mean, layer.moving_variance
+    # In training the kernel gives the batch's statistics: with a momentum of
+    # one, they take the place of the moving ones.
+    given = [v.value.clone() if training else v.value for v in (mean, variance)]
+    y = torch.nn.functional.batch_norm(
+        x,
+        *given,
+        layer.gamma.value,
+        layer.beta.value,
+        training=training,
+        momentum=1.0,
+        eps=layer.epsilon,
+    )
+    if training:
+        # Keras keeps the biased variance.
+        given[1] = given[1] * ((count - 1) / count)
+        for variable, new in zip((mean, variance), given, strict=True):
+            old = variable.value * layer.momentum
+            variable.assign(old + new * (1.0 - layer.momentum))
+    return y
 
 
 def num_replicas() -> int:

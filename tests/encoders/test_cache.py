@@ -72,6 +72,42 @@ def test_it_resumes_after_a_kill_and_repairs_a_damaged_shard(tmp_path, x):
     np.testing.assert_array_equal(again, features)
 
 
+def test_the_same_encoder_made_anew_is_the_same(tmp_path, x):
+    def functional():
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((6,))
+        hidden = keras.layers.Dense(4, activation="relu")(inputs)
+        return keras.Model(inputs, keras.layers.Dense(3)(hidden))
+
+    for i, make in enumerate((make_encoder, functional)):
+        data = Counting(x)
+        for _ in range(2):
+            encoders.cache_features(make(), data, tmp_path / str(i), **OPTIONS)
+        assert data.reads == 6
+
+
+def test_it_resumes_wherever_the_kill_came(tmp_path, x):
+    encoder = make_encoder()
+    # While the first index was written; while old features were deleted.
+    (tmp_path / "index.json.part").write_text("{")
+    (tmp_path / "shard-00000.npy").write_bytes(b"old")
+    (tmp_path / "shard-00001.part").write_bytes(b"")
+    features = encoders.cache_features(encoder, x, tmp_path, **OPTIONS)
+    np.testing.assert_allclose(
+        features, encoder.predict(x, verbose=0), atol=1e-6
+    )
+
+
+def test_overwriting_spares_other_files(tmp_path, x):
+    encoders.cache_features(make_encoder(), x, tmp_path, **OPTIONS)
+    (tmp_path / "notes.txt").write_text("mine")
+    encoders.cache_features(
+        make_encoder(), x[:3], tmp_path, overwrite=True, **OPTIONS
+    )
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert len(list(tmp_path.glob("*.npy"))) == 1
+
+
 def test_a_change_is_noticed(tmp_path, x):
     encoder = make_encoder()
     encoders.cache_features(encoder, x, tmp_path, **OPTIONS)

@@ -173,6 +173,10 @@ def test_other_errors(tmp_path):
     (tmp_path / "x.pkl").write_bytes(pickle.dumps([1, 2]))
     with pytest.raises(ValueError, match="holds no arrays"):
         encoders.read_checkpoint(tmp_path / "x.pkl")
+    twice = {"a": np.zeros(1), "module.a": np.ones(1), "module.b": np.ones(1)}
+    np.savez(tmp_path / "x.npz", **twice)
+    with pytest.raises(ValueError, match=r"`module.`, such as \['a'\]"):
+        encoders.read_checkpoint(tmp_path / "x.npz")
     # A header that promises more than a file can hold.
     (tmp_path / "x.safetensors").write_bytes(struct.pack("<Q", 2**60) + b"{}")
     with pytest.raises(ValueError, match="damaged"):

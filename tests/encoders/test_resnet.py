@@ -30,6 +30,36 @@ def test_shapes_of_any_size(video):
     assert free(np.zeros((1, 4, 16, 32, 3), "float32")).shape == (1, 512)
 
 
+@pytest.mark.parametrize("batch, shape", [(3, (40, 51, 1)), (1, (32, 32, 3))])
+def test_a_step_equals_keras_hubs_network(batch, shape):
+    import keras_hub
+
+    # The last map of the second case holds a single value a channel.
+    backbone = keras_hub.models.ResNetBackbone(
+        [64], [7], [64, 128, 256, 512], [2] * 4, [1, 2, 2, 2], "basic_block",
+        image_shape=shape,
+    )  # fmt: skip
+    pooled = keras.layers.GlobalAveragePooling2D()
+    theirs = keras.Sequential([backbone, pooled])
+    ours = encoders.ResNet18(shape)
+    before = backbone.get_weights()
+    ours.set_weights(before)
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(batch, *shape)).astype("float32")
+    y = generator.normal(size=(batch, 512)).astype("float32")
+    for model in (ours, theirs):
+        model.compile(optimizer=keras.optimizers.SGD(0.1), loss="mse")
+        model.train_on_batch(x, y)
+    # What a step changed, which rounding tells apart by a few thousandths.
+    for old, a, b in zip(before, ours.weights, theirs.weights, strict=True):
+        moved, expected = (ops.convert_to_numpy(w) - old for w in (a, b))
+        error = np.linalg.norm(moved - expected)
+        assert error <= 0.02 * np.linalg.norm(expected) + 1e-6, a.path
+    np.testing.assert_allclose(
+        ours.predict_on_batch(x), theirs.predict_on_batch(x), atol=5e-3
+    )
+
+
 def test_frames_are_averaged(video):
     x = np.random.default_rng(0).random((2, 2, 32, 32, 3)).astype("float32")
     both = ops.convert_to_numpy(video(x))
