@@ -429,25 +429,14 @@ class MultimodalTrainer(keras.Model):
         features: dict[str, Any] = {}
         extra: dict[str, Any] = {}
         fused = results[-1][-1].fused
-        weights = []
-        for update, _, unimodal, outputs in results:
+        for _, _, unimodal, outputs in results:
             losses.update(unimodal)
             features.update(outputs.features)
             logits.update(outputs.logits)
             extra.update(outputs.extra)
-            active = batch.active(update.modalities)
-            weights.append(
-                ops.ones(()) if active is None else ops.cast(active, "float32")
-            )
-        size = batch.size(self.modalities[0])
-        total = sum(weights)
-        loss = sum(
-            w * loss for w, (_, loss, *_) in zip(weights, results, strict=True)
-        )
+        loss, count = self._mean_loss(batch, results)
         self._loss_tracker.update_state(
-            training.num_replicas() * loss / ops.maximum(total, 1),
-            sample_weight=ops.cast(size, "float32")
-            * ops.cast(total > 0, "float32"),
+            training.num_replicas() * loss, sample_weight=count
         )
         for name in self.modalities:
             self._plan.metrics.update(
@@ -478,6 +467,26 @@ class MultimodalTrainer(keras.Model):
             batch.sample_weight[name],
         )
         return self.get_metrics_result()
+
+    def _mean_loss(self, batch: Batch, results: list) -> tuple[Any, Any]:
+        """The mean of a batch's update losses, and how many samples it has.
+
+        Updates without any sample are left out; a batch of none counts zero.
+        """
+        size = batch.size(self.modalities[0])
+        losses = [loss for _, loss, *_ in results]
+        if batch.presence is None:
+            return sum(losses) / len(losses), size
+        weights = [
+            ops.cast(batch.active(update.modalities), "float32")
+            for update, *_ in results
+        ]
+        total = sum(weights)
+        loss = sum(w * loss for w, loss in zip(weights, losses, strict=True))
+        any_sample = ops.cast(total > 0, "float32")
+        return loss / ops.maximum(total, 1), any_sample * ops.cast(
+            size, "float32"
+        )
 
     # === Details of an optimizer step ===
 
