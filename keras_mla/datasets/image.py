@@ -235,7 +235,7 @@ class ImageSettings:
         # Whole rows at a time: an axis of 3 is slow to broadcast over.
         if isinstance(pixels, np.ndarray):
             width = pixels.shape[-2]
-            rows = pixels.reshape(-1, 3 * width).astype(np.float32)
+            rows: Any = pixels.reshape(-1, 3 * width).astype(np.float32)
             rows = rows * np.tile(gain, width) - np.tile(shift, width)
             return rows.reshape(pixels.shape)
         import tensorflow as tf
