@@ -10,21 +10,18 @@ digit; no picture is in two splits.
 - `--pairing=speaker`: trained on some speakers and tested on others. Sound is
   then the weak modality.
 
-Trained are MLA, MLA without projection ("alternation"), and concatenated
-features jointly. Which epoch counts is chosen on validation data.
-
 ```shell
 KERAS_BACKEND=torch python examples/av_digits.py --data_dir=av_digits
 ```
 """
 
-import csv
-import json
 import os
 import pathlib
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+import common  # noqa: E402
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
 from absl import app, flags  # noqa: E402
@@ -33,23 +30,22 @@ import keras_mla  # noqa: E402
 from keras_mla.datasets import audio  # noqa: E402
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("data_dir", None, "Folder of the data.", required=True)
-flags.DEFINE_string("output_dir", "out/av_digits", "Results, checkpoints.")
+common.define_flags(
+    "out/av_digits", epochs=20, batch_size=64, learning_rate="1e-3"
+)
 flags.DEFINE_enum("pairing", "speaker", ["speaker", "official"], "The split.")
-flags.DEFINE_integer("epochs", 20, "Epochs of each run.")
-flags.DEFINE_integer("batch_size", 64, "Samples in a batch.")
-flags.DEFINE_float("learning_rate", 1e-3, "Of Adam.")
-flags.DEFINE_integer("seeds", 3, "Runs of each method.")
 
-KEYS = ("audio_accuracy", "image_accuracy", "accuracy")
-METHODS = ("concatenation", "alternation", "mla")
-SPEAKERS = {"validation": ["nicolas"], "test": ["theo", "yweweler"]}
-SPEAKERS = {"train": ["george", "jackson", "lucas"], **SPEAKERS}
+MODALITIES = ("audio", "image")
+SPEAKERS = {
+    "train": ["george", "jackson", "lucas"],
+    "validation": ["nicolas"],
+    "test": ["theo", "yweweler"],
+}
 FBANK = audio.Fbank(rate=8000, frames=64, mels=40, mean=-8.0, std=3.0)
 SHAPES = {"audio": FBANK.shape, "image": (28, 28, 1)}
 
 
-def read(folder):
+def read(folder: pathlib.Path) -> tuple[np.ndarray, ...]:
     """Returns spectrograms, digits, speakers and indices of all recordings."""
     sounds, rows = [], []
     files = sorted((folder / "recordings").glob("*_*_*.wav"))
@@ -64,7 +60,9 @@ def read(folder):
     return np.stack(sounds), digits, speakers, indices
 
 
-def split(digits, speakers, indices):
+def split(
+    digits: np.ndarray, speakers: np.ndarray, indices: np.ndarray
+) -> dict[str, np.ndarray]:
     """Returns the rows of each split."""
     if FLAGS.pairing == "speaker":
         rows = {k: np.isin(speakers, who) for k, who in SPEAKERS.items()}
@@ -75,7 +73,7 @@ def split(digits, speakers, indices):
     return {"train": kept, "validation": held, "test": test}
 
 
-def load(folder, cache):
+def load(folder: pathlib.Path, cache: pathlib.Path) -> dict[str, tuple]:
     """Returns `{split: ({"audio", "image"}, label)}`."""
     if not cache.exists():  # Written under its name only when it is whole.
         part = cache.with_suffix(".partial.npz")
@@ -102,7 +100,7 @@ def load(folder, cache):
     return data
 
 
-def encoder(shape, name):
+def encoder(shape: tuple[int, ...], name: str) -> keras.Model:
     """Returns a small convolutional encoder with 64 features."""
     layers = keras.layers
     blocks = [keras.Input(shape)]
@@ -113,84 +111,28 @@ def encoder(shape, name):
     return keras.Sequential(blocks, name=name)
 
 
-def build(method):
-    """Returns a compiled model."""
+def make_model(method: str) -> keras.Model:
+    """Returns the model of a method."""
     encoders = {m: encoder(s, f"{m}_encoder") for m, s in SHAPES.items()}
-    if method == "concatenation":
-        inputs = {m: keras.Input(s, name=m) for m, s in SHAPES.items()}
-        features = [e(inputs[m]) for m, e in encoders.items()]
-        joined = keras.layers.Concatenate()(features)
-        model = keras.Model(inputs, keras.layers.Dense(10)(joined))
-    else:
-        projector = "auto" if method == "mla" else None
-        model = keras_mla.MLA(encoders, head=10, projector=projector)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    optimizer = keras.optimizers.Adam(FLAGS.learning_rate)
-    model.compile(optimizer, loss, metrics=["accuracy"])
-    return model
+    return common.make_method(method, encoders, 10)
 
 
-def train(method, seed, data, folder):
-    """Trains one model, or goes on with it, and returns its test scores."""
-    result = folder / "result.json"
-    if result.exists():
-        return json.loads(result.read_text())
-    folder.mkdir(parents=True, exist_ok=True)
-    seeds = keras_mla.callbacks.EpochSeed(seed)
-    model = build(method)
-    best, log = str(folder / "best.weights.h5"), folder / "log.csv"
-    backup = str(folder / "backup")
-    # What a run that was killed had reached.
-    rows = list(csv.DictReader(log.open())) if log.exists() else []
-    reached = max((float(row["val_accuracy"]) for row in rows), default=-1.0)
-    keep = {"save_best_only": True, "save_weights_only": True, "mode": "max"}
-    callbacks = [
-        seeds,
-        keras.callbacks.BackupAndRestore(backup, double_checkpoint=True),
-        keras.callbacks.CSVLogger(str(log), append=True),
-        keras.callbacks.ModelCheckpoint(
-            best, "val_accuracy", initial_value_threshold=reached, **keep
-        ),
-    ]
-    model.fit(
-        *data["train"],
-        validation_data=data["validation"],
-        epochs=FLAGS.epochs,
-        batch_size=FLAGS.batch_size,
-        callbacks=callbacks,
-        verbose=2,
-    )
-    model.load_weights(best)
-    scores = model.evaluate(*data["test"], return_dict=True, verbose=0)
-    scores = {k: v for k, v in scores.items() if k.endswith("accuracy")}
-    result.write_text(json.dumps(scores))
-    return scores
-
-
-def main(_):
+def main(_: Any) -> None:
     """Trains every method with every seed; prints and saves the table."""
-    output = pathlib.Path(FLAGS.output_dir) / FLAGS.pairing
-    output.mkdir(parents=True, exist_ok=True)
+    output = common.prepare()
     folder = pathlib.Path(FLAGS.data_dir).expanduser()
     data = load(folder, output / "spectrograms.npz")
-    lines = ["method | audio | image | both", "--- | --- | --- | ---"]
-    for method in METHODS:
-        runs = []
-        for seed in range(FLAGS.seeds):
-            print(f"{method}, seed {seed}", flush=True)
-            runs.append(train(method, seed, data, output / f"{method}{seed}"))
-        values = 100 * np.array(
-            [[r.get(k, np.nan) for k in KEYS] for r in runs]
-        )
-        pairs = zip(values.mean(axis=0), values.std(axis=0), strict=True)
-        cells = [f"{mean:.2f} ± {std:.2f}" for mean, std in pairs]
-        lines.append(" | ".join([method, *cells]).replace("nan ± nan", "-"))
-    print("\n".join(lines))
-    (output / "table.md").write_text("\n".join(lines) + "\n")
-    rows = list(csv.DictReader((output / "mla0" / "log.csv").open()))
-    history = {key: [float(row[key]) for row in rows] for key in rows[0]}
+    methods = common.method_names()
+    results = common.compare(output, methods, make_model, lambda seed: data)
+    common.report(
+        output,
+        {m: common.accuracies(r, MODALITIES) for m, r in results.items()},
+        f"Digits, {FLAGS.pairing}",
+    )
+    last = methods[-1]
+    log = results[last][0]["folder"] / "log.csv"
     keras_mla.analysis.plot_history(
-        history, ("audio", "image"), path=output / "mla.png"
+        common.history(log), MODALITIES, path=output / "history.png"
     )
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -15,10 +16,10 @@ def write(
 ) -> str:
     """Writes `table.csv`, `table.md` and `figure.png`; returns the Markdown."""
     summary = summarize(finals)
-    _write_csv(directory / "table.csv", summary)
+    write_csv(directory / "table.csv", summary)
     text = markdown(modalities, summary)
     (directory / "table.md").write_text(text)
-    _figure(directory / "figure.png", modalities, summary)
+    figure(directory / "figure.png", (*modalities, "all"), summary)
     return text
 
 
@@ -35,7 +36,7 @@ def summarize(finals: list[dict]) -> dict[str, dict]:
     for method, tests in by_method.items():
         summary[method] = {
             part: {
-                measure: _mean_and_deviation(
+                measure: mean_and_deviation(
                     [test[part][measure] for test in tests]
                 )
                 for measure in MEASURES
@@ -46,7 +47,8 @@ def summarize(finals: list[dict]) -> dict[str, dict]:
     return summary
 
 
-def _mean_and_deviation(values: list[float]) -> tuple[float, float]:
+def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and deviation of a sample, which is 0 of a single value."""
     deviation = np.std(values, ddof=1) if len(values) > 1 else 0.0
     return float(np.mean(values)), float(deviation)
 
@@ -69,7 +71,7 @@ def markdown(modalities: tuple[str, ...], summary: dict[str, dict]) -> str:
         ]
         for method in rows:
             cells = [
-                _cell(summary[method].get(part), "accuracy", 100, 1)
+                cell(summary[method].get(part), "accuracy", 100, 1)
                 for part in (*modalities, "all", "calibrated")
             ]
             lines.append(f"| {method} | {' | '.join(cells)} |")
@@ -81,7 +83,7 @@ def markdown(modalities: tuple[str, ...], summary: dict[str, dict]) -> str:
     ]
     for method, parts in summary.items():
         cells = [
-            _cell(parts.get(part), measure, factor, digits)
+            cell(parts.get(part), measure, factor, digits)
             for part in ("all", "calibrated")
             for measure, factor, digits in (("nll", 1, 3), ("ece", 100, 1))
         ]
@@ -92,14 +94,16 @@ def markdown(modalities: tuple[str, ...], summary: dict[str, dict]) -> str:
     return "\n\n".join(tables) + f"\n\nMean ± deviation over {count} seeds.\n"
 
 
-def _cell(part: dict | None, measure: str, factor: float, digits: int) -> str:
+def cell(part: dict | None, measure: str, factor: float, digits: int) -> str:
+    """The text of a table's cell: mean and deviation, or a dash."""
     if part is None:
         return "–"
     mean, deviation = (factor * value for value in part[measure])
     return f"{mean:.{digits}f} ± {deviation:.{digits}f}"
 
 
-def _write_csv(path: pathlib.Path, summary: dict[str, dict]) -> None:
+def write_csv(path: pathlib.Path, summary: dict[str, dict]) -> None:
+    """Writes a line for each method, part and measure."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(
@@ -115,16 +119,16 @@ def _write_csv(path: pathlib.Path, summary: dict[str, dict]) -> None:
                     )
 
 
-def _figure(
-    path: pathlib.Path, modalities: tuple[str, ...], summary: dict[str, dict]
+def figure(
+    path: pathlib.Path, parts: Sequence[str], summary: dict[str, dict]
 ) -> None:
+    """Draws the accuracy of each part as bars, method by method."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    parts = (*modalities, "all")
-    figure, axes = pyplot.subplots(
+    picture, axes = pyplot.subplots(
         figsize=(1.5 + 0.9 * len(summary), 4), layout="constrained"
     )
     width = 0.8 / len(parts)
@@ -142,5 +146,5 @@ def _figure(
     axes.set_xticks(range(len(summary)), list(summary), rotation=45, ha="right")
     axes.set_ylabel("Test accuracy in %")
     axes.legend(ncols=len(parts), loc="lower left")
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+    picture.savefig(path, dpi=120)
+    pyplot.close(picture)

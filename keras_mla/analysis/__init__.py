@@ -1,5 +1,9 @@
 """Figures of what a model learns."""
 
 from keras_mla.analysis.history import plot_history as plot_history
+from keras_mla.analysis.modality_gap import modality_gap as modality_gap
+from keras_mla.analysis.modality_gap import (
+    plot_modality_gap as plot_modality_gap,
+)
 
-__all__ = ["plot_history"]
+__all__ = ["modality_gap", "plot_history", "plot_modality_gap"]

@@ -47,9 +47,8 @@ def plot_history(
             f"metric={metric!r}, history with {sorted(logs)}"
         )
     traces = [name for name in logs if name.endswith("_trace")]
-    figure_class = _figure_class()
     panels = 3 if traces else 2
-    figure = figure_class(figsize=(4.2 * panels, 3.4), layout="constrained")
+    figure = figure_class()(figsize=(4.2 * panels, 3.4), layout="constrained")
     axes = figure.subplots(1, panels)
     for index, name in enumerate([*modalities, ""]):
         color = f"C{index}" if name else "black"
@@ -88,7 +87,8 @@ def _draw(axis: Any, logs: Mapping, key: str, color: str, label: str) -> None:
             )
 
 
-def _figure_class() -> Any:
+def figure_class() -> Any:
+    """Returns matplotlib's `Figure`, or says what to install."""
     try:
         # Not pyplot: it keeps figures alive and wants a display.
         from matplotlib.figure import Figure

@@ -104,12 +104,11 @@ def files(
 
     def listed(part: str) -> list[Sample]:
         path = listing.find_list(root, part, list_file, "csv txt")
-        samples = []
-        for source, line in listing.read_lines(path):
-            try:
-                samples.append(_from_line(root, line, source))
-            except ValueError as error:
-                problems.add(str(error))
+        samples = listing.make_samples(
+            listing.read_lines(path),
+            lambda source, line: _from_line(root, line, source),
+            problems,
+        )
         kept = listing.keep_existing(samples, f"CREMA-D {part}")
         if list_file is None:
             listing.check_count(f"CREMA-D {part}", len(kept), _PUBLISHED[part])

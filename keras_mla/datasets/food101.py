@@ -115,14 +115,11 @@ def files(
 
     def listed(part: str) -> list[Sample]:
         path = _list(root, part, list_file)
-        samples = []
-        for source, picture, name, text in _rows(root, path, part, problems):
-            try:
-                samples.append(
-                    _sample(root, labels, source, picture, name, text)
-                )
-            except ValueError as error:
-                problems.add(str(error))
+        samples = listing.make_samples(
+            _rows(root, path, part, problems),
+            lambda source, row: _sample(root, labels, source, *row),
+            problems,
+        )
         kept = listing.keep_existing(samples, f"Food-101 {part}")
         if list_file is None:
             published = {**_PUBLISHED, "dev": _DEV}[part]
@@ -151,11 +148,11 @@ def _list(root: str, part: str, list_file: str | os.PathLike | None) -> str:
 
 
 def _rows(root: str, path: str, part: str, problems: listing.Problems) -> Any:
-    """Yields `(source, picture, class, text or None)`."""
+    """Yields `(source, (picture, class, text or None))`."""
     if path.endswith(".jsonl"):
         keys = ("id", "label", "text", "img")
         for source, record in listing.read_json_lines(path, keys, problems):
-            yield source, record["img"], record["label"], record["text"]
+            yield source, (record["img"], record["label"], record["text"])
         return
     if path.endswith(".csv"):
         for source, row in listing.read_rows(path):
@@ -165,7 +162,8 @@ def _rows(root: str, path: str, part: str, problems: listing.Problems) -> Any:
                     f"Received: row={str(row)[:200]}"
                 )
                 continue
-            yield source, _picture(root, part, row[0], row[2]), row[2], row[1]
+            picture, text, name = row
+            yield source, (_picture(root, part, picture, name), name, text)
         return
     for source, line in listing.read_lines(path):
         fields = line.rsplit(maxsplit=1)
@@ -175,8 +173,7 @@ def _rows(root: str, path: str, part: str, problems: listing.Problems) -> Any:
                 f"Received: line={line[:200]!r}"
             )
             continue
-        picture = _picture(root, part, *fields)
-        yield source, picture, fields[1], None
+        yield source, (_picture(root, part, *fields), fields[1], None)
 
 
 def _picture(root: str, part: str, picture: str, name: str) -> str:

@@ -3,7 +3,7 @@
 import glob
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from keras_mla.datasets import listing, pipeline
@@ -145,31 +145,28 @@ def _session(
 ) -> list[Sample]:
     dialog = os.path.join(root, f"Session{number}", "dialog")
     spoken: dict[str, str] = {}
+    for _, line in _lines(dialog, "transcriptions"):
+        match = _SPOKEN.match(line)
+        if match:
+            spoken.setdefault(match[1], match[2].strip())
+    # Only turns begin so; the raters' own lines follow them.
+    turns = (
+        (source, line)
+        for source, line in _lines(dialog, "EmoEvaluation")
+        if re.match(r"\[[\d.]", line)
+    )
+    return listing.make_samples(
+        turns,
+        lambda source, line: _turn(root, number, names, spoken, source, line),
+        problems,
+    )
+
+
+def _lines(dialog: str, folder: str) -> Iterator[tuple[str, str]]:
     # Copied archives hold "._" twins of every file.
-    pattern = "[!.]*.txt"
-    for path in sorted(
-        glob.glob(os.path.join(glob.escape(dialog), "transcriptions", pattern))
-    ):
-        for _, line in listing.read_lines(path):
-            match = _SPOKEN.match(line)
-            if match:
-                spoken.setdefault(match[1], match[2].strip())
-    samples = []
-    for path in sorted(
-        glob.glob(os.path.join(glob.escape(dialog), "EmoEvaluation", pattern))
-    ):
-        for source, line in listing.read_lines(path):
-            # Only turns begin so; the raters' own lines follow them.
-            if not re.match(r"\[[\d.]", line):
-                continue
-            try:
-                sample = _turn(root, number, names, spoken, source, line)
-            except ValueError as error:
-                problems.add(str(error))
-                continue
-            if sample is not None:
-                samples.append(sample)
-    return samples
+    pattern = os.path.join(glob.escape(dialog), folder, "[!.]*.txt")
+    for path in sorted(glob.glob(pattern)):
+        yield from listing.read_lines(path)
 
 
 def _turn(

@@ -109,22 +109,19 @@ def files(
     listing.check_count("Kinetics-Sounds classes", len(classes), _CLASSES)
     labels = {name: i for i, name in enumerate(classes)}
 
+    def make(source: str, line: str) -> Sample:
+        clip, label = _parse(line, source)
+        if label not in labels:
+            raise ValueError(
+                f"{source}: the class is not one of the {len(labels)} of the "
+                f"training list. Received: class={label!r}"
+            )
+        return Sample(clip, labels[label], _inputs(root, clip, source), source)
+
     def listed(part: str) -> list[Sample]:
         path = listing.find_list(root, part, list_file, "csv txt")
-        samples = []
-        for source, line in listing.read_lines(path):
-            try:
-                clip, label = _parse(line, source)
-                if label not in labels:
-                    raise ValueError(
-                        f"{source}: the class is not one of the "
-                        f"{len(labels)} of the training list. "
-                        f"Received: class={label!r}"
-                    )
-                inputs = _inputs(root, clip, source)
-                samples.append(Sample(clip, labels[label], inputs, source))
-            except ValueError as error:
-                problems.add(str(error))
+        lines = listing.read_lines(path)
+        samples = listing.make_samples(lines, make, problems)
         kept = listing.keep_existing(samples, f"Kinetics-Sounds {part}")
         if list_file is None:
             published = _PUBLISHED[part]

@@ -8,7 +8,7 @@ import os
 import pathlib
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ __all__ = [
     "data_folder",
     "find_list",
     "keep_existing",
+    "make_samples",
     "partition",
     "read_json_lines",
     "read_lines",
@@ -280,6 +281,31 @@ def read_text(path: str, max_bytes: int = 1_000_000) -> str:
             f"The text {path!r} is longer than {max_bytes:,} bytes."
         )
     return data.decode("utf-8", errors="replace").strip()
+
+
+def make_samples(
+    entries: Iterable[tuple[str, Any]],
+    make: Callable[[str, Any], Sample | None],
+    problems: Problems,
+) -> list[Sample]:
+    """Makes a sample of each entry of a list.
+
+    Args:
+        entries: Pairs of the source and the entry, such as `read_lines` gives.
+        make: Called with both; returns a sample, or `None` to pass over the
+            entry, or raises `ValueError` if the entry is wrong.
+        problems: `Problems`. What to do with a wrong one.
+
+    Returns:
+        list of `Sample`.
+    """
+    samples = []
+    for source, entry in entries:
+        try:
+            samples.append(make(source, entry))
+        except ValueError as error:
+            problems.add(str(error))
+    return [sample for sample in samples if sample is not None]
 
 
 def keep_existing(samples: Sequence[Sample], name: str) -> list[Sample]:

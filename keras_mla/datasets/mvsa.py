@@ -134,66 +134,56 @@ def files(
 def _from_json(
     root: str, path: str, problems: listing.Problems
 ) -> list[Sample]:
-    samples = []
-    keys = ("id", "label", "text", "img")
-    for source, record in listing.read_json_lines(path, keys, problems):
-        try:
-            if record["label"] not in class_names:
-                raise ValueError(
-                    f"{source}: a label must be one of "
-                    f"{', '.join(class_names)}. "
-                    f"Received: label={record['label']!r}"
-                )
-            image = listing.safe_path(root, record["img"], source)
-            samples.append(
-                _sample(
-                    record["id"],
-                    record["label"],
-                    image,
-                    record["text"],
-                    source,
-                )
+    def make(source: str, record: dict[str, str]) -> Sample:
+        if record["label"] not in class_names:
+            raise ValueError(
+                f"{source}: a label must be one of {', '.join(class_names)}. "
+                f"Received: label={record['label']!r}"
             )
-        except ValueError as error:
-            problems.add(str(error))
-    return samples
+        image = listing.safe_path(root, record["img"], source)
+        return _sample(
+            record["id"], record["label"], image, record["text"], source
+        )
+
+    keys = ("id", "label", "text", "img")
+    records = listing.read_json_lines(path, keys, problems)
+    return listing.make_samples(records, make, problems)
 
 
 def _from_labels(
     root: str, path: str, problems: listing.Problems
 ) -> list[Sample]:
-    samples = []
-    rows = 0
-    for source, line in listing.read_lines(path):
-        if line.split() == ["ID", "text,image"]:
-            continue
-        rows += 1
+    def make(source: str, line: str) -> Sample | None:
+        key, _, pair = line.strip().partition("\t")
+        labels = [label.strip() for label in pair.split(",")]
+        if not key.isalnum() or len(labels) != 2:
+            raise ValueError(
+                f"{source}: expected '<id><tab><text label>,<image label>'. "
+                f"Received: line={line[:200]!r}"
+            )
         try:
-            key, _, pair = line.strip().partition("\t")
-            labels = [label.strip() for label in pair.split(",")]
-            if not key.isalnum() or len(labels) != 2:
-                raise ValueError(
-                    f"{source}: expected '<id><tab><text label>,<image "
-                    f"label>'. Received: line={line[:200]!r}"
-                )
-            try:
-                label = reconcile(*labels)
-            except ValueError as error:
-                raise ValueError(f"{source}: {error}") from error
-            if label is None:
-                continue
-            image = listing.safe_path(root, f"data/{key}.jpg", source)
-            file = listing.safe_path(root, f"data/{key}.txt", source)
-            # `keep_existing` reports a missing pair by its picture.
-            text = "-"
-            if os.path.exists(file):
-                text = listing.read_text(file)
-            elif os.path.exists(image):
-                raise ValueError(f"{source}: there is no text {file!r}.")
-            samples.append(_sample(key, label, image, text, source))
+            label = reconcile(*labels)
         except ValueError as error:
-            problems.add(str(error))
-    listing.check_count("MVSA-Single labels", rows, _LABELLED)
+            raise ValueError(f"{source}: {error}") from error
+        if label is None:
+            return None
+        image = listing.safe_path(root, f"data/{key}.jpg", source)
+        file = listing.safe_path(root, f"data/{key}.txt", source)
+        # `keep_existing` reports a missing pair by its picture.
+        text = "-"
+        if os.path.exists(file):
+            text = listing.read_text(file)
+        elif os.path.exists(image):
+            raise ValueError(f"{source}: there is no text {file!r}.")
+        return _sample(key, label, image, text, source)
+
+    lines = [
+        (source, line)
+        for source, line in listing.read_lines(path)
+        if line.split() != ["ID", "text,image"]
+    ]
+    samples = listing.make_samples(lines, make, problems)
+    listing.check_count("MVSA-Single labels", len(lines), _LABELLED)
     return samples
 
 

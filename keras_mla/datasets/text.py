@@ -1,8 +1,11 @@
 """Texts to token ids: BERT's word pieces and CLIP's byte pairs."""
 
+import collections
 import json
 import os
-from collections.abc import Callable
+import re
+import unicodedata
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -10,9 +13,46 @@ import numpy as np
 __all__ = [
     "bert",
     "clip",
+    "word_pieces",
 ]
 
 Tokenizer = Callable[[Any], dict[str, Any]]
+_SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+def word_pieces(texts: Iterable[str], size: int = 8000) -> list[str]:
+    """Makes a vocabulary for `bert` from texts, for training from scratch.
+
+    It holds BERT's special tokens, every character of the texts and the most
+    frequent words, each as the start and as the continuation of a word:
+    `"#rainyday"` becomes `"#", "rainy", "##day"`, and what is unknown is
+    spelled out. Parts of words that are no words are not learned, unlike in
+    BERT's own vocabulary. Take the texts of the training split alone.
+
+    Args:
+        texts: The texts. Case and accents are ignored, as in `bert`.
+        size: int. The most pieces to return. Characters are never left out
+            for it. Defaults to `8000`.
+
+    Returns:
+        list of str, to be written to a file one a line.
+
+    Example:
+    >>> from keras_mla.datasets import text
+    >>> text.word_pieces(["Oh, oh"], 100)[5:]
+    ['##,', '##h', '##o', ',', 'h', 'o', 'oh', '##oh']
+    """
+    counts: collections.Counter[str] = collections.Counter()
+    for text in texts:
+        plain = unicodedata.normalize("NFD", text.lower())
+        plain = "".join(c for c in plain if unicodedata.category(c) != "Mn")
+        # BERT takes every sign of punctuation for a word.
+        counts.update(re.findall(r"[^\W_]+|[^\w\s]|_", plain))
+    letters = {letter for word in counts for letter in word}
+    pieces = [*_SPECIAL, *sorted(letters | {f"##{c}" for c in letters})]
+    words = [word for word, _ in counts.most_common() if len(word) > 1]
+    parts = [part for word in words for part in (word, f"##{word}")]
+    return pieces + parts[: max(0, size - len(pieces))]
 
 
 def bert(
@@ -30,8 +70,9 @@ def bert(
         length: int. Every text is cut or padded to it. Defaults to `256`.
         special_tokens: bool. Whether to put `[CLS]` before and `[SEP]` after
             each text. Defaults to `False`, as M3AE has it.
-        lowercase: bool. Whether to ignore case (not used for a preset, which
-            knows). Defaults to `True`.
+        lowercase: bool. Whether to ignore case and accents, as BERT's uncased
+            vocabularies do (not used for a preset, which knows). Defaults to
+            `True`.
 
     Returns:
         A function that maps strings `(batch,)`, a list, an array or inside a
@@ -58,13 +99,13 @@ def bert(
     else:
         with open(path, encoding="utf-8") as file:
             words = [line.rstrip("\r\n") for line in file]
-        missing = {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"} - set(words)
+        missing = set(_SPECIAL) - set(words)
         if missing:
             raise ValueError(
                 f"The vocabulary {path!r} lacks {', '.join(sorted(missing))}."
             )
         tokenizer = keras_hub.tokenizers.BertTokenizer(
-            words, lowercase=lowercase
+            words, lowercase=lowercase, strip_accents=lowercase
         )
     ends = (
         {

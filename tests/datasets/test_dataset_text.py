@@ -91,3 +91,26 @@ def test_what_is_wrong_with_a_vocabulary(tmp_path):
 def test_a_length_without_room(bert_folder):
     with pytest.raises(ValueError, match="length=2"):
         text.bert(bert_folder, 2, special_tokens=True)
+
+
+def test_word_pieces_spell_what_they_do_not_know(tmp_path):
+    train = ["A rainy day, a Café: #rainy_day", "rainy"]
+    pieces = text.word_pieces(train, size=100)
+    assert pieces[:5] == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    assert len(set(pieces)) == len(pieces)
+    # By frequency: "rainy" stands there three times, "day" twice.
+    assert pieces[-6:] == ["rainy", "##rainy", "day", "##day", "cafe", "##cafe"]
+    (tmp_path / "vocab.txt").write_text("\n".join(pieces) + "\n")
+    tokenize = text.bert(tmp_path, length=8)
+    found = tokenize(["#rainyday CAFÉ, zoo?", *train])
+    words = [
+        [piece for piece in np.array(pieces)[row] if piece != "[PAD]"]
+        for row in found["token_ids"]
+    ]
+    # "zoo" has a letter that is unknown, and so is "?".
+    expected = ["#", "rainy", "##day", "cafe", ",", "[UNK]", "[UNK]"]
+    assert words[0] == expected
+    assert "[UNK]" not in words[1] + words[2]
+    few = text.word_pieces(train, size=1)
+    assert set(few) == {p for p in pieces if p in few} and len(few) < 40
+    assert all(len(p.removeprefix("##")) == 1 for p in few[5:])

@@ -6,41 +6,16 @@ import pytest
 from keras import ops
 
 from keras_mla import encoders
+from tests.encoders.utils import write_clip_preset
 
 keras_hub = pytest.importorskip("keras_hub")
-
-
-def tiny_clip():
-    vision = keras_hub.models.CLIPVisionEncoder(
-        8, 16, 2, 2, 32, image_shape=(16, 16, 3), name="vision"
-    )
-    text = keras_hub.models.CLIPTextEncoder(
-        50, 16, 16, 2, 2, 32, max_sequence_length=12, name="text"
-    )
-    return keras_hub.models.CLIPBackbone(vision, text, 8)
-
-
-def vocabulary():
-    words = {"<|startoftext|>": 48, "<|endoftext|>": 49, "ca": 40}
-    words |= {letter: i for i, letter in enumerate("abct")}
-    words |= {f"{letter}</w>": 10 + i for i, letter in enumerate("abct")}
-    return words | {"cat</w>": 41}
 
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
     """A tiny CLIP with its converter and tokenizer in a local folder."""
     folder = str(tmp_path_factory.mktemp("clip"))
-    backbone = tiny_clip()
-    backbone.save_to_preset(folder)
-    keras_hub.layers.CLIPImageConverter(
-        image_size=(16, 16), scale=[1 / 255.0] * 3, offset=[-0.5] * 3
-    ).save_to_preset(folder)
-    tokenizer = keras_hub.models.CLIPTokenizer()
-    tokenizer.vocabulary = vocabulary()
-    tokenizer.merges = ["c a", "ca t</w>"]
-    tokenizer.save_to_preset(folder)
-    return folder, backbone
+    return folder, write_clip_preset(folder)
 
 
 def test_image_features_equal_keras_hubs(clip):

@@ -65,3 +65,32 @@ def randomise(model, scale=0.3):
     for variable in model.trainable_variables:
         variable.assign(scale * generator.normal(size=variable.shape))
     return model
+
+
+def write_clip_preset(folder):
+    """Writes a tiny CLIP of Keras Hub's, its converter and its tokenizer.
+
+    Returns:
+        The CLIP, of 16 x 16 pixels, 12 tokens and 8 features.
+    """
+    import keras_hub
+
+    vision = keras_hub.models.CLIPVisionEncoder(
+        8, 16, 2, 2, 32, image_shape=(16, 16, 3), name="vision"
+    )
+    text = keras_hub.models.CLIPTextEncoder(
+        50, 16, 16, 2, 2, 32, max_sequence_length=12, name="text"
+    )
+    backbone = keras_hub.models.CLIPBackbone(vision, text, 8)
+    backbone.save_to_preset(str(folder))
+    keras_hub.layers.CLIPImageConverter(
+        image_size=(16, 16), scale=[1 / 255.0] * 3, offset=[-0.5] * 3
+    ).save_to_preset(str(folder))
+    pieces = {"<|startoftext|>": 48, "<|endoftext|>": 49, "ca": 40}
+    pieces |= {letter: i for i, letter in enumerate("abct")}
+    pieces |= {f"{letter}</w>": 10 + i for i, letter in enumerate("abct")}
+    tokenizer = keras_hub.models.CLIPTokenizer()
+    tokenizer.vocabulary = pieces | {"cat</w>": 41}
+    tokenizer.merges = ["c a", "ca t</w>"]
+    tokenizer.save_to_preset(str(folder))
+    return backbone

@@ -1,12 +1,6 @@
-import os
-import pathlib
-import subprocess
-import sys
-
 import numpy as np
 import soundfile
-
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+from example_runs import read_table, run
 
 
 def write_data(folder):
@@ -27,29 +21,18 @@ def write_data(folder):
 
 def test_runs_offline_and_goes_on_where_it_stopped(tmp_path):
     write_data(tmp_path / "data")
-    command = [
-        sys.executable,
-        str(ROOT / "examples" / "av_digits.py"),
-        f"--data_dir={tmp_path / 'data'}",
-        f"--output_dir={tmp_path / 'out'}",
-        "--epochs=1",
-        "--seeds=1",
-    ]
-    options = {
-        "capture_output": True,
-        "text": True,
-        "env": {**os.environ, "PYTHONPATH": str(ROOT)},
-    }
-    first = subprocess.run(command, **options)
-    assert first.returncode == 0, first.stderr
-    output = tmp_path / "out" / "speaker"
-    table = (output / "table.md").read_text()
-    assert table in first.stdout
-    rows = [line.split(" | ")[0] for line in table.splitlines()[2:]]
-    assert rows == ["concatenation", "alternation", "mla"]
-    assert (output / "mla.png").stat().st_size > 1000
-    (output / "mla0" / "result.json").unlink()
-    again = subprocess.run(command, **options)
-    assert again.returncode == 0, again.stderr
-    assert "recording" not in again.stdout
-    assert (output / "table.md").read_text() == table
+    arguments = ("av_digits", tmp_path / "data", tmp_path / "out")
+    first = run(*arguments, "--methods=Concat,MLA")
+    table = read_table(tmp_path / "out")
+    assert table[0] == ["Digits, speaker", "audio", "image", "all"]
+    methods = [row[0] for row in table[1:]]
+    assert methods == ["Concat", "MLA"]
+    assert (tmp_path / "out" / "table.md").read_text() in first
+    figure = (tmp_path / "out" / "history.png").read_bytes()
+    assert figure.startswith(b"\x89PNG")
+    (tmp_path / "out" / "MLA-0.001-seed0" / "result.json").unlink()
+    again = run(*arguments, "--methods=MLA")
+    assert "recording" not in again
+    assert read_table(tmp_path / "out") == [table[0], table[2]]
+    refused = run(*arguments, "--pairing=official", code=1)
+    assert "holds runs with other flags" in refused
