@@ -1,0 +1,94 @@
+"""Calling layers by the short way changes nothing."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_mla.models import stack
+
+X = np.random.default_rng(0).normal(size=(4, 3)).astype("float32")
+
+
+def dense(**kwargs):
+    layer = keras.layers.Dense(2, **kwargs)
+    layer.build((None, 3))
+    return layer
+
+
+def count_calls(monkeypatch):
+    """Counts calls by the long way, `Layer.__call__`."""
+    calls = []
+    original = keras.layers.Dense.__call__
+
+    def call(self, *args, **kwargs):
+        calls.append(self)
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(keras.layers.Dense, "__call__", call)
+    return calls
+
+
+def test_a_plain_dense_is_called_directly(monkeypatch):
+    layer = dense(activation="relu")
+    expected = ops.convert_to_numpy(layer(X))
+    calls = count_calls(monkeypatch)
+    y = stack.call(layer, ops.convert_to_tensor(X), True)
+    assert not calls
+    np.testing.assert_array_equal(ops.convert_to_numpy(y), expected)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int32"])
+def test_another_dtype_is_cast(dtype):
+    y = stack.call(dense(), ops.cast(X, dtype), False)
+    assert keras.backend.standardize_dtype(y.dtype) == "float32"
+
+
+def test_the_policy_decides():
+    layer = dense(dtype="mixed_float16")
+    y = stack.call(layer, ops.convert_to_tensor(X), False)
+    assert keras.backend.standardize_dtype(y.dtype) == "float16"
+
+
+def test_another_width_is_keras_error():
+    with pytest.raises(ValueError, match="incompatible"):
+        stack.call(dense(), ops.ones((4, 5)), False)
+
+
+def test_regularisers_see_the_output():
+    layer = dense(activity_regularizer=keras.regularizers.L2(1.0))
+    stack.call(layer, ops.convert_to_tensor(X), True)
+    assert len(layer.losses) == 1
+
+
+def test_masks_pass():
+    embedding = keras.layers.Embedding(5, 3, mask_zero=True)
+    network = keras.Sequential(
+        [
+            keras.Input((4,), dtype="int32"),
+            embedding,
+            keras.layers.Dense(2),
+            keras.layers.GlobalAveragePooling1D(),
+        ]
+    )
+    tokens = ops.convert_to_tensor(np.array([[1, 2, 0, 0]], "int32"))
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(stack.run(network, tokens, False)),
+        ops.convert_to_numpy(network(tokens)),
+        rtol=1e-6,
+    )
+
+
+def test_symbolic_inputs_stay_symbolic():
+    y = stack.call(dense(), keras.Input((3,)), False)
+    assert isinstance(y, keras.KerasTensor) and y.shape == (None, 2)
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "torch", reason="hooks are PyTorch's"
+)
+def test_hooks_are_called():
+    layer, seen = dense(), []
+    layer.register_forward_hook(lambda *arguments: seen.append(arguments))
+    stack.call(layer, ops.convert_to_tensor(X), False)
+    assert len(seen) == 1
