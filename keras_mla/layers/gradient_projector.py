@@ -162,10 +162,13 @@ class GradientProjector(keras.layers.Layer):
         if self.forgetting < 1 or self.normalize:
             P = ops.where(started, self._rescale(P), P)
         assignments.append((self.P, P))
-        # (G^T P)^T is P G, since P is symmetric, and takes half the time where
-        # there are few classes.
-        gradient_T = ops.transpose(ops.cast(gradient, "float32"))
-        projected = ops.transpose(gradient_T @ P)
+        float_gradient = ops.cast(gradient, "float32")
+        if keras.backend.backend() == "torch":
+            # The same, since P is symmetric; with few classes PyTorch's kernel
+            # takes half the time for it (and XLA's takes longer).
+            projected = ops.transpose(ops.transpose(float_gradient) @ P)
+        else:
+            projected = P @ float_gradient
         return ops.cast(projected, gradient.dtype), assignments
 
     def _rescale(self, P: Any) -> Any:
