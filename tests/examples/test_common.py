@@ -111,12 +111,11 @@ def test_validation_chooses_rate_and_epoch(tmp_path, monkeypatch):
     assert list(tried) == ["validation"]
     for record in results["Concat"]:
         model = make_model("Concat")
+        model.load_weights(record["folder"] / "best.weights.h5")
         model.compile(
-            "adam",
             loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
             metrics=["accuracy"],
         )
-        model.load_weights(record["folder"] / "best.weights.h5")
         data = make_data(0, False)
         for split in ("validation", "test"):
             scores = model.evaluate(*data[split], return_dict=True, verbose=0)
