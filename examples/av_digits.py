@@ -24,6 +24,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import common  # noqa: E402
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
+import runs  # noqa: E402
 from absl import app, flags  # noqa: E402
 
 import keras_mla  # noqa: E402
@@ -123,7 +124,7 @@ def main(_: Any) -> None:
     folder = pathlib.Path(FLAGS.data_dir).expanduser()
     data = load(folder, output / "spectrograms.npz")
     methods = common.method_names()
-    results = common.compare(output, methods, make_model, lambda seed: data)
+    results = runs.compare(output, methods, make_model, lambda seed: data)
     common.report(
         output,
         {m: common.accuracies(r, MODALITIES) for m, r in results.items()},
@@ -132,7 +133,7 @@ def main(_: Any) -> None:
     last = methods[-1]
     log = results[last][0]["folder"] / "log.csv"
     keras_mla.analysis.plot_history(
-        common.history(log), MODALITIES, path=output / "history.png"
+        runs.history(log), MODALITIES, path=output / "history.png"
     )
 
 

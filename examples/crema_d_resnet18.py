@@ -22,6 +22,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import common  # noqa: E402
 import keras  # noqa: E402
+import runs  # noqa: E402
 from absl import app, flags  # noqa: E402
 
 from keras_mla import encoders  # noqa: E402
@@ -97,7 +98,7 @@ def main(_: Any) -> None:
             len(names),
         )
 
-    results = common.compare(
+    results = runs.compare(
         output,
         common.method_names(),
         model,

@@ -29,6 +29,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import common  # noqa: E402
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
+import runs  # noqa: E402
 from absl import app, flags  # noqa: E402
 
 import keras_mla  # noqa: E402
@@ -159,7 +160,7 @@ def main(_: Any) -> None:
         return make_model(method, widths, classes)
 
     methods = ["CLIP", *common.method_names()]
-    results = common.compare(output, methods, make, lambda seed: data)
+    results = runs.compare(output, methods, make, lambda seed: data)
     values = {
         method: common.accuracies(records, MODALITIES)
         for method, records in results.items()

@@ -30,6 +30,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import common  # noqa: E402
 import keras  # noqa: E402
 import m3ae  # noqa: E402
+import runs  # noqa: E402
 from absl import app, flags  # noqa: E402
 
 import keras_mla  # noqa: E402
@@ -121,7 +122,7 @@ def main(_: Any) -> None:
             drawn = presence(samples, rate, seed)
             return common.streams(samples, readers, seed, drawn)
 
-        results = common.compare(
+        results = runs.compare(
             output / f"missing-{rate:g}",
             common.method_names(),
             model,

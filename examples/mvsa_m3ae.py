@@ -24,6 +24,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import common  # noqa: E402
 import keras  # noqa: E402
 import m3ae  # noqa: E402
+import runs  # noqa: E402
 from absl import app, flags  # noqa: E402
 
 from keras_mla.datasets import mvsa, pipeline  # noqa: E402
@@ -53,7 +54,7 @@ def main(_: Any) -> None:
         encoders = m3ae.image_and_text(words)
         return common.make_method(method, encoders, len(mvsa.class_names))
 
-    results = common.compare(
+    results = runs.compare(
         output,
         common.method_names(),
         model,

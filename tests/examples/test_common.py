@@ -11,6 +11,7 @@ import pytest
 from utils import encoder
 
 common = pytest.importorskip("common")
+runs = pytest.importorskip("runs")
 tf = pytest.importorskip("tensorflow")
 
 WIDTHS = {"audio": 3, "image": 4}
@@ -64,7 +65,7 @@ def make_model(method):
 def set_flags(monkeypatch, **flags):
     values = {"learning_rate": ["0.01"], "epochs": 3, "batch_size": 8}
     namespace = types.SimpleNamespace(**{**values, "seeds": 1, **flags})
-    monkeypatch.setattr(common, "FLAGS", namespace)
+    monkeypatch.setattr(runs, "FLAGS", namespace)
 
 
 # A killed run leaves its log open.
@@ -75,11 +76,11 @@ def test_a_killed_run_goes_on(tmp_path, monkeypatch, stream):
 
     def compare(folder, *callbacks):
         data = lambda seed: make_data(seed, stream)  # noqa: E731
-        results = common.compare(
+        results = runs.compare(
             tmp_path / folder, ["MLA"], make_model, data, callbacks=callbacks
         )
         record = results["MLA"][0]
-        log = common.history(record.pop("folder") / "log.csv")
+        log = runs.history(record.pop("folder") / "log.csv")
         return record, log
 
     expected = compare("whole")
@@ -96,6 +97,7 @@ def test_a_killed_run_goes_on(tmp_path, monkeypatch, stream):
         assert resumed[1]["epoch"] == [0, 1, 2]
     else:
         assert resumed == expected
+    assert not (tmp_path / "killed" / "MLA-0.01-seed0" / "backup").exists()
     # What has ended is read, not done again.
     path = tmp_path / "killed" / "MLA-0.01-seed0" / "result.json"
     path.write_text(json.dumps({"validation": 2, "test": {}}))
@@ -104,17 +106,17 @@ def test_a_killed_run_goes_on(tmp_path, monkeypatch, stream):
 
 def test_validation_chooses_rate_and_epoch(tmp_path, monkeypatch):
     set_flags(monkeypatch, learning_rate=["1e-9", "0.05"], seeds=2)
-    results = common.compare(
+    results = runs.compare(
         tmp_path, ["Concat"], make_model, lambda seed: make_data(seed, False)
     )
-    runs = sorted(path.name for path in tmp_path.iterdir())
-    assert runs == [
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == [
         "Concat-0.05-seed0",
         "Concat-0.05-seed1",
         "Concat-1e-09-seed0",
     ]
     # Only the chosen runs have read the test split.
-    tried = json.loads((tmp_path / runs[2] / "result.json").read_text())
+    tried = json.loads((tmp_path / names[2] / "result.json").read_text())
     assert list(tried) == ["validation"]
     for record in results["Concat"]:
         model = make_model("Concat")
@@ -131,8 +133,7 @@ def test_validation_chooses_rate_and_epoch(tmp_path, monkeypatch):
             np.testing.assert_allclose(scores["accuracy"], found)
 
 
-def test_report_gives_means_and_deviations(tmp_path, monkeypatch, capsys):
-    set_flags(monkeypatch)
+def test_report_gives_means_and_deviations(tmp_path, capsys):
     values = {
         "Concat": {"audio": [0.5, 0.7], "all": [0.9, 0.9]},
         "MLA": {"audio": [0.25, 0.25], "all": [1.0, 0.0]},
