@@ -205,7 +205,9 @@ class MultimodalTrainer(keras.Model):
         self._prepare_plan()
         super().make_train_function(force=force)
         if self.jit_compile:
-            self.train_function = training.compile_step(self.train_function)
+            self.train_function = training.compile_step(
+                self, self.train_function
+            )
         return self.train_function
 
     def make_test_function(self, force: bool = False) -> Any:

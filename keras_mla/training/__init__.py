@@ -9,7 +9,7 @@ Each backend's module supplies the same names:
 - `global_mean(values, weights)`: mean over the batch on all replicas.
 - `num_replicas()`: how many replicas share a batch.
 - `batch_norm(layer, x, training)`: a batch normalization layer, fused.
-- `compile_step(step)`: wraps the compiled train function where needed.
+- `compile_step(model, step)`: the train function that is compiled.
 """
 
 import keras

@@ -1,10 +1,12 @@
 """Training steps on PyTorch: autograd over the variables of one update."""
 
 import functools
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import torch
 
 from keras_mla.training import common
@@ -62,20 +64,61 @@ def num_replicas() -> int:
     return 1
 
 
-def compile_step(step: Callable) -> Callable:
-    """Lets `torch.compile` see a whole step, gradients included, as one graph.
+def compile_step(model: keras.Model, step: Callable) -> Callable:
+    """Compiles a whole training step, gradients included, as one graph.
 
-    The two settings hold while the step runs and are restored after it.
+    As on the other backends, what the model's Python attributes said when the
+    graph was made holds until the model is compiled anew. Looking through all
+    of them before each step, as `torch.compile` does, takes longer than a
+    small step itself.
+
+    Args:
+        model: The model, of which the graph is the only user.
+        step: Keras's step for all models, whose place is taken.
     """
+    _model_of_step = model
+
+    def step_of_model(_batch_of_step: Any) -> Any:
+        return _model_of_step.train_step(_batch_of_step[0])
+
+    # Graphs belong to a code object. Guards would tell those of two models
+    # apart, so without these each model has a code object of its own.
+    own = types.FunctionType(
+        step_of_model.__code__.replace(),
+        step_of_model.__globals__,
+        closure=step_of_model.__closure__,
+    )
+    compiled = torch.compile(own, options={"guard_filter_fn": _guards_on_batch})
 
     @functools.wraps(step)
     def run(data: Any) -> Any:
+        # For an array, as of `train_on_batch`, PyTorch can make no guard.
+        data = keras.tree.map_structure(_as_tensor, data)
+        # These two hold while the step runs and are restored after it.
         with torch._dynamo.config.patch(
             trace_autograd_ops=True, capture_scalar_outputs=True
         ):
-            return step(data)
+            return compiled(data)
 
     return run
+
+
+def _as_tensor(leaf: Any) -> Any:
+    is_array = isinstance(leaf, np.ndarray | np.generic)
+    return keras.ops.convert_to_tensor(leaf) if is_array else leaf
+
+
+def _guards_on_batch(guards: Sequence) -> list[bool]:
+    """Which guards to keep: of a model's step, those on batch and PyTorch.
+
+    Where a layer breaks the graph, parts of it are compiled as functions that
+    other layers share; these keep their guards.
+    """
+    if not any("_model_of_step" in guard.name for guard in guards):
+        return [True] * len(guards)
+    return [
+        not guard.name or "_batch_of_step" in guard.name for guard in guards
+    ]
 
 
 def stateful_step(*groups: str) -> Callable:

@@ -64,6 +64,56 @@ def test_jit_compile_gives_the_same():
         assert counters["stats"]["unique_graphs"] == 1
 
 
+@keras.saving.register_keras_serializable("tests")
+class Scale(keras.layers.Layer):
+    """Scales, if wanted by code that `torch.compile` cannot follow."""
+
+    def __init__(self, factor, traceable, **kwargs):
+        super().__init__(**kwargs)
+        self.factor, self.traceable = factor, traceable
+
+    def call(self, inputs):
+        if BACKEND == "torch" and not self.traceable:
+            import torch
+
+            torch._dynamo.graph_break()
+        return self.factor * inputs
+
+    def get_config(self):
+        own = {"factor": self.factor, "traceable": self.traceable}
+        return {**super().get_config(), **own}
+
+
+@pytest.mark.parametrize("traceable", [True, False])
+def test_jit_compile_follows_the_batch_and_the_model(traceable):
+    # Two models in turn; batches of another size, and with other parts.
+    modalities = ("image", "text")
+    factors = iter([1.0, 0.5, 2.0, 3.0])
+    jit = [
+        make_model(modalities, lambda: [Scale(next(factors), traceable)])
+        for _ in range(2)
+    ]
+    eager = [model.from_config(model.get_config()) for model in jit]
+    x, y = make_data(16, modalities)
+    batches = [
+        (x, y),
+        keras.tree.map_structure(lambda a: a[:11], (x, y)),
+        (x, y, np.linspace(0, 1, 16, dtype="float32")),
+    ][: 3 if traceable else 1]
+    for model, same in zip(jit, eager, strict=True):
+        same.set_weights(model.get_weights())
+        compiled(model, jit_compile=True)
+        compiled(same, run_eagerly=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for _ in range(2):
+            for batch in batches:
+                for model in [*jit, *eager]:
+                    model.train_on_batch(*batch)
+    for model, same in zip(jit, eager, strict=True):
+        assert largest_difference(weights_of(model), weights_of(same)) < 5e-6
+
+
 def test_steps_per_execution():
     first, second = twins()
     expected = trained(compiled(first))
