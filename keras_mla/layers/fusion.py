@@ -129,8 +129,8 @@ class EntropyFusion(Fusion):
         if presence is not None:
             # Beyond any entropy, so that its exponential is 0.
             entropy = ops.where(presence, entropy, ops.full_like(entropy, 1e9))
-        total = ops.logsumexp(-entropy, axis=-1, keepdims=True)
-        weights = ops.exp(-entropy - total)
+        # Keras's softmax warns of a single modality.
+        weights = ops.exp(ops.log_softmax(-entropy, axis=-1))
         if presence is not None:
             # Zero too where a sample has no modality.
             weights = ops.where(presence, weights, ops.zeros_like(weights))

@@ -4,6 +4,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_mla import training
+
 
 @keras.saving.register_keras_serializable(package="keras_mla")
 class GradientProjector(keras.layers.Layer):
@@ -158,17 +160,12 @@ class GradientProjector(keras.layers.Layer):
         # An outer product of one vector with itself is exactly symmetric, and
         # so P stays.
         k = k * (self.alpha + ops.sum(h * k)) ** -0.5
-        P = P - k * k[:, 0]
+        P = training.subtract_outer(P, k[:, 0])
         if self.forgetting < 1 or self.normalize:
             P = ops.where(started, self._rescale(P), P)
         assignments.append((self.P, P))
         float_gradient = ops.cast(gradient, "float32")
-        if keras.backend.backend() == "torch":
-            # The same, since P is symmetric; with few classes PyTorch's kernel
-            # takes half the time for it (and XLA's takes longer).
-            projected = ops.transpose(ops.transpose(float_gradient) @ P)
-        else:
-            projected = P @ float_gradient
+        projected = training.symmetric_product(P, float_gradient)
         return ops.cast(projected, gradient.dtype), assignments
 
     def _rescale(self, P: Any) -> Any:

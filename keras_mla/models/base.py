@@ -108,7 +108,7 @@ class MultimodalClassifier(MultimodalTrainer):
         """
         fusion, logits = self._fusion_layer(), _stacked(outputs)
         if presence is None:
-            return fusion(logits)  # Keras takes its time with two arguments.
+            return stack.call(fusion, logits, None)
         return fusion(logits, presence)
 
     def fusion_weights(self, outputs: Outputs, presence: Any | None) -> Any:

@@ -88,7 +88,7 @@ class ModalityMetrics:
             present: Bool tensor of shape `(batch,)`, or `None`.
             sample_weight: Tensor of shape `(batch,)`, or `None`.
         """
-        self.losses[name].update_state(loss, sample_weight=count)
+        add_to_mean(self.losses[name], loss, count)
         self.build(name, y, logits)
         for container, weighted in zip(
             self.compiled[name], self._weighted, strict=True
@@ -103,6 +103,14 @@ class ModalityMetrics:
                     * ops.reshape(ops.cast(weight, "float32"), (-1,))
                 )
             container.update_state(y, logits, weight)
+
+
+def add_to_mean(metric: keras.metrics.Mean, mean: Any, count: Any) -> None:
+    """Adds the mean of `count` samples, by less than `update_state` does."""
+    if not isinstance(count, int):
+        count = ops.cast(count, metric.dtype)
+    metric.total.assign_add(mean * count)
+    metric.count.assign_add(count)
 
 
 def _clone(metric: Any) -> Any:

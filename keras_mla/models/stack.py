@@ -3,6 +3,8 @@ from typing import Any
 
 import keras
 
+from keras_mla.layers.fusion import Fusion
+
 
 def leaves(layer: keras.layers.Layer) -> Iterator[keras.layers.Layer]:
     """The layers of a `keras.Sequential` in order, nested ones unpacked.
@@ -32,7 +34,7 @@ def run(layer: keras.layers.Layer, inputs: Any, training: bool | None) -> Any:
 
 
 def call(layer: keras.layers.Layer, inputs: Any, training: bool | None) -> Any:
-    """Calls one layer; a plain Dense without what surrounds its computation.
+    """Calls one layer; a plain Dense or a fusion by its computation alone.
 
     `Layer.__call__` casts, masks, builds and regularises, which takes three
     times as long as a small Dense itself where steps run eagerly.
@@ -44,10 +46,18 @@ def call(layer: keras.layers.Layer, inputs: Any, training: bool | None) -> Any:
 
 def _needs_no_more(layer: keras.layers.Layer, inputs: Any) -> bool:
     """Whether `layer.call` is all that calling the layer would do."""
+    if (
+        not layer.built
+        or isinstance(inputs, keras.KerasTensor)
+        or getattr(inputs, "_keras_mask", None) is not None
+        or getattr(layer, "_forward_hooks", None)
+        or keras.distribution.distribution() is not None
+    ):
+        return False
+    if isinstance(layer, Fusion):  # It casts by itself.
+        return True
     return (
         type(layer) is keras.layers.Dense
-        and layer.built
-        and not isinstance(inputs, keras.KerasTensor)
         # Neither cast, nor to be refused.
         and layer.compute_dtype == layer.variable_dtype
         and layer.kernel.value.dtype == inputs.dtype
@@ -55,9 +65,6 @@ def _needs_no_more(layer: keras.layers.Layer, inputs: Any) -> bool:
         # Nothing beside the computation.
         and layer.quantization_mode is None
         and layer.activity_regularizer is None
-        and getattr(inputs, "_keras_mask", None) is None
-        and not getattr(layer, "_forward_hooks", None)
-        and keras.distribution.distribution() is None
     )
 
 

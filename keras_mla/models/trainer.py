@@ -11,7 +11,7 @@ from keras import ops
 from keras_mla import training
 from keras_mla.models import checks
 from keras_mla.models.batch import Batch, presence_weight, split_targets
-from keras_mla.models.modality_metrics import ModalityMetrics
+from keras_mla.models.modality_metrics import ModalityMetrics, add_to_mean
 
 
 @dataclasses.dataclass
@@ -141,6 +141,7 @@ class MultimodalTrainer(keras.Model):
             else self._compile_loss,
             loss_is_mean=getattr(loss, "reduction", "mean")
             in ("mean", "sum_over_batch_size"),
+            loss_is_plain=_is_plain(self.loss),
             metrics=ModalityMetrics(
                 self.modalities,
                 type(self._compile_metrics) if self._compile_metrics else None,
@@ -324,6 +325,8 @@ class MultimodalTrainer(keras.Model):
         weight = presence_weight(
             batch.sample_weight[name], present, self._plan.loss_is_mean
         )
+        if weight is None and self._plan.loss_is_plain:
+            return _mean_loss(self.loss, batch.labels[name], logits)
         return self._plan.loss(batch.labels[name], logits, weight)
 
     # === Steps ===
@@ -437,9 +440,7 @@ class MultimodalTrainer(keras.Model):
             logits.update(outputs.logits)
             extra.update(outputs.extra)
         loss, count = self._mean_loss(batch, results)
-        self._loss_tracker.update_state(
-            training.num_replicas() * loss, sample_weight=count
-        )
+        add_to_mean(self._loss_tracker, training.num_replicas() * loss, count)
         for name in self.modalities:
             self._plan.metrics.update(
                 name,
@@ -548,6 +549,21 @@ class MultimodalTrainer(keras.Model):
         yield
         for variable, factor, before in scaled:
             variable.assign(before + factor * (variable.value - before))
+
+
+def _is_plain(loss: Any) -> bool:
+    """Whether a loss is the mean over samples of what its `call` returns."""
+    return (
+        isinstance(loss, keras.losses.Loss)
+        and type(loss).__call__ is keras.losses.Loss.__call__
+        and loss.reduction != "sum"
+    )
+
+
+def _mean_loss(loss: keras.losses.Loss, y: Any, logits: Any) -> Any:
+    """Returns `loss(y, logits)`, by less than that does on each call."""
+    y, logits = (ops.convert_to_tensor(a, loss.dtype) for a in (y, logits))
+    return ops.mean(loss.call(y, logits)) / training.num_replicas()
 
 
 def _portable(config: Any) -> Any:

@@ -9,6 +9,7 @@ Each backend's module supplies the same names:
 - `global_mean(values, weights)`: mean over the batch on all replicas.
 - `num_replicas()`: how many replicas share a batch.
 - `batch_norm(layer, x, training)`: a batch normalization layer, fused.
+- `subtract_outer(matrix, vector)`, `symmetric_product(matrix, other)`: for P.
 - `compile_step(model, step)`: the train function that is compiled.
 """
 
@@ -32,5 +33,7 @@ value_and_grad = backend.value_and_grad
 apply_gradients = backend.apply_gradients
 global_mean = backend.global_mean
 batch_norm = backend.batch_norm
+subtract_outer = backend.subtract_outer
+symmetric_product = backend.symmetric_product
 num_replicas = backend.num_replicas
 compile_step = backend.compile_step

@@ -45,3 +45,13 @@ def batch_norm(
         Tensor of the shape of `x`.
     """
     return layer(x, training=training)
+
+
+def subtract_outer(matrix: Any, vector: Any) -> Any:
+    """Returns `matrix - vector vector^T`; symmetric if `matrix` is."""
+    return matrix - vector[:, None] * vector
+
+
+def symmetric_product(matrix: Any, other: Any) -> Any:
+    """Returns `matrix @ other`, where `matrix` is symmetric."""
+    return matrix @ other

@@ -9,6 +9,8 @@ import jax
 import keras
 
 from keras_mla.training.common import batch_norm as batch_norm
+from keras_mla.training.common import subtract_outer as subtract_outer
+from keras_mla.training.common import symmetric_product as symmetric_product
 from keras_mla.training.common import weighted_mean
 
 # Under `jit` an array is the global one whatever its sharding, so that a mean

@@ -59,6 +59,20 @@ def batch_norm(
     return y
 
 
+def subtract_outer(matrix: Any, vector: Any) -> Any:
+    """Returns `matrix - vector vector^T`, in one pass over the matrix."""
+    return torch.addr(matrix, vector, vector, alpha=-1)
+
+
+def symmetric_product(matrix: Any, other: Any) -> Any:
+    """Returns `matrix @ other`, where `matrix` is symmetric.
+
+    From the right, since with few columns PyTorch's kernel takes half the time
+    for it (and XLA's takes longer).
+    """
+    return (other.T @ matrix).T
+
+
 def num_replicas() -> int:
     """One: a process sees its own batch."""
     return 1

@@ -1,5 +1,10 @@
-"""The examples on the paper's data sets, on small folders in their layout."""
+"""The examples on the paper's data sets, on small folders in their layout.
 
+`food101_clip.py` runs on every backend. The others differ in data and encoders
+alone, which have tests of their own on every backend: each runs on one.
+"""
+
+import keras
 import pytest
 from example_runs import read_table, run
 
@@ -13,6 +18,14 @@ from tests.encoders.utils import write_clip_preset  # noqa: E402
 SMALL = ("--width=8", "--depth=1", "--num_heads=2", "--image_size=32")
 
 
+def only_on(backend):
+    """Skips a test on the other backends."""
+    return pytest.mark.skipif(
+        keras.backend.backend() != backend, reason=f"Runs on {backend}."
+    )
+
+
+@only_on("jax")
 def test_mvsa(tmp_path):
     dataset_layouts.mvsa(tmp_path / "data")
     methods = "--methods=MLA; no projection,MLA"
@@ -23,6 +36,7 @@ def test_mvsa(tmp_path):
     assert "##t" in (tmp_path / "out" / "vocab.txt").read_text().split()
 
 
+@only_on("torch")
 def test_iemocap(tmp_path):
     dataset_layouts.iemocap(tmp_path / "data")
     small = (*SMALL, "--audio_frames=32", "--mels=16", "--methods=MLA")
@@ -34,7 +48,13 @@ def test_iemocap(tmp_path):
     assert (tmp_path / "out" / "rates.png").stat().st_size > 1000
 
 
-@pytest.mark.parametrize("dataset", ["crema_d", "kinetics_sounds"])
+@pytest.mark.parametrize(
+    "dataset",
+    [
+        pytest.param("crema_d", marks=only_on("tensorflow")),
+        pytest.param("kinetics_sounds", marks=only_on("torch")),
+    ],
+)
 def test_audio_video(tmp_path, dataset):
     getattr(dataset_layouts, dataset)(tmp_path / "data")
     run(

@@ -3,7 +3,8 @@
 import keras
 import numpy as np
 import pytest
-from utils import WIDTHS, compiled, make_data, make_model
+from keras import ops
+from utils import CLASSES, WIDTHS, compiled, make_data, make_model
 
 NAMES = {
     "loss",
@@ -110,3 +111,51 @@ def test_metric_objects_are_not_shared():
     scores = model.evaluate(x, y, verbose=0, return_dict=True)
     assert {"hit", "audio_hit", "image_hit", "text_hit"} <= set(scores)
     assert metric.name == "hit"
+
+
+class Doubled(keras.losses.SparseCategoricalCrossentropy):
+    """Changes what calling a loss does, not what it computes per sample."""
+
+    def __call__(self, *args, **kwargs):
+        return 2.0 * super().__call__(*args, **kwargs)
+
+
+class ByHand(keras.losses.Loss):
+    """Relies on labels that come as floats."""
+
+    def call(self, y_true, y_pred):
+        target = ops.one_hot(ops.cast(y_true, "int32"), CLASSES)
+        squares = ops.sum(ops.square(target - y_pred), axis=-1)
+        return squares * (0.5 + y_true)
+
+
+@pytest.mark.parametrize(
+    "loss, one_hot",
+    [
+        (keras.losses.SparseCategoricalCrossentropy(from_logits=True), False),
+        (
+            keras.losses.CategoricalCrossentropy(
+                from_logits=True, label_smoothing=0.2
+            ),
+            True,
+        ),
+        (keras.losses.CategoricalFocalCrossentropy(from_logits=True), True),
+        (
+            keras.losses.SparseCategoricalCrossentropy(
+                from_logits=True, reduction="sum"
+            ),
+            False,
+        ),
+        (Doubled(from_logits=True), False),
+        (ByHand(), False),
+    ],
+)
+def test_losses_are_what_keras_computes(loss, one_hot):
+    x, y = make_data(12)
+    y = np.eye(CLASSES, dtype="int32")[y] if one_hot else y
+    model = compiled(make_model(), keras.optimizers.SGD(0.0), loss=loss)
+    logs = model.train_on_batch(x, y, return_dict=True)
+    for name in model.modalities:
+        logits = model.predict_modalities(x)[name]["logits"]
+        expected = float(loss(y, ops.convert_to_tensor(logits)))
+        assert logs[f"{name}_loss"] == pytest.approx(expected, rel=1e-5)
