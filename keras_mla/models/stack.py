@@ -54,18 +54,23 @@ def _needs_no_more(layer: keras.layers.Layer, inputs: Any) -> bool:
         or keras.distribution.distribution() is not None
     ):
         return False
-    if isinstance(layer, Fusion):  # It casts by itself.
-        return True
+    if isinstance(layer, Fusion):  # It casts its inputs by itself.
+        return _dtype(layer.temperature.value) == layer.variable_dtype
     return (
         type(layer) is keras.layers.Dense
-        # Neither cast, nor to be refused.
+        # Neither cast, nor to be refused. (In a model of half precision, the
+        # kernel may appear in it, which `Layer.__call__` would change.)
         and layer.compute_dtype == layer.variable_dtype
-        and layer.kernel.value.dtype == inputs.dtype
+        and layer.variable_dtype == _dtype(layer.kernel.value) == _dtype(inputs)
         and layer.kernel.shape[0] == inputs.shape[-1]
         # Nothing beside the computation.
         and layer.quantization_mode is None
         and layer.activity_regularizer is None
     )
+
+
+def _dtype(tensor: Any) -> str:
+    return keras.backend.standardize_dtype(tensor.dtype)
 
 
 def _as_declared(layer: keras.layers.Layer, inputs: Any) -> bool:
@@ -74,5 +79,5 @@ def _as_declared(layer: keras.layers.Layer, inputs: Any) -> bool:
     (declared,) = layer.inputs
     return (
         len(inputs.shape) == len(declared.shape)
-        and keras.backend.standardize_dtype(inputs.dtype) == declared.dtype
+        and _dtype(inputs) == declared.dtype
     )

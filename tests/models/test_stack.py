@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+import keras_mla
 from keras_mla.models import stack
 
 X = np.random.default_rng(0).normal(size=(4, 3)).astype("float32")
@@ -48,6 +49,20 @@ def test_the_policy_decides():
     layer = dense(dtype="mixed_float16")
     y = stack.call(layer, ops.convert_to_tensor(X), False)
     assert keras.backend.standardize_dtype(y.dtype) == "float16"
+
+
+def test_full_precision_in_a_mixed_model():
+    # Of a model in half precision, whose variables appear in it.
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    head = keras.layers.Dense(4, dtype="float32")
+    encoder = keras.Sequential([keras.Input((3,)), keras.layers.Dense(5)])
+    model = keras_mla.MLA({"a": encoder}, head)
+    feature = encoder(X)
+    assert keras.backend.standardize_dtype(feature.dtype) == "bfloat16"
+    expected = ops.convert_to_numpy(head(feature))
+    y = model({"a": X})
+    assert keras.backend.standardize_dtype(y.dtype) == "float32"
+    np.testing.assert_allclose(ops.convert_to_numpy(y), expected, rtol=1e-6)
 
 
 def test_another_width_is_keras_error():
