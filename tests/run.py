@@ -8,9 +8,11 @@ import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 import time
 
 BACKENDS = ("tensorflow", "jax", "torch")
+OPTIONS = ("-q", "-n", "2", "--durations=15")
 
 
 def main(arguments):
@@ -27,11 +29,19 @@ def main(arguments):
             print(f"{backend} is not installed.")
             failed.append(backend)
             continue
-        status = subprocess.call(
-            [sys.executable, "-m", "pytest", "-q", "-n", "2", *arguments],
-            cwd=root,
-            env={**os.environ, "KERAS_BACKEND": backend},
-        )
+        with tempfile.TemporaryDirectory() as cache:
+            status = subprocess.call(
+                [sys.executable, "-m", "pytest", *OPTIONS, *arguments],
+                cwd=root,
+                env={
+                    **os.environ,
+                    "KERAS_BACKEND": backend,
+                    # Tests compile the same small functions over and over.
+                    "JAX_COMPILATION_CACHE_DIR": cache,
+                    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+                    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+                },
+            )
         print(f"{backend}: {time.monotonic() - start:.0f} s", flush=True)
         if status:
             failed.append(backend)
