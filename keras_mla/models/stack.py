@@ -3,6 +3,7 @@ from typing import Any
 
 import keras
 
+from keras_mla import training as backend
 from keras_mla.layers.fusion import Fusion
 
 
@@ -49,7 +50,7 @@ def _needs_no_more(layer: keras.layers.Layer, inputs: Any) -> bool:
     if (
         not layer.built
         or isinstance(inputs, keras.KerasTensor)
-        or getattr(inputs, "_keras_mask", None) is not None
+        or backend.may_be_masked(inputs)
         or getattr(layer, "_forward_hooks", None)
         or keras.distribution.distribution() is not None
     ):

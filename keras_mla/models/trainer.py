@@ -326,7 +326,7 @@ class MultimodalTrainer(keras.Model):
             batch.sample_weight[name], present, self._plan.loss_is_mean
         )
         if weight is None and self._plan.loss_is_plain:
-            return _mean_loss(self.loss, batch.labels[name], logits)
+            return _plain_loss(self._plan.loss, batch.labels[name], logits)
         return self._plan.loss(batch.labels[name], logits, weight)
 
     # === Steps ===
@@ -560,10 +560,15 @@ def _is_plain(loss: Any) -> bool:
     )
 
 
-def _mean_loss(loss: keras.losses.Loss, y: Any, logits: Any) -> Any:
+def _plain_loss(loss: keras.losses.Loss, y: Any, logits: Any) -> Any:
     """Returns `loss(y, logits)`, by less than that does on each call."""
-    y, logits = (ops.convert_to_tensor(a, loss.dtype) for a in (y, logits))
-    return ops.mean(loss.call(y, logits)) / training.num_replicas()
+    values = loss.call(
+        ops.convert_to_tensor(y, loss.dtype),
+        ops.convert_to_tensor(logits, loss.dtype),
+    )
+    if training.may_be_masked(logits) or training.may_be_masked(values):
+        return loss(y, logits)  # A mean over some of the samples.
+    return ops.mean(values) / training.num_replicas()
 
 
 def _portable(config: Any) -> Any:

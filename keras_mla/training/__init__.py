@@ -10,6 +10,7 @@ Each backend's module supplies the same names:
 - `num_replicas()`: how many replicas share a batch.
 - `batch_norm(layer, x, training)`: a batch normalization layer, fused.
 - `subtract_outer(matrix, vector)`, `symmetric_product(matrix, other)`: for P.
+- `may_be_masked(tensor)`: whether Keras may have given a tensor a mask.
 - `compile_step(model, step)`: the train function that is compiled.
 """
 
@@ -35,5 +36,6 @@ global_mean = backend.global_mean
 batch_norm = backend.batch_norm
 subtract_outer = backend.subtract_outer
 symmetric_product = backend.symmetric_product
+may_be_masked = backend.may_be_masked
 num_replicas = backend.num_replicas
 compile_step = backend.compile_step

@@ -55,3 +55,8 @@ def subtract_outer(matrix: Any, vector: Any) -> Any:
 def symmetric_product(matrix: Any, other: Any) -> Any:
     """Returns `matrix @ other`, where `matrix` is symmetric."""
     return matrix @ other
+
+
+def may_be_masked(tensor: Any) -> bool:
+    """Whether Keras has, or may have, given the tensor a mask."""
+    return getattr(tensor, "_keras_mask", None) is not None

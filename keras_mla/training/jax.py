@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import keras
 
+from keras_mla.training import common
 from keras_mla.training.common import batch_norm as batch_norm
 from keras_mla.training.common import subtract_outer as subtract_outer
 from keras_mla.training.common import symmetric_product as symmetric_product
@@ -21,6 +22,14 @@ global_mean = weighted_mean
 def num_replicas() -> int:
     """One: JAX sees the global batch."""
     return 1
+
+
+def may_be_masked(tensor: Any) -> bool:
+    """Whether Keras has, or may have, given the tensor a mask.
+
+    To a tracer nothing can be attached: Keras keeps its mask elsewhere.
+    """
+    return isinstance(tensor, jax.core.Tracer) or common.may_be_masked(tensor)
 
 
 def compile_step(model: keras.Model, step: Callable) -> Callable:

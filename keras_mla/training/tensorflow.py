@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from keras_mla.training.common import batch_norm as batch_norm
+from keras_mla.training.common import may_be_masked as may_be_masked
 from keras_mla.training.common import subtract_outer as subtract_outer
 from keras_mla.training.common import symmetric_product as symmetric_product
 from keras_mla.training.common import weighted_mean, weighted_sum

@@ -1,6 +1,5 @@
 """Training steps on PyTorch: autograd over the variables of one update."""
 
-import functools
 import types
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,6 +9,7 @@ import numpy as np
 import torch
 
 from keras_mla.training import common
+from keras_mla.training.common import may_be_masked as may_be_masked
 from keras_mla.training.common import weighted_mean
 
 global_mean = weighted_mean
@@ -104,7 +104,6 @@ def compile_step(model: keras.Model, step: Callable) -> Callable:
     )
     compiled = torch.compile(own, options={"guard_filter_fn": _guards_on_batch})
 
-    @functools.wraps(step)
     def run(data: Any) -> Any:
         # For an array, as of `train_on_batch`, PyTorch can make no guard.
         data = keras.tree.map_structure(_as_tensor, data)

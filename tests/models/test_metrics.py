@@ -146,6 +146,12 @@ class ByHand(keras.losses.Loss):
             ),
             False,
         ),
+        (
+            keras.losses.SparseCategoricalCrossentropy(
+                from_logits=True, ignore_class=1
+            ),
+            False,
+        ),
         (Doubled(from_logits=True), False),
         (ByHand(), False),
     ],

@@ -94,6 +94,31 @@ def test_masks_pass():
     )
 
 
+def test_masks_pass_in_compiled_steps():
+    # Padding counts neither in predictions nor in the loss of a batch.
+    encoder = keras.Sequential(
+        [
+            keras.Input((4,), dtype="int32"),
+            keras.layers.Embedding(5, 3, mask_zero=True),
+            keras.layers.Dense(2),
+            keras.layers.GlobalAveragePooling1D(),
+        ]
+    )
+    model = keras_mla.MLA({"text": encoder}, 2)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(0.0), loss)
+    x, y = np.array([[1, 2, 0, 0], [3, 0, 0, 0]], "int32"), np.array([0, 1])
+    logits = model.head(encoder(ops.convert_to_tensor(x)))
+    logs = model.train_on_batch({"text": x}, y, return_dict=True)
+    expected = float(ops.convert_to_numpy(loss(y, logits)))
+    assert logs["text_loss"] == pytest.approx(expected, rel=1e-5)
+    np.testing.assert_allclose(
+        model.predict_modalities({"text": x})["text"]["logits"],
+        ops.convert_to_numpy(logits),
+        rtol=1e-5,
+    )
+
+
 def test_symbolic_inputs_stay_symbolic():
     y = stack.call(dense(), keras.Input((3,)), False)
     assert isinstance(y, keras.KerasTensor) and y.shape == (None, 2)
