@@ -10,6 +10,7 @@ import time
 import keras
 import numpy as np
 import pytest
+from utils import only_on
 
 EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
 sys.path.append(str(EXAMPLES))
@@ -160,6 +161,7 @@ def lines_of(path):
     return path.read_text().splitlines() if path.exists() else []
 
 
+@only_on("tensorflow")
 def test_killed_and_resumed(tmp_path):
     log = tmp_path / "runs.jsonl"
     process = subprocess.Popen(
@@ -186,6 +188,7 @@ def test_killed_and_resumed(tmp_path):
     assert (tmp_path / "table.md").exists()
 
 
+@only_on("tensorflow")
 def test_other_flags_are_refused(tmp_path):
     (tmp_path / "runs.jsonl").write_text('{"epochs": 7}\n')
     done = subprocess.run(command(tmp_path), capture_output=True, text=True)

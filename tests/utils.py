@@ -2,12 +2,20 @@
 
 import keras
 import numpy as np
+import pytest
 
 import keras_mla
 
 WIDTHS = {"audio": 5, "image": 8, "text": 3}
 CLASSES = 4
 FEATURES = 6
+
+
+def only_on(backend):
+    """Skips a test on the other backends, where it would test the same."""
+    return pytest.mark.skipif(
+        keras.backend.backend() != backend, reason=f"Runs on {backend}."
+    )
 
 
 def to_numpy(value):

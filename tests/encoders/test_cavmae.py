@@ -10,6 +10,7 @@ from tests.encoders.utils import (
     randomise,
     to_numpy,
 )
+from tests.utils import only_on
 
 SHAPES = {"audio": (24, 16, 1), "image": (16, 16, 3)}
 TINY = {"width": 16, "num_heads": 2, "depth": 2, "patch_size": 8}
@@ -32,6 +33,7 @@ def data(batch=4):
     }
 
 
+@only_on("torch")
 def test_number_of_parameters_at_full_size():
     encoder = encoders.CAVMAE("audio")
     trainable = sum(int(np.prod(v.shape)) for v in encoder.trainable_variables)

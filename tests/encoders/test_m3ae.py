@@ -11,6 +11,7 @@ from tests.encoders.utils import (
     randomise,
     to_numpy,
 )
+from tests.utils import only_on
 
 TINY = {
     "width": 16,
@@ -37,6 +38,7 @@ def data(batch=4):
     }
 
 
+@only_on("torch")
 @pytest.mark.parametrize(
     "size, width, depth", [("base", 768, 12), ("small", 384, 12)]
 )

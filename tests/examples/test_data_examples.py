@@ -4,9 +4,9 @@
 alone, which have tests of their own on every backend: each runs on one.
 """
 
-import keras
 import pytest
 from example_runs import read_table, run
+from utils import only_on
 
 pytest.importorskip("keras_hub")
 pytest.importorskip("av")
@@ -16,13 +16,6 @@ import dataset_layouts  # noqa: E402
 from tests.encoders.utils import write_clip_preset  # noqa: E402
 
 SMALL = ("--width=8", "--depth=1", "--num_heads=2", "--image_size=32")
-
-
-def only_on(backend):
-    """Skips a test on the other backends."""
-    return pytest.mark.skipif(
-        keras.backend.backend() != backend, reason=f"Runs on {backend}."
-    )
 
 
 @only_on("jax")
@@ -96,6 +89,7 @@ def test_food101(tmp_path):
     assert gap.startswith(b"\x89PNG")
 
 
+@only_on("torch")
 def test_food101_says_that_there_is_no_preset(tmp_path):
     dataset_layouts.food101(tmp_path / "data")
     refused = run(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 from PIL import Image
+from utils import only_on
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT / "examples"))
@@ -33,6 +34,7 @@ def make(folder, *flags):
         return {name: file[name] for name in file.files}
 
 
+@only_on("torch")
 @pytest.mark.parametrize("pairing", ["speaker", "official"])
 def test_av_digits(tmp_path, pairing):
     rng = np.random.default_rng(0)
@@ -65,6 +67,7 @@ def test_av_digits(tmp_path, pairing):
             assert split == by_index[index]
 
 
+@only_on("torch")
 def test_mvsa(tmp_path):
     (tmp_path / "data").mkdir()
     texts = {
