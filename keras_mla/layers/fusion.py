@@ -64,13 +64,14 @@ class Fusion(keras.layers.Layer):
 
     def combine(self, weights: Any, logits: Any, presence: Any | None) -> Any:
         """Returns the weighted sum of calibrated logits."""
-        logits = self.calibrated(logits)
+        logits = ops.cast(logits, "float32")
         if presence is not None:
             # `where`: what stands for an absent modality may be NaN.
             logits = ops.where(
                 presence[..., None], logits, ops.zeros_like(logits)
             )
-        return self.scale * ops.sum(weights[..., None] * logits, axis=1)
+        weights = weights * (self.scale / self.temperature)
+        return ops.sum(weights[..., None] * logits, axis=1)
 
 
 @keras.saving.register_keras_serializable(package="keras_mla")
@@ -124,13 +125,13 @@ class EntropyFusion(Fusion):
         log_p = ops.log_softmax(self.calibrated(logits), axis=-1)
         # A class with no probability adds exactly 0: its log is kept finite.
         log_p = ops.maximum(log_p, -1e30)
-        entropy = -ops.sum(ops.exp(log_p) * log_p, axis=-1)
-        entropy = self.sharpness * entropy
+        minus_entropy = ops.sum(ops.exp(log_p) * log_p, axis=-1)
+        score = self.sharpness * minus_entropy
         if presence is not None:
-            # Beyond any entropy, so that its exponential is 0.
-            entropy = ops.where(presence, entropy, ops.full_like(entropy, 1e9))
+            # Below any other, so that its exponential is 0.
+            score = ops.where(presence, score, ops.full_like(score, -1e9))
         # Keras's softmax warns of a single modality.
-        weights = ops.exp(ops.log_softmax(-entropy, axis=-1))
+        weights = ops.exp(ops.log_softmax(score, axis=-1))
         if presence is not None:
             # Zero too where a sample has no modality.
             weights = ops.where(presence, weights, ops.zeros_like(weights))

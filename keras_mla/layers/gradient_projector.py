@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -129,12 +130,11 @@ class GradientProjector(keras.layers.Layer):
 
     def call(self, gradient: Any, feature: Any) -> Any:
         """Takes a step and returns the projected gradient."""
-        projected, assignments = self.project(gradient, feature)
-        for variable, value in assignments:
-            variable.assign(value)
+        projected, advance = self.project(gradient, feature)
+        advance()
         return projected
 
-    def project(self, gradient: Any, feature: Any) -> tuple[Any, list]:
+    def project(self, gradient: Any, feature: Any) -> tuple[Any, Callable]:
         """Computes the step without taking it.
 
         Args:
@@ -142,31 +142,46 @@ class GradientProjector(keras.layers.Layer):
             feature: Tensor of shape `(features,)`.
 
         Returns:
-            The projected gradient, and a list of `(variable, new value)` to
-            assign if the step is taken.
+            The projected gradient; and `advance(taken=None)`, which takes the
+            step: where `taken`, a bool scalar, is given, only if it is true.
         """
-        steps = self.steps.value
-        started = steps > 0
-        assignments = [(self.steps, steps + 1)]
-        feature = ops.cast(feature, "float32")
-        if self.order == "previous":
-            assignments.append((self.previous, feature))
-            feature = self.previous.value
-        else:
-            feature = ops.where(started, feature, 0.0)
         P = self.P.value
-        h = feature[:, None]
+        started = self.steps.value > 0
+        feature = ops.cast(feature, "float32")
+        mean = feature * ops.cast(started, "float32")
+        if self.order == "previous":
+            mean = self.previous.value
+        h = mean[:, None]
         k = P @ h
         # An outer product of one vector with itself is exactly symmetric, and
         # so P stays.
-        k = k * (self.alpha + ops.sum(h * k)) ** -0.5
-        P = training.subtract_outer(P, k[:, 0])
-        if self.forgetting < 1 or self.normalize:
-            P = ops.where(started, self._rescale(P), P)
-        assignments.append((self.P, P))
+        k = (k * (self.alpha + ops.sum(h * k)) ** -0.5)[:, 0]
         float_gradient = ops.cast(gradient, "float32")
-        projected = training.symmetric_product(P, float_gradient)
-        return ops.cast(projected, gradient.dtype), assignments
+        if self._rescales:
+            rescaled = self._rescale(P - k[:, None] * k)
+            P = ops.where(started, rescaled, P)
+            projected = P @ float_gradient
+        else:
+            projected = training.deflated_product(P, k, float_gradient)
+
+        def advance(taken: Any | None = None) -> None:
+            one = 1 if taken is None else ops.cast(taken, "int32")
+            training.add_to(self.steps, one)
+            if self.order == "previous":
+                training.assign_where(taken, self.previous, feature)
+            if self._rescales:
+                training.assign_where(taken, self.P, P)
+            else:
+                training.subtract_outer(
+                    self.P,
+                    k if taken is None else ops.where(taken, k, 0.0),
+                )
+
+        return ops.cast(projected, gradient.dtype), advance
+
+    @property
+    def _rescales(self) -> bool:
+        return self.forgetting < 1 or self.normalize
 
     def _rescale(self, P: Any) -> Any:
         if self.forgetting < 1:

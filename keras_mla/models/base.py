@@ -143,8 +143,10 @@ class MultimodalClassifier(MultimodalTrainer):
 
         Returns:
             The gradients, in the order of `update.variables`, and a list of
-            `(variable, new value)`, assigned if the step is taken: not where
-            no sample is present, nor where loss scaling skips the step.
+            functions `advance(taken)` that move state of the method's own with
+            the step. `taken` is `None`, or a bool scalar: false where no sample
+            is present, and where loss scaling skips the step. Then nothing may
+            change (`training.assign_where`).
         """
         return gradients, []
 

@@ -153,7 +153,7 @@ class MLA(MultimodalClassifier):
     ) -> tuple[list, list]:
         """Projects the gradient of each Dense kernel of the head."""
         (name,) = update.modalities
-        gradients, assignments = list(gradients), []
+        gradients, advances = list(gradients), []
         position = {id(v): i for i, v in enumerate(update.variables)}
         for projector, dense, inputs in zip(
             self.projectors,
@@ -167,11 +167,11 @@ class MLA(MultimodalClassifier):
             feature = backend.global_mean(
                 ops.cast(inputs, "float32"), batch.present(name)
             )
-            gradients[index], changes = projector.project(
+            gradients[index], advance = projector.project(
                 gradients[index], feature
             )
-            assignments += changes
-        return gradients, assignments
+            advances.append(advance)
+        return gradients, advances
 
     def _head_kernels(self) -> list[keras.layers.Dense]:
         return [

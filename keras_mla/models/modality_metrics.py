@@ -4,6 +4,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_mla.models import means
+
 
 class ModalityMetrics:
     """Loss and compiled metrics of each modality, under `<modality>_<name>`.
@@ -88,7 +90,7 @@ class ModalityMetrics:
             present: Bool tensor of shape `(batch,)`, or `None`.
             sample_weight: Tensor of shape `(batch,)`, or `None`.
         """
-        add_to_mean(self.losses[name], loss, count)
+        means.add_to_mean(self.losses[name], loss, count)
         self.build(name, y, logits)
         for container, weighted in zip(
             self.compiled[name], self._weighted, strict=True
@@ -102,15 +104,8 @@ class ModalityMetrics:
                     else counted
                     * ops.reshape(ops.cast(weight, "float32"), (-1,))
                 )
-            container.update_state(y, logits, weight)
-
-
-def add_to_mean(metric: keras.metrics.Mean, mean: Any, count: Any) -> None:
-    """Adds the mean of `count` samples, by less than `update_state` does."""
-    if not isinstance(count, int):
-        count = ops.cast(count, metric.dtype)
-    metric.total.assign_add(mean * count)
-    metric.count.assign_add(count)
+            for metric in container.metrics:
+                means.update_state(metric, y, logits, weight)
 
 
 def _clone(metric: Any) -> Any:

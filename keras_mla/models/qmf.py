@@ -178,10 +178,12 @@ class QMF(SeparateHeads):
     ) -> tuple[list, list]:
         """Leaves gradients as they are, and adds to the history."""
         history, strays = self._gathered(outputs, batch)
-        return gradients, [
-            (self.loss_history, history),
-            (self.strays, self.strays + strays),
-        ]
+
+        def remember(taken: Any | None) -> None:
+            backend.assign_where(taken, self.loss_history, history)
+            backend.assign_where(taken, self.strays, self.strays + strays)
+
+        return gradients, [remember]
 
     def _ids(self, batch: Batch) -> tuple[Any, Any]:
         """The batch's ids, brought into range, and which ones were."""

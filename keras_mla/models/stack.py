@@ -41,15 +41,17 @@ def call(layer: keras.layers.Layer, inputs: Any, training: bool | None) -> Any:
     times as long as a small Dense itself where steps run eagerly.
     """
     if _needs_no_more(layer, inputs):
-        return layer.call(inputs)
+        if isinstance(layer, Fusion):
+            return layer.call(inputs)
+        return backend.dense(layer, inputs)
     return layer(inputs, training=training)
 
 
 def _needs_no_more(layer: keras.layers.Layer, inputs: Any) -> bool:
-    """Whether `layer.call` is all that calling the layer would do."""
+    """Whether its computation is all that calling the layer would do."""
     if (
         not layer.built
-        or isinstance(inputs, keras.KerasTensor)
+        or not keras.ops.is_tensor(inputs)
         or backend.may_be_masked(inputs)
         or getattr(layer, "_forward_hooks", None)
         or keras.distribution.distribution() is not None
@@ -57,13 +59,15 @@ def _needs_no_more(layer: keras.layers.Layer, inputs: Any) -> bool:
         return False
     if isinstance(layer, Fusion):  # It casts its inputs by itself.
         return _dtype(layer.temperature.value) == layer.variable_dtype
+    if type(layer) is not keras.layers.Dense:
+        return False
+    kernel, dtype = layer.kernel, layer.variable_dtype
     return (
-        type(layer) is keras.layers.Dense
         # Neither cast, nor to be refused. (In a model of half precision, the
         # kernel may appear in it, which `Layer.__call__` would change.)
-        and layer.compute_dtype == layer.variable_dtype
-        and layer.variable_dtype == _dtype(layer.kernel.value) == _dtype(inputs)
-        and layer.kernel.shape[0] == inputs.shape[-1]
+        layer.compute_dtype == dtype
+        and dtype == _dtype(kernel) == _dtype(inputs)
+        and kernel.shape[0] == inputs.shape[-1]
         # Nothing beside the computation.
         and layer.quantization_mode is None
         and layer.activity_regularizer is None

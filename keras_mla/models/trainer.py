@@ -9,9 +9,9 @@ import keras
 from keras import ops
 
 from keras_mla import training
-from keras_mla.models import checks
+from keras_mla.models import checks, means
 from keras_mla.models.batch import Batch, presence_weight, split_targets
-from keras_mla.models.modality_metrics import ModalityMetrics, add_to_mean
+from keras_mla.models.modality_metrics import ModalityMetrics
 
 
 @dataclasses.dataclass
@@ -67,6 +67,17 @@ class MultimodalTrainer(keras.Model):
     optimizer: Any
     train_function: Any
     test_function: Any
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Sets an attribute, one that Keras tracks but for JAX's state.
+
+        Keras's `fit` keeps that in an attribute, anew at each step: values of
+        variables, among which tracking finds nothing, slowly.
+        """
+        if name == "_jax_state":
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
 
     # === Compile ===
 
@@ -224,7 +235,8 @@ class MultimodalTrainer(keras.Model):
         """
         if self.built:
             self._plan.updates = list(self.updates())
-        self._plan.reported = self.metrics
+        if self._compile_metrics is None or self._compile_metrics.built:
+            self._plan.reported = means.by_name(self.metrics)
 
     # === Metrics ===
 
@@ -238,13 +250,7 @@ class MultimodalTrainer(keras.Model):
 
     def get_metrics_result(self) -> dict:
         """Returns the current value of each metric, by name."""
-        results = {}
-        for metric in self._plan.reported or self.metrics:
-            result = metric.result()
-            results.update(
-                result if isinstance(result, dict) else {metric.name: result}
-            )
-        return results
+        return means.results(self._plan.reported or means.by_name(self.metrics))
 
     def compute_metrics(
         self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
@@ -410,7 +416,7 @@ class MultimodalTrainer(keras.Model):
         gradients, (loss, losses, outputs) = training.value_and_grad(
             self, objective, update.variables
         )
-        gradients, assignments = self.modify_gradients(
+        gradients, advances = self.modify_gradients(
             update, gradients, outputs, batch
         )
         taken = active
@@ -421,10 +427,10 @@ class MultimodalTrainer(keras.Model):
             )
         with self._scaled_learning_rates(update):
             training.apply_gradients(self, gradients, update.variables, active)
-        for variable, value in assignments:
-            _assign_where(taken, variable, value, variable.value)
+        for advance in advances:
+            advance(taken)
         for variable, before, seen in statistics:
-            _assign_where(seen, variable, variable.value, before)
+            training.assign_where(ops.logical_not(seen), variable, before)
         return loss, losses, outputs, taken
 
     def _record(self, batch: Batch, results: list) -> dict:
@@ -440,7 +446,9 @@ class MultimodalTrainer(keras.Model):
             logits.update(outputs.logits)
             extra.update(outputs.extra)
         loss, count = self._mean_loss(batch, results)
-        add_to_mean(self._loss_tracker, training.num_replicas() * loss, count)
+        means.add_to_mean(
+            self._loss_tracker, training.num_replicas() * loss, count
+        )
         for name in self.modalities:
             self._plan.metrics.update(
                 name,
@@ -458,17 +466,21 @@ class MultimodalTrainer(keras.Model):
             # No fused prediction: its metrics exist, and stay out of the logs.
             if not self._compile_metrics.built:
                 self._compile_metrics.build(batch.labels[name], logits[name])
-            of_fused = self._compile_metrics.result()
+            of_fused = means.by_name([self._compile_metrics])
             return {
                 key: value
                 for key, value in self.get_metrics_result().items()
                 if key not in of_fused
             }
-        self._compile_metrics.update_state(
-            batch.labels[name],
-            self.fuse(Outputs(features, logits, extra, fused), batch.presence),
-            batch.sample_weight[name],
+        fused = self.fuse(
+            Outputs(features, logits, extra, fused), batch.presence
         )
+        labels, weight = batch.labels[name], batch.sample_weight[name]
+        if weight is None and self._compile_metrics.built:
+            for metric in self._compile_metrics.metrics:
+                means.update_state(metric, labels, fused, None)
+        else:
+            self._compile_metrics.update_state(labels, fused, weight)
         return self.get_metrics_result()
 
     def _mean_loss(self, batch: Batch, results: list) -> tuple[Any, Any]:
@@ -568,7 +580,7 @@ def _plain_loss(loss: keras.losses.Loss, y: Any, logits: Any) -> Any:
     )
     if training.may_be_masked(logits) or training.may_be_masked(values):
         return loss(y, logits)  # A mean over some of the samples.
-    return ops.mean(values) / training.num_replicas()
+    return training.mean_loss(values)
 
 
 def _portable(config: Any) -> Any:
@@ -599,11 +611,3 @@ def _by_modality(value: Any, modalities: Sequence[str]) -> dict[str, Any]:
     return (
         value if isinstance(value, dict) else dict.fromkeys(modalities, value)
     )
-
-
-def _assign_where(
-    condition: Any | None, variable: Any, value: Any, otherwise: Any
-) -> None:
-    if condition is not None:
-        value = ops.where(condition, value, otherwise)
-    variable.assign(value)

@@ -7,14 +7,20 @@ Each backend's module supplies the same names:
 - `value_and_grad(model, objective, variables)`: gradients of a loss.
 - `apply_gradients(model, gradients, variables, active)`: an optimizer step.
 - `global_mean(values, weights)`: mean over the batch on all replicas.
+- `mean_loss(values)`: a replica's part of the mean over the global batch.
 - `num_replicas()`: how many replicas share a batch.
 - `batch_norm(layer, x, training)`: a batch normalization layer, fused.
-- `subtract_outer(matrix, vector)`, `symmetric_product(matrix, other)`: for P.
+- `subtract_outer(variable, vector)`, `deflated_product(matrix, vector, other)`:
+  for P.
+- `add_to(variable, value)`, `mean_results(metrics)`: for metrics.
+- `dense(layer, x)`: a Dense layer's computation.
 - `may_be_masked(tensor)`: whether Keras may have given a tensor a mask.
 - `compile_step(model, step)`: the train function that is compiled.
 """
 
 import keras
+
+from keras_mla.training.common import assign_where as assign_where
 
 if keras.backend.backend() == "jax":
     from keras_mla.training import jax as backend
@@ -34,8 +40,12 @@ value_and_grad = backend.value_and_grad
 apply_gradients = backend.apply_gradients
 global_mean = backend.global_mean
 batch_norm = backend.batch_norm
+add_to = backend.add_to
+mean_results = backend.mean_results
+mean_loss = backend.mean_loss
+dense = backend.dense
 subtract_outer = backend.subtract_outer
-symmetric_product = backend.symmetric_product
+deflated_product = backend.deflated_product
 may_be_masked = backend.may_be_masked
 num_replicas = backend.num_replicas
 compile_step = backend.compile_step

@@ -1,5 +1,6 @@
 """What the backends share."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -47,16 +48,43 @@ def batch_norm(
     return layer(x, training=training)
 
 
-def subtract_outer(matrix: Any, vector: Any) -> Any:
-    """Returns `matrix - vector vector^T`; symmetric if `matrix` is."""
-    return matrix - vector[:, None] * vector
+def assign_where(taken: Any | None, variable: Any, value: Any) -> None:
+    """Assigns to a variable, where a bool scalar is given if it is true."""
+    if taken is not None:
+        value = ops.where(taken, value, variable.value)
+    variable.assign(value)
 
 
-def symmetric_product(matrix: Any, other: Any) -> Any:
-    """Returns `matrix @ other`, where `matrix` is symmetric."""
-    return matrix @ other
+def subtract_outer(variable: Any, vector: Any) -> None:
+    """Subtracts `vector vector^T`; what is symmetric stays so."""
+    variable.assign(variable.value - vector[:, None] * vector)
+
+
+def deflated_product(matrix: Any, vector: Any, other: Any) -> Any:
+    """Returns `(matrix - vector vector^T) @ other`, for symmetric `matrix`."""
+    return matrix @ other - vector[:, None] * (vector[None] @ other)
 
 
 def may_be_masked(tensor: Any) -> bool:
     """Whether Keras has, or may have, given the tensor a mask."""
     return getattr(tensor, "_keras_mask", None) is not None
+
+
+def dense(layer: keras.layers.Dense, x: Any) -> Any:
+    """What the layer's `call` computes."""
+    return layer.call(x)
+
+
+def mean_results(metrics: Sequence) -> Sequence:
+    """Results of `keras.metrics.Mean` metrics."""
+    return [metric.result() for metric in metrics]
+
+
+def mean_loss(values: Any) -> Any:
+    """Mean of losses of samples, which is that of the whole batch."""
+    return ops.mean(values)
+
+
+def add_to(variable: Any, value: Any) -> None:
+    """Adds to a variable, such as a metric's, in a step."""
+    variable.assign_add(value)

@@ -9,9 +9,13 @@ import jax
 import keras
 
 from keras_mla.training import common
+from keras_mla.training.common import add_to as add_to
 from keras_mla.training.common import batch_norm as batch_norm
+from keras_mla.training.common import deflated_product as deflated_product
+from keras_mla.training.common import dense as dense
+from keras_mla.training.common import mean_loss as mean_loss
+from keras_mla.training.common import mean_results as mean_results
 from keras_mla.training.common import subtract_outer as subtract_outer
-from keras_mla.training.common import symmetric_product as symmetric_product
 from keras_mla.training.common import weighted_mean
 
 # Under `jit` an array is the global one whatever its sharding, so that a mean

@@ -6,16 +6,24 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_mla.training.common import add_to as add_to
 from keras_mla.training.common import batch_norm as batch_norm
+from keras_mla.training.common import deflated_product as deflated_product
+from keras_mla.training.common import dense as dense
 from keras_mla.training.common import may_be_masked as may_be_masked
+from keras_mla.training.common import mean_results as mean_results
 from keras_mla.training.common import subtract_outer as subtract_outer
-from keras_mla.training.common import symmetric_product as symmetric_product
 from keras_mla.training.common import weighted_mean, weighted_sum
 
 
 def num_replicas() -> int:
     """How many replicas of the current strategy share a batch."""
     return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def mean_loss(values: Any) -> Any:
+    """A replica's part of the mean of losses over the global batch."""
+    return tf.reduce_mean(values) / num_replicas()
 
 
 def compile_step(model: keras.Model, step: Callable) -> Callable:

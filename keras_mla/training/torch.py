@@ -12,7 +12,10 @@ from keras_mla.training import common
 from keras_mla.training.common import may_be_masked as may_be_masked
 from keras_mla.training.common import weighted_mean
 
-global_mean = weighted_mean
+
+def global_mean(values: Any, weights: Any | None) -> Any:
+    """Mean over the batch, as `weighted_mean`: a process sees its own."""
+    return values.mean(0) if weights is None else weighted_mean(values, weights)
 
 
 def batch_norm(
@@ -59,18 +62,45 @@ def batch_norm(
     return y
 
 
-def subtract_outer(matrix: Any, vector: Any) -> Any:
-    """Returns `matrix - vector vector^T`, in one pass over the matrix."""
-    return torch.addr(matrix, vector, vector, alpha=-1)
+def add_to(variable: Any, value: Any) -> None:
+    """Adds to a variable, such as a metric's, in a step: in place."""
+    variable.value.add_(value)
 
 
-def symmetric_product(matrix: Any, other: Any) -> Any:
-    """Returns `matrix @ other`, where `matrix` is symmetric.
+def dense(layer: keras.layers.Dense, x: Any) -> Any:
+    """What the layer's `call` computes; of two axes, by one function."""
+    if len(x.shape) != 2 or layer.bias is None:
+        return layer.call(x)
+    kernel = keras.ops.convert_to_tensor(layer.kernel)
+    y = torch.addmm(layer.bias.value, x, kernel)
+    return y if layer.activation is None else layer.activation(y)
+
+
+def mean_results(metrics: Sequence) -> Sequence:
+    """Results of `keras.metrics.Mean` metrics, of all at once."""
+    totals = torch.stack([metric.total.value for metric in metrics])
+    counts = torch.stack([metric.count.value for metric in metrics])
+    return torch.where(counts == 0, 0.0, totals / counts).unbind()
+
+
+def mean_loss(values: Any) -> Any:
+    """Mean of losses of samples, which is that of the whole batch."""
+    return values.mean()
+
+
+def subtract_outer(variable: Any, vector: Any) -> None:
+    """Subtracts `vector vector^T`, in place and in one pass."""
+    variable.value.addr_(vector, vector, alpha=-1)
+
+
+def deflated_product(matrix: Any, vector: Any, other: Any) -> Any:
+    """Returns `(matrix - vector vector^T) @ other`, for symmetric `matrix`.
 
     From the right, since with few columns PyTorch's kernel takes half the time
-    for it (and XLA's takes longer).
+    for it (and XLA's takes longer). Contiguous, which optimizers are fast with.
     """
-    return (other.T @ matrix).T
+    product = other.T @ matrix
+    return product.addr_(vector @ other, vector, alpha=-1).T.contiguous()
 
 
 def num_replicas() -> int:

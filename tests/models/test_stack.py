@@ -39,6 +39,29 @@ def test_a_plain_dense_is_called_directly(monkeypatch):
     np.testing.assert_array_equal(ops.convert_to_numpy(y), expected)
 
 
+@pytest.mark.parametrize("shape", [(4, 3), (4, 2, 3)])
+@pytest.mark.parametrize(
+    "kwargs",
+    [{}, {"use_bias": False}, {"activation": "tanh"}, {"lora_rank": 1}],
+)
+def test_a_dense_of_any_kind_is_what_keras_computes(kwargs, shape):
+    layer = dense(**kwargs)
+    rng = np.random.default_rng(1)
+    for variable in layer.weights:  # The bias is zero at first, LoRA's too.
+        variable.assign(rng.normal(size=variable.shape))
+    x = rng.normal(size=shape).astype("float32")
+    expected = ops.convert_to_numpy(layer(x))
+    y = stack.call(layer, ops.convert_to_tensor(x), True)
+    np.testing.assert_allclose(ops.convert_to_numpy(y), expected, atol=1e-6)
+
+
+def test_arrays_are_converted():
+    layer = dense()
+    expected = ops.convert_to_numpy(layer(X))
+    y = stack.call(layer, X, True)
+    np.testing.assert_array_equal(ops.convert_to_numpy(y), expected)
+
+
 @pytest.mark.parametrize("dtype", ["float16", "int32"])
 def test_another_dtype_is_cast(dtype):
     y = stack.call(dense(), ops.cast(X, dtype), False)

@@ -291,7 +291,7 @@ def test_a_projector_of_ones_own():
     @keras.saving.register_keras_serializable(package="tests")
     class Frozen(GradientProjector):
         def project(self, gradient, feature):
-            return 0 * gradient, []
+            return 0 * gradient, lambda taken: None
 
     model = compiled(make_model(projector=Frozen(alpha=3.0)))
     kernel = to_numpy(model.head.kernel)
