@@ -12,7 +12,7 @@ FEATURES = 6
 
 
 def only_on(backend):
-    """Skips a test on the other backends, where it would test the same."""
+    """Skips a test on other backends, where all that it does is tested too."""
     return pytest.mark.skipif(
         keras.backend.backend() != backend, reason=f"Runs on {backend}."
     )

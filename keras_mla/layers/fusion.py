@@ -49,10 +49,12 @@ class Fusion(keras.layers.Layer):
 
     def calibrated(self, logits: Any) -> Any:
         """Returns logits over temperatures, in float32."""
+        return self._prepared(logits) / self.temperature[:, None]
+
+    def _prepared(self, logits: Any) -> Any:
         if not self.built:
             self.build(tuple(logits.shape))
-        logits = ops.cast(logits, "float32")
-        return logits / self.temperature[:, None]
+        return ops.cast(logits, "float32")
 
     def weights_of(self, logits: Any, presence: Any | None = None) -> Any:
         """Returns the weights, float32 of shape `(batch, modalities)`."""
@@ -64,7 +66,7 @@ class Fusion(keras.layers.Layer):
 
     def combine(self, weights: Any, logits: Any, presence: Any | None) -> Any:
         """Returns the weighted sum of calibrated logits."""
-        logits = ops.cast(logits, "float32")
+        logits = self._prepared(logits)
         if presence is not None:
             # `where`: what stands for an absent modality may be NaN.
             logits = ops.where(

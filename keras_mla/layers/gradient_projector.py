@@ -148,10 +148,10 @@ class GradientProjector(keras.layers.Layer):
         P = self.P.value
         started = self.steps.value > 0
         feature = ops.cast(feature, "float32")
-        mean = feature * ops.cast(started, "float32")
         if self.order == "previous":
-            mean = self.previous.value
-        h = mean[:, None]
+            h = self.previous.value[:, None]
+        else:
+            h = ops.where(started, feature, 0.0)[:, None]
         k = P @ h
         # An outer product of one vector with itself is exactly symmetric, and
         # so P stays.

@@ -6,7 +6,7 @@ than the mean itself where steps run eagerly. These functions give what the
 metrics' own methods would, and leave other metrics to these.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import keras
@@ -28,34 +28,53 @@ def update_state(
 ) -> None:
     """Does what `metric.update_state(y, logits, weight)` does."""
     if (
-        weight is None
-        and type(metric).update_state
-        is keras.metrics.MeanMetricWrapper.update_state
-        and not training.may_be_masked(logits)
+        weight is not None
+        or type(metric).update_state
+        is not keras.metrics.MeanMetricWrapper.update_state
+        or training.may_be_masked(logits)
     ):
-        values = metric._fn(y, logits, **metric._fn_kwargs)
-        if len(values.shape) == 1:
-            training.add_to(metric.total, ops.sum(values))
-            training.add_to(metric.count, ops.shape(values)[0])
-            return
-    metric.update_state(y, logits, weight)
+        metric.update_state(y, logits, weight)
+        return
+    values = metric._fn(y, logits, **metric._fn_kwargs)
+    values = ops.cast(values, metric.dtype)
+    if len(values.shape) == 1:
+        training.add_to(metric.total, ops.sum(values))
+        training.add_to(metric.count, ops.shape(values)[0])
+    else:
+        keras.metrics.Mean.update_state(metric, values)
 
 
-def by_name(metrics: Iterable[keras.metrics.Metric]) -> dict[str, Any]:
-    """Metrics by the names of their results; containers must be built."""
-    found = {}
+def by_name(
+    metrics: Iterable[keras.metrics.Metric], container: Any | None
+) -> dict[str, Any]:
+    """Metrics by the names of their results.
+
+    Args:
+        metrics: Metrics, and containers of them, which must be built.
+        container: The class of these, which are opened.
+    """
+    found: dict[str, Any] = {}
     for metric in metrics:
-        parts = getattr(metric, "metrics", None)
-        if parts is None:
+        if container is None or not isinstance(metric, container):
             found[metric.name] = metric
-        else:
-            # The container knows how it tells equal names apart.
-            found.update(zip(metric.result(), parts, strict=True))
+            continue
+        # The container knows how it tells equal names apart.
+        names, parts = list(metric.result()), metric.metrics
+        if len(names) == len(parts):
+            found.update(zip(names, parts, strict=True))
+        else:  # Except some, of which it reports one.
+            found[f"{metric.name}_{len(found)}"] = metric
     return found
 
 
-def results(metrics: dict[str, Any]) -> dict[str, Any]:
-    """Returns each metric's `result()`, of all means at once."""
+def results(metrics: dict[str, Any], prefixed: Collection[str]) -> dict:
+    """Returns each metric's `result()`, of all means at once.
+
+    Args:
+        metrics: Metrics by name.
+        prefixed: Names of metrics that pass their name on to each result,
+            where they have several.
+    """
     means = {
         name: metric
         for name, metric in metrics.items()
@@ -70,8 +89,9 @@ def results(metrics: dict[str, Any]) -> dict[str, Any]:
     for name, metric in metrics.items():
         result = of_means[name] if name in of_means else metric.result()
         if not isinstance(result, dict):
-            result = {name: result}
-        for key, value in result.items():
-            # Of several results, each modality's metric has the same names.
-            found[f"{name}_{key}" if key in found else key] = value
+            found[name] = result
+        elif name in prefixed:
+            found |= {f"{name}_{key}": value for key, value in result.items()}
+        else:
+            found |= result
     return found

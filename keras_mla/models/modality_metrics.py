@@ -41,6 +41,8 @@ class ModalityMetrics:
             ]
             for name in modalities
         }
+        # Of compiled metrics, once these are built.
+        self.names: set[str] = set()
         self._weighted = [
             weighted
             for group, weighted in ((metrics, False), (weighted_metrics, True))
@@ -68,6 +70,7 @@ class ModalityMetrics:
                     metric.name = f"weighted_{metric.name}"
                 taken.add(metric.name)
                 metric.name = f"{name}_{metric.name}"
+                self.names.add(metric.name)
 
     def update(
         self,

@@ -59,7 +59,7 @@ def _needs_no_more(layer: keras.layers.Layer, inputs: Any) -> bool:
         return False
     if isinstance(layer, Fusion):  # It casts its inputs by itself.
         return _dtype(layer.temperature.value) == layer.variable_dtype
-    if type(layer) is not keras.layers.Dense:
+    if type(layer) is not keras.layers.Dense or layer.lora_enabled:
         return False
     kernel, dtype = layer.kernel, layer.variable_dtype
     return (

@@ -236,7 +236,7 @@ class MultimodalTrainer(keras.Model):
         if self.built:
             self._plan.updates = list(self.updates())
         if self._compile_metrics is None or self._compile_metrics.built:
-            self._plan.reported = means.by_name(self.metrics)
+            self._plan.reported = self._by_name(self.metrics)
 
     # === Metrics ===
 
@@ -250,12 +250,20 @@ class MultimodalTrainer(keras.Model):
 
     def get_metrics_result(self) -> dict:
         """Returns the current value of each metric, by name."""
-        return means.results(self._plan.reported or means.by_name(self.metrics))
+        metrics = self._plan.reported or self._by_name(self.metrics)
+        return means.results(metrics, self._plan.metrics.names)
+
+    def _by_name(self, metrics: list) -> dict:
+        container = self._compile_metrics
+        return means.by_name(metrics, container and type(container))
 
     def compute_metrics(
         self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
     ) -> dict:
-        """Builds the metrics; Keras calls it with symbolic tensors."""
+        """Adds logits, or a dict of each modality's, to the compiled metrics.
+
+        Keras calls it with symbolic tensors, which builds the metrics.
+        """
         labels, _ = split_targets(self.modalities, y, sample_weight)
         logits = _by_modality(y_pred, self.modalities)
         for name in self.modalities:
@@ -266,9 +274,10 @@ class MultimodalTrainer(keras.Model):
                 self.loss,
             )
             self._plan.metrics.build(name, labels[name], logits[name])
+            for container in self._plan.metrics.compiled[name]:
+                container.update_state(labels[name], logits[name])
         if self._compile_metrics is not None:
-            if not self._compile_metrics.built:
-                self._compile_metrics.build(labels[name], logits[name])
+            self._compile_metrics.update_state(labels[name], logits[name])
         return self.get_metrics_result()
 
     def compute_loss(
@@ -466,12 +475,9 @@ class MultimodalTrainer(keras.Model):
             # No fused prediction: its metrics exist, and stay out of the logs.
             if not self._compile_metrics.built:
                 self._compile_metrics.build(batch.labels[name], logits[name])
-            of_fused = means.by_name([self._compile_metrics])
-            return {
-                key: value
-                for key, value in self.get_metrics_result().items()
-                if key not in of_fused
-            }
+            others = [m for m in self.metrics if m is not self._compile_metrics]
+            metrics = self._by_name(others)
+            return means.results(metrics, self._plan.metrics.names)
         fused = self.fuse(
             Outputs(features, logits, extra, fused), batch.presence
         )

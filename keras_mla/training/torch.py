@@ -62,6 +62,7 @@ def batch_norm(
     return y
 
 
+@torch.no_grad()
 def add_to(variable: Any, value: Any) -> None:
     """Adds to a variable, such as a metric's, in a step: in place."""
     variable.value.add_(value)
@@ -71,8 +72,11 @@ def dense(layer: keras.layers.Dense, x: Any) -> Any:
     """What the layer's `call` computes; of two axes, by one function."""
     if len(x.shape) != 2 or layer.bias is None:
         return layer.call(x)
-    kernel = keras.ops.convert_to_tensor(layer.kernel)
-    y = torch.addmm(layer.bias.value, x, kernel)
+    # Converted, which brings them to one device.
+    bias, x, kernel = map(
+        keras.ops.convert_to_tensor, (layer.bias, x, layer.kernel)
+    )
+    y = torch.addmm(bias, x, kernel)
     return y if layer.activation is None else layer.activation(y)
 
 
@@ -88,6 +92,7 @@ def mean_loss(values: Any) -> Any:
     return values.mean()
 
 
+@torch.no_grad()
 def subtract_outer(variable: Any, vector: Any) -> None:
     """Subtracts `vector vector^T`, in place and in one pass."""
     variable.value.addr_(vector, vector, alpha=-1)

@@ -114,3 +114,10 @@ def test_sums_of_calibrated_logits(fusion):
 def test_symbolic_shape():
     output = EntropyFusion()(keras.KerasTensor((None, 3, 7)))
     assert output.shape == (None, 7)
+
+
+@pytest.mark.parametrize("kind", [AverageFusion, AdditiveFusion, EnergyFusion])
+def test_call_alone_builds(kind):
+    logits = keras.ops.ones((2, 2, 3))
+    expected = to_numpy(kind()(logits))
+    np.testing.assert_array_equal(to_numpy(kind().call(logits)), expected)

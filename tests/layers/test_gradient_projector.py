@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 from reference import closed_form
-from utils import to_numpy
+from utils import only_on, to_numpy
 
 from keras_mla.layers import GradientProjector
 
@@ -122,3 +122,20 @@ def test_keeps_dtype_of_the_gradient_and_float32_state():
 def test_refuses_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         GradientProjector(**arguments)
+
+
+def test_the_first_step_leaves_everything_as_it_is():
+    gradient = np.ones((SIZE, UNITS), "float32")
+    projector = GradientProjector()
+    projected = projector(gradient, np.full(SIZE, np.inf, "float32"))
+    np.testing.assert_array_equal(to_numpy(projected), gradient)
+    np.testing.assert_array_equal(to_numpy(projector.P), np.eye(SIZE))
+
+
+@only_on("torch")
+def test_state_stays_out_of_autograd():
+    feature = keras.ops.ones(SIZE).requires_grad_() * 1
+    projector = GradientProjector()
+    for _ in range(2):
+        projector(keras.ops.ones((SIZE, UNITS)), feature)
+    assert not projector.P.value.requires_grad

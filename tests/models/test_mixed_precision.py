@@ -46,9 +46,15 @@ def test_P_is_updated_in_float32():
     )
 
 
-def test_a_step_skipped_for_overflow_moves_nothing():
+@pytest.mark.parametrize(
+    "projector",
+    [{}, {"order": "previous", "forgetting": 0.9, "normalize": True}],
+)
+def test_a_step_skipped_for_overflow_moves_nothing(projector):
     keras.config.set_dtype_policy("mixed_float16")
-    model = compiled(make_model(("image", "text")), "adam")
+    projector = keras_mla.layers.GradientProjector(**projector)
+    model = make_model(("image", "text"), projector=projector)
+    model = compiled(model, "adam")
     x, y = make_data(16, ("image", "text"))
     model.fit(x, y, verbose=0)
     inner = model.optimizer.inner_optimizer

@@ -88,6 +88,31 @@ def test_full_precision_in_a_mixed_model():
     np.testing.assert_allclose(ops.convert_to_numpy(y), expected, rtol=1e-6)
 
 
+def test_lora_in_full_precision_in_a_mixed_model():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    head = keras.layers.Dense(4, dtype="float32")
+    encoder = keras.Sequential(
+        [keras.Input((3,)), keras.layers.Dense(5, dtype="float32")]
+    )
+    model = keras_mla.MLA({"a": encoder}, head)
+    head.enable_lora(2)
+    head.bias.assign(np.linspace(0, 1, 4))
+    expected = ops.convert_to_numpy(head(encoder(X)))
+    y = ops.convert_to_numpy(model({"a": X}))
+    np.testing.assert_allclose(y, expected, rtol=1e-6)
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "torch", reason="devices of PyTorch"
+)
+def test_inputs_come_to_the_device():
+    import torch
+
+    with keras.device("meta"):  # Any other than the inputs'.
+        layer = dense()
+        assert stack.call(layer, torch.ones(4, 3), True).device.type == "meta"
+
+
 def test_another_width_is_keras_error():
     with pytest.raises(ValueError, match="incompatible"):
         stack.call(dense(), ops.ones((4, 5)), False)
