@@ -102,7 +102,8 @@ class MultimodalTrainer(keras.Model):
             loss: A single loss that takes logits, such as
                 `SparseCategoricalCrossentropy(from_logits=True)`.
             metrics: List of metrics, computed for the fused prediction and,
-                as `<modality>_<metric>`, for each modality.
+                as `<modality>_<metric>`, for each modality
+                (`<modality>_<metric>_<key>` if its result is a dict).
             weighted_metrics: The same, weighted by `sample_weight`.
             learning_rate_multiplier: dict of factors to the learning rate,
                 keyed by modality (its encoder) and `"head"` (all the rest);
