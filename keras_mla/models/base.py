@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_mla import training as backend
 from keras_mla.layers.fusion import Fusion
 from keras_mla.models import calibration, checks, deployment, stack
 from keras_mla.models.batch import Batch, split_inputs
@@ -373,7 +374,7 @@ class MultimodalClassifier(MultimodalTrainer):
 
 
 def _stacked(outputs: Outputs) -> Any:
-    return ops.stack(list(outputs.logits.values()), axis=1)
+    return backend.stack(list(outputs.logits.values()))
 
 
 def same_size(tensors: dict[str, Any]) -> bool:

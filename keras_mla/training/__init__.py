@@ -14,6 +14,7 @@ Each backend's module supplies the same names:
   for P.
 - `add_to(variable, value)`, `mean_results(metrics)`: for metrics.
 - `dense(layer, x)`: a Dense layer's computation.
+- `stack(tensors)`: along a new second axis.
 - `may_be_masked(tensor)`: whether Keras may have given a tensor a mask.
 - `compile_step(model, step)`: the train function that is compiled.
 """
@@ -44,6 +45,7 @@ add_to = backend.add_to
 mean_results = backend.mean_results
 mean_loss = backend.mean_loss
 dense = backend.dense
+stack = backend.stack
 subtract_outer = backend.subtract_outer
 deflated_product = backend.deflated_product
 may_be_masked = backend.may_be_masked

@@ -75,6 +75,11 @@ def dense(layer: keras.layers.Dense, x: Any) -> Any:
     return layer.call(x)
 
 
+def stack(tensors: Sequence) -> Any:
+    """Stacks tensors along a new second axis."""
+    return ops.stack(tensors, axis=1)
+
+
 def mean_results(metrics: Sequence) -> Sequence:
     """Results of `keras.metrics.Mean` metrics."""
     return [metric.result() for metric in metrics]

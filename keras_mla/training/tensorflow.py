@@ -12,6 +12,7 @@ from keras_mla.training.common import deflated_product as deflated_product
 from keras_mla.training.common import dense as dense
 from keras_mla.training.common import may_be_masked as may_be_masked
 from keras_mla.training.common import mean_results as mean_results
+from keras_mla.training.common import stack as stack
 from keras_mla.training.common import subtract_outer as subtract_outer
 from keras_mla.training.common import weighted_mean, weighted_sum
 

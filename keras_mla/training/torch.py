@@ -62,22 +62,23 @@ def batch_norm(
     return y
 
 
-@torch.no_grad()
 def add_to(variable: Any, value: Any) -> None:
     """Adds to a variable, such as a metric's, in a step: in place."""
-    variable.value.add_(value)
+    variable.value.detach().add_(value)
 
 
 def dense(layer: keras.layers.Dense, x: Any) -> Any:
     """What the layer's `call` computes; of two axes, by one function."""
-    if len(x.shape) != 2 or layer.bias is None:
+    kernel = layer.kernel.value
+    if len(x.shape) != 2 or layer.bias is None or x.device != kernel.device:
         return layer.call(x)
-    # Converted, which brings them to one device.
-    bias, x, kernel = map(
-        keras.ops.convert_to_tensor, (layer.bias, x, layer.kernel)
-    )
-    y = torch.addmm(bias, x, kernel)
+    y = torch.addmm(layer.bias.value, x, kernel)
     return y if layer.activation is None else layer.activation(y)
+
+
+def stack(tensors: Sequence) -> Any:
+    """Stacks tensors along a new second axis."""
+    return torch.stack(tensors, 1)
 
 
 def mean_results(metrics: Sequence) -> Sequence:
