@@ -12,7 +12,7 @@ import tempfile
 import time
 
 BACKENDS = ("tensorflow", "jax", "torch")
-OPTIONS = ("-q", "-n", "2", "--durations=15")
+OPTIONS = ("-q", "-n", "2", "--dist=worksteal", "--durations=15")
 
 
 def main(arguments):

@@ -18,7 +18,7 @@ from tests.encoders.utils import write_clip_preset  # noqa: E402
 SMALL = ("--width=8", "--depth=1", "--num_heads=2", "--image_size=32")
 
 
-@only_on("jax")
+@only_on("torch")
 def test_mvsa(tmp_path):
     dataset_layouts.mvsa(tmp_path / "data")
     methods = "--methods=MLA; no projection,MLA"
