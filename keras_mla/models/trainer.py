@@ -237,7 +237,7 @@ class MultimodalTrainer(keras.Model):
         if self.built:
             self._plan.updates = list(self.updates())
         if self._compile_metrics is None or self._compile_metrics.built:
-            self._plan.reported = self._by_name(self.metrics)
+            self._plan.reported = self._by_name()
 
     # === Metrics ===
 
@@ -251,12 +251,20 @@ class MultimodalTrainer(keras.Model):
 
     def get_metrics_result(self) -> dict:
         """Returns the current value of each metric, by name."""
-        metrics = self._plan.reported or self._by_name(self.metrics)
+        metrics = self._plan.reported or self._by_name()
         return means.results(metrics, self._plan.metrics.names)
 
-    def _by_name(self, metrics: list) -> dict:
+    def _unimodal_results(self) -> dict:
+        """Returns what `get_metrics_result` does, without fused metrics."""
+        fused = self._compile_metrics
+        hidden = {id(metric) for metric in (fused, *fused.metrics)}
+        metrics = self._plan.reported or self._by_name()
+        shown = {k: m for k, m in metrics.items() if id(m) not in hidden}
+        return means.results(shown, self._plan.metrics.names)
+
+    def _by_name(self) -> dict:
         container = self._compile_metrics
-        return means.by_name(metrics, container and type(container))
+        return means.by_name(self.metrics, container and type(container))
 
     def compute_metrics(
         self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
@@ -476,9 +484,7 @@ class MultimodalTrainer(keras.Model):
             # No fused prediction: its metrics exist, and stay out of the logs.
             if not self._compile_metrics.built:
                 self._compile_metrics.build(batch.labels[name], logits[name])
-            others = [m for m in self.metrics if m is not self._compile_metrics]
-            metrics = self._by_name(others)
-            return means.results(metrics, self._plan.metrics.names)
+            return self._unimodal_results()
         fused = self.fuse(
             Outputs(features, logits, extra, fused), batch.presence
         )
