@@ -6,16 +6,14 @@ import pathlib
 import subprocess
 import sys
 
-import keras
 import numpy as np
 import pytest
+from utils import only_on
 
 BACKENDS = ("tensorflow", "jax", "torch")
 SCRIPT = pathlib.Path(__file__).parent / "cross_backend.py"
 
-once = pytest.mark.skipif(
-    keras.backend.backend() != "jax", reason="runs once, beside JAX's tests"
-)
+once = only_on("jax")
 
 
 def run(backend, *command):

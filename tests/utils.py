@@ -12,7 +12,10 @@ FEATURES = 6
 
 
 def only_on(backend):
-    """Skips a test on other backends, where all that it does is tested too."""
+    """Skips a test on the other backends.
+
+    It is about this one, or they have all that it does tested elsewhere.
+    """
     return pytest.mark.skipif(
         keras.backend.backend() != backend, reason=f"Runs on {backend}."
     )

@@ -12,6 +12,7 @@ from utils import (
     largest_difference,
     make_data,
     make_model,
+    only_on,
     to_numpy,
     weights_of,
 )
@@ -192,7 +193,7 @@ def test_export_saved_model(tmp_path, presence):
     )
 
 
-@pytest.mark.skipif(BACKEND != "torch", reason="about PyTorch")
+@only_on("torch")
 def test_export_saved_model_from_torch_says_what_to_do(tmp_path):
     with pytest.raises(ValueError, match="KERAS_BACKEND=tensorflow or jax"):
         make_model().export(tmp_path / "model")

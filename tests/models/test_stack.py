@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from utils import only_on
 
 import keras_mla
 from keras_mla.models import stack
@@ -102,9 +103,7 @@ def test_lora_in_full_precision_in_a_mixed_model():
     np.testing.assert_allclose(y, expected, rtol=1e-6)
 
 
-@pytest.mark.skipif(
-    keras.backend.backend() != "torch", reason="devices of PyTorch"
-)
+@only_on("torch")
 def test_inputs_come_to_the_device():
     import torch
 
@@ -172,9 +171,7 @@ def test_symbolic_inputs_stay_symbolic():
     assert isinstance(y, keras.KerasTensor) and y.shape == (None, 2)
 
 
-@pytest.mark.skipif(
-    keras.backend.backend() != "torch", reason="hooks are PyTorch's"
-)
+@only_on("torch")
 def test_hooks_are_called():
     layer, seen = dense(), []
     layer.register_forward_hook(lambda *arguments: seen.append(arguments))
