@@ -1,0 +1,28 @@
+"""Files that earlier versions saved load, predict and train on equally."""
+
+import keras
+import numpy as np
+import pytest
+from saved_files import FOLDER, NAMES, predictions
+
+FILES = sorted(FOLDER.glob("*/*.keras"))
+
+
+def test_the_first_version_saved_a_file_of_each_kind():
+    assert {file.stem for file in FILES if file.parent.name == "0.1.0"} == set(
+        NAMES
+    )
+
+
+@pytest.mark.parametrize(
+    "file", FILES, ids=[f"{f.parent.name}-{f.stem}" for f in FILES]
+)
+def test_an_earlier_version_s_file(file):
+    model = keras.saving.load_model(file, safe_mode=True)
+    expected = np.load(file.with_suffix(".npz"))
+    found = predictions(model, file.stem)
+    assert set(found) == set(expected.files)
+    for name, value in found.items():
+        np.testing.assert_allclose(
+            value, expected[name], atol=2e-5, err_msg=name
+        )
