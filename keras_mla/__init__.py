@@ -23,8 +23,7 @@ from keras_mla.datasets.unpaired_dataset import (
     UnpairedDataset as UnpairedDataset,
 )
 from keras_mla.models.mla import MLA as MLA
-
-__version__ = "0.1.0"
+from keras_mla.version import __version__ as __version__
 
 __all__ = [
     "MLA",

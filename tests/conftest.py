@@ -13,8 +13,8 @@ os.environ.setdefault(
     "--xla_backend_optimization_level=0 "
     "--xla_llvm_disable_expensive_passes=true",
 )
-HERE = pathlib.Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE / "saving")]
+sys.path.insert(0, str(pathlib.Path(__file__).parent / "saving"))
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 import keras
 import pytest

@@ -12,10 +12,13 @@ def plot_history(
 
     One panel for the loss of each modality, one for a metric of each and of
     their fusion, and one for the trace of P if `callbacks.ProjectorTrace` was
-    used. Dashed lines are training, solid ones validation.
+    used. Dashed lines are training, solid ones validation; where there is no
+    validation, solid lines are training. The legend says so. Epochs are
+    counted from 1, over resumptions too.
 
     Args:
-        history: What `fit` returned, or its `history` dict.
+        history: What `fit` returned, or its `history` dict, which does not
+            tell at which epoch training began.
         modalities: Names of the modalities, such as `model.modalities`.
         metric: Name of a compiled metric. Defaults to `"accuracy"`.
         path: Where to save the figure; its ending says the format. Not saved
@@ -48,6 +51,10 @@ def plot_history(
         )
     traces = [name for name in logs if name.endswith("_trace")]
     panels = 3 if traces else 2
+    recorded = len(logs[f"{modalities[0]}_loss"])
+    epochs = [epoch + 1 for epoch in getattr(history, "epoch", [])]
+    epochs = epochs or list(range(1, recorded + 1))
+    validated = any(name.startswith("val_") for name in logs)
     figure = figure_class()(figsize=(4.2 * panels, 3.4), layout="constrained")
     axes = figure.subplots(1, panels)
     for index, name in enumerate([*modalities, ""]):
@@ -56,12 +63,19 @@ def plot_history(
             (axes[0], f"{name}_loss" if name else ""),
             (axes[1], f"{name}_{metric}" if name else metric),
         ):
-            _draw(axis, logs, key, color, name or "fused")
+            _draw(axis, logs, epochs, key, color, name or "fused")
     axes[0].set_ylabel("loss")
     axes[1].set_ylabel(metric)
     for index, key in enumerate(traces):
-        _draw(axes[2], logs, key, f"C{index}", key.removesuffix("_trace"))
+        name = key.removesuffix("_trace")
+        _draw(axes[2], logs, epochs, key, f"C{index}", name)
         axes[2].set_ylabel("trace of P")
+    for name, style in (
+        (("training", "--"), ("validation", "-"))
+        if validated
+        else (("training", "-"),)
+    ):
+        axes[0].plot([], [], style, color="gray", label=name)
     for axis in axes:
         axis.set_xlabel("epoch")
         axis.legend(frameon=False)
@@ -71,20 +85,37 @@ def plot_history(
     return figure
 
 
-def _draw(axis: Any, logs: Mapping, key: str, color: str, label: str) -> None:
+def _draw(
+    axis: Any,
+    logs: Mapping,
+    epochs: Sequence[int],
+    key: str,
+    color: str,
+    label: str,
+) -> None:
     validated = f"val_{key}" in logs
     for name, style in ((key, "--" if validated else "-"), (f"val_{key}", "-")):
         if name in logs:
-            epochs = range(1, len(logs[name]) + 1)
             last = name == (f"val_{key}" if validated else key)
             axis.plot(
-                epochs,
+                _epochs_of(logs[name], epochs),
                 logs[name],
                 style,
                 color=color,
                 alpha=1 if last else 0.5,
                 label=label if last else None,
             )
+
+
+def _epochs_of(values: Sequence[float], epochs: Sequence[int]) -> list[int]:
+    """Returns the epochs of a log, which `validation_freq` makes fewer."""
+    if len(values) == len(epochs) or not values:
+        return list(epochs)[: len(values)]
+    every = round(len(epochs) / len(values))
+    regular = [epoch for epoch in epochs if epoch % every == 0]
+    if len(regular) == len(values):
+        return regular
+    return list(epochs)[-len(values) :]
 
 
 def figure_class() -> Any:

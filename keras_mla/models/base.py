@@ -9,7 +9,9 @@ from keras_mla import training as backend
 from keras_mla.layers.fusion import Fusion
 from keras_mla.models import calibration, checks, deployment, stack
 from keras_mla.models.batch import Batch, split_inputs
+from keras_mla.models.losses import MeanLoss
 from keras_mla.models.trainer import MultimodalTrainer, Outputs, Update
+from keras_mla.version import __version__
 
 
 class MultimodalClassifier(MultimodalTrainer):
@@ -18,7 +20,7 @@ class MultimodalClassifier(MultimodalTrainer):
     A method is a subclass that says which *updates* a batch makes, how
     features become logits and a fused prediction, and, if it wants, how
     gradients are changed before they are applied. It overrides some of
-    `build_head`, `updates`, `unimodal_pass`, `fuse`, `update_loss` and
+    `build_head`, `updates`, `unimodal_pass`, `fuse`, `update_losses` and
     `modify_gradients`; the training step, presence, unpaired data, metrics,
     saving and export are the same for all. A subclass ends its constructor
     with `self.build_if_possible()`.
@@ -64,7 +66,8 @@ class MultimodalClassifier(MultimodalTrainer):
         self.feature_dim = feature_dim
         # Shape and dtype of each input that the model was built with.
         self._signature: Any = None
-        # Where Keras does not track it: what `predict_modalities` compiles.
+        # Holds the model that `predict_modalities` compiles, hidden from
+        # Keras's tracking.
         self._serving = types.SimpleNamespace(view=None)
         # Width of each modality's features, known once the model is built.
         self.widths: dict[str, int] | None = None
@@ -107,14 +110,18 @@ class MultimodalClassifier(MultimodalTrainer):
 
         Defaults to what the method's `fusion` layer makes of unimodal ones.
         """
-        fusion, logits = self._fusion_layer(), _stacked(outputs)
+        fusion, logits = self._fusion_layer(), self._stacked(outputs)
         if presence is None:
             return stack.call(fusion, logits, None)
         return fusion(logits, presence)
 
     def fusion_weights(self, outputs: Outputs, presence: Any | None) -> Any:
         """Returns the weights `(batch, modalities)` that `fuse` uses."""
-        return self._fusion_layer().weights_of(_stacked(outputs), presence)
+        logits = self._stacked(outputs)
+        return self._fusion_layer().weights_of(logits, presence)
+
+    def _stacked(self, outputs: Outputs) -> Any:
+        return backend.stack([outputs.logits[m] for m in self.modalities])
 
     def _fusion_layer(self) -> Fusion:
         if self.fusion is None:
@@ -123,19 +130,32 @@ class MultimodalClassifier(MultimodalTrainer):
             )
         return self.fusion
 
-    def update_loss(
+    def update_losses(
         self,
         update: Update,
         outputs: Outputs,
-        losses: dict[str, Any],
+        losses: dict[str, MeanLoss],
         batch: Batch,
-    ) -> Any:
-        """Returns the scalar that an update minimises.
+    ) -> list[MeanLoss]:
+        """Returns the losses whose sum an update minimises.
 
-        Defaults to the mean of the losses of the update's modalities.
-        Regularisers of the update's layers are added by the caller.
+        There are as many as `update.losses` names, each with the number of
+        samples that it is the mean of. Defaults to the losses of the update's
+        modalities, each over their number. Regularisers of the update's
+        layers are added by the caller.
+
+        Args:
+            update: The update.
+            outputs: What its forward pass yields.
+            losses: Each modality's own loss.
+            batch: The batch.
         """
-        return sum(losses.values()) / len(losses)
+        return [
+            loss._replace(mean=loss.mean / len(losses))
+            if len(losses) > 1
+            else loss
+            for loss in losses.values()
+        ]
 
     def modify_gradients(
         self, update: Update, gradients: list, outputs: Outputs, batch: Batch
@@ -153,10 +173,32 @@ class MultimodalClassifier(MultimodalTrainer):
 
     # === Forward ===
 
-    def encode(self, name: str, inputs: Any, training: bool | None) -> Any:
-        """Encodes one modality into features of shape `(batch, features)`."""
+    def encode(
+        self,
+        name: str,
+        inputs: Any,
+        training: bool | None,
+        present: Any | None = None,
+    ) -> Any:
+        """Encodes one modality into features of shape `(batch, features)`.
+
+        Args:
+            name: The modality.
+            inputs: Its inputs.
+            training: Whether layers behave as in training.
+            present: Bool tensor of shape `(batch,)`. Where no sample is
+                present, the encoder's features are zeros, since what it was
+                fed may have made them NaN.
+        """
         feature = stack.run(self.encoders[name], inputs, training)
         checks.check_features(name, feature)
+        if present is not None:
+            feature = ops.where(
+                ops.any(present), feature, ops.zeros_like(feature)
+            )
+        return self._project(name, feature)
+
+    def _project(self, name: str, feature: Any) -> Any:
         if self.projections:
             feature = self.projections[name](feature)
         return feature
@@ -173,18 +215,29 @@ class MultimodalClassifier(MultimodalTrainer):
         A method that trains on a fused prediction of its own layers computes
         it here too, `Outputs.fused`, from all modalities and `presence`.
         """
-        features, logits, extra = {}, {}, {}
+        features = {}
         for name in modalities:
-            features[name] = self.encode(name, inputs[name], training)
+            present = None
+            if presence is not None:
+                present = presence[:, self.modalities.index(name)]
+            features[name] = self.encode(name, inputs[name], training, present)
+        return self.decode(features, training, presence)
+
+    def decode(
+        self,
+        features: dict[str, Any],
+        training: bool | None,
+        presence: Any | None = None,
+    ) -> Outputs:
+        """Computes the logits of features, the second half of a pass."""
         if self.widths is None:
             # Under a tracer, a dimension may only act as an int.
             widths = {name: int(f.shape[1]) for name, f in features.items()}
             self.build_head(widths)
             self.widths = widths
-        for name in modalities:
-            output, extra[name] = self.unimodal_pass(
-                name, features[name], training
-            )
+        logits, extra = {}, {}
+        for name, feature in features.items():
+            output, extra[name] = self.unimodal_pass(name, feature, training)
             logits[name] = ops.cast(output, "float32")
         return Outputs(features, logits, extra)
 
@@ -194,10 +247,10 @@ class MultimodalClassifier(MultimodalTrainer):
         For inputs of unequal batch sizes, as in unpaired training, a dict of
         each modality's logits.
         """
-        inputs, presence = split_inputs(self.modalities, inputs)
+        inputs, presence = split_inputs(self.modalities, inputs, training)
         outputs = self.forward_pass(self.modalities, inputs, training, presence)
         if self._signature is None:
-            self._signature = deployment.signature_of(inputs)
+            self._signature = self._declared(inputs)
         if not same_size(outputs.logits):
             return outputs.logits
         return self.fuse(outputs, presence)
@@ -206,20 +259,24 @@ class MultimodalClassifier(MultimodalTrainer):
 
     def build_if_possible(self) -> None:
         """Builds the model if its encoders know their inputs."""
-        inputs = {
-            name: deployment.input_of(encoder)
+        ends = {
+            name: deployment.ends_of(encoder)
             for name, encoder in self.encoders.items()
         }
-        if any(value is None for value in inputs.values()):
+        if any(inputs is None for inputs, _ in ends.values()):
             return  # The first batch builds it.
-        self.build_for(inputs)
+        self._build_from(
+            {name: inputs for name, (inputs, _) in ends.items()},
+            {name: output for name, (_, output) in ends.items()},
+        )
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Any = None) -> None:
         """Does nothing: a call builds the layers, and knows dtypes too."""
 
     def build_for(self, inputs: dict[str, Any]) -> None:
         """Builds the model for inputs like these, if it is not built."""
-        self.build_from_config({"signature": deployment.signature_of(inputs)})
+        if self._signature is None:
+            self.build_from_config({"signature": self._declared(inputs)})
 
     def get_build_config(self) -> dict | None:
         """Returns shape and dtype of each input."""
@@ -229,8 +286,46 @@ class MultimodalClassifier(MultimodalTrainer):
 
     def build_from_config(self, config: dict | None) -> None:
         """Builds the model for inputs of recorded shapes and dtypes."""
-        if config and self._signature is None:
-            self(deployment.symbolic_inputs(config["signature"]))
+        if not config or self._signature is not None:
+            return
+        signature = config["signature"]
+        encoded = {
+            name: deployment.encode_symbolically(encoder, signature[name])
+            for name, encoder in self.encoders.items()
+        }
+        self._signature = signature
+        self._build_from(signature, encoded)
+
+    def _declared(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Records inputs, as encoders declare them where they do."""
+        declared = {}
+        for name, value in inputs.items():
+            known, _ = deployment.ends_of(self.encoders[name])
+            declared[name] = deployment.signature_of(
+                value if known is None else known
+            )
+        return declared
+
+    def _build_from(
+        self, inputs: dict[str, Any], encoded: dict[str, Any]
+    ) -> None:
+        """Builds all layers behind the encoders, by passing zeros through.
+
+        Args:
+            inputs: Each modality's symbolic inputs, or their signature.
+            encoded: Symbolic outputs of the encoders.
+        """
+        features = {}
+        for name, feature in encoded.items():
+            checks.check_features(name, feature)
+            zeros = ops.zeros((1, feature.shape[1]), feature.dtype)
+            features[name] = self._project(name, zeros)
+        self.fuse(self.decode(features, False), None)
+        if self._signature is None:
+            self._signature = deployment.signature_of(inputs)
+        if not self.built:
+            self.build(None)
+        backend.internals.find_parameters(self)
 
     def get_config(self) -> dict:
         """Returns the constructor's arguments, serialized."""
@@ -243,13 +338,14 @@ class MultimodalClassifier(MultimodalTrainer):
             },
             "head": serialize(self.head),
             "feature_dim": self.feature_dim,
+            "keras_mla_version": __version__,
         }
 
     @classmethod
     def from_config(
         cls, config: dict, custom_objects: dict | None = None
     ) -> "MultimodalClassifier":
-        """Makes a model from what `get_config` returned."""
+        """Makes a model from what `get_config` of any version returned."""
 
         def revive(value: Any) -> Any:
             if isinstance(value, dict) and "class_name" in value:
@@ -259,6 +355,7 @@ class MultimodalClassifier(MultimodalTrainer):
             return value
 
         config = {name: revive(value) for name, value in config.items()}
+        config.pop("keras_mla_version", None)  # None before version 0.2.
         config["encoders"] = {
             name: revive(value) for name, value in config["encoders"].items()
         }
@@ -296,6 +393,15 @@ class MultimodalClassifier(MultimodalTrainer):
             both are zero.
         """
         return deployment.predict_modalities(self, x, batch_size)
+
+    def forget_graphs(self) -> None:
+        """Drops what `predict_modalities` has compiled."""
+        self._serving.view = None
+
+    def quantize(self, *args: Any, **kwargs: Any) -> None:
+        """Quantizes the weights, as `keras.Model.quantize`."""
+        super().quantize(*args, **kwargs)
+        self.forget_graphs()
 
     def calibrate(
         self, validation_data: Any, batch_size: int | None = None
@@ -371,10 +477,6 @@ class MultimodalClassifier(MultimodalTrainer):
             input_signature=input_signature,
             **kwargs,
         )
-
-
-def _stacked(outputs: Outputs) -> Any:
-    return backend.stack(list(outputs.logits.values()))
 
 
 def same_size(tensors: dict[str, Any]) -> bool:

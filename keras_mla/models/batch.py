@@ -12,7 +12,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_mla import training
+from keras_mla import training as backend
 
 RESERVED = ("presence", "sample_id")
 
@@ -23,7 +23,7 @@ class Batch:
 
     Attributes:
         inputs: dict of each modality's tensors. Rows of absent samples hold
-            copies of present ones.
+            copies of present ones, if there are any.
         labels: dict of each modality's labels.
         sample_weight: dict of each modality's weights, `None` without.
         presence: Bool tensor of shape `(batch, modalities)`, or `None`.
@@ -47,13 +47,16 @@ class Batch:
     ) -> "Batch":
         """Takes `(x, y)` or `(x, y, sample_weight)` as Keras passes it."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        inputs, presence = split_inputs(modalities, x)
+        check_inputs(modalities, x)
         paired = not isinstance(y, dict)
-        if not paired and presence is not None:
+        if paired:
+            check_rows(modalities, x)
+        elif x.get("presence") is not None:
             raise ValueError(
                 "x['presence'] and a dict `y` exclude each other: unpaired "
-                "data name no absent samples, they leave them out."
+                "data do not mark absent samples: omit them instead."
             )
+        inputs, presence = split_inputs(modalities, x, training)
         labels, weights = split_targets(modalities, y, sample_weight)
         return cls(
             inputs,
@@ -72,10 +75,19 @@ class Batch:
         return self.presence[:, list(self.inputs).index(name)]
 
     def active(self, names: Sequence[str]) -> Any | None:
-        """Whether any sample has any of these; `None` where all have all."""
+        """Bool scalar: does at least one sample have one of `names`?
+
+        `None` if no modality is missing.
+        """
         if self.presence is None:
             return None
         return sum(present_share(self.present(name)) for name in names) > 0
+
+    def known(self) -> Any | None:
+        """Bool `(batch,)`: which samples have a modality; `None` for all."""
+        if self.presence is None:
+            return None
+        return ops.any(self.presence, axis=1)
 
     def size(self, name: str) -> Any:
         """Number of rows of one modality."""
@@ -89,15 +101,8 @@ class Batch:
         return ops.sum(ops.cast(present, "float32"))
 
 
-def split_inputs(
-    modalities: Sequence[str], x: Any
-) -> tuple[dict[str, Any], Any | None]:
-    """Checks `x` and separates the modalities from `presence`.
-
-    Returns:
-        A dict of each modality's tensors, in the model's order, in which rows
-        of absent samples hold copies of present ones (zeros where no sample
-        is present); and `presence` as bool, or `None`.
+def check_inputs(modalities: Sequence[str], x: Any) -> None:
+    """Checks the keys of `x`, and the shape of `presence`.
 
     Raises:
         ValueError: If modalities are missing or unknown, or `presence` has
@@ -126,29 +131,71 @@ def split_inputs(
             f"The inputs have unknown {_plural('key', unknown)}. The model's "
             f"modalities are {list(modalities)}."
         )
+    presence = x.get("presence")
+    if presence is None:
+        return
+    shape = tuple(presence.shape)
+    if len(shape) != 2 or shape[1] != len(modalities):
+        raise ValueError(
+            "x['presence'] must be a bool array of shape (batch, "
+            f"{len(modalities)}), with a column for each of the modalities "
+            f"{list(modalities)}. Received: shape {shape}"
+        )
+    for name in modalities:
+        rows = _rows(x[name])
+        if None not in (rows, _int(shape[0])) and rows != shape[0]:
+            raise ValueError(
+                f"x['presence'] has {shape[0]} rows, but modality "
+                f"{name!r} has {rows}. Presence is for samples that share "
+                "their rows; unpaired data (with `y` a dict) do not mark "
+                "absent samples: omit them instead."
+            )
+
+
+def check_rows(modalities: Sequence[str], x: dict[str, Any]) -> None:
+    """Raises unless all modalities have the same number of rows."""
+    rows = {name: _rows(x[name]) for name in modalities}
+    if len(set(rows.values()) - {None}) > 1:
+        raise ValueError(
+            "With one `y` for all modalities, each must have a row for each "
+            "sample. Received: "
+            + ", ".join(f"{name!r} with {n} rows" for name, n in rows.items())
+            + ". For modalities with samples of their own, pass `y` as a dict "
+            "of each one's labels (unpaired training)."
+        )
+
+
+def _rows(value: Any) -> int | None:
+    shapes = [getattr(leaf, "shape", ()) for leaf in keras.tree.flatten(value)]
+    return _int(shapes[0][0]) if shapes and shapes[0] else None
+
+
+def _int(size: Any) -> int | None:
+    # What is not an int is a tracer's stand-in for a size yet unknown.
+    return size if isinstance(size, int) else None
+
+
+def split_inputs(
+    modalities: Sequence[str], x: Any, training: bool | None = False
+) -> tuple[dict[str, Any], Any | None]:
+    """Checks `x` and separates the modalities from `presence`.
+
+    Returns:
+        A dict of each modality's tensors, in the model's order, in which rows
+        of absent samples hold copies of present ones (or what they held,
+        where no sample is present); and `presence` as bool, or `None`.
+
+    Raises:
+        ValueError: If `check_inputs` does.
+    """
+    check_inputs(modalities, x)
     inputs = {name: x[name] for name in modalities}
     presence = x.get("presence")
     if presence is None:
         return inputs, None
-    if len(presence.shape) != 2 or presence.shape[1] != len(modalities):
-        raise ValueError(
-            "x['presence'] must be a bool array of shape (batch, "
-            f"{len(modalities)}), with a column for each of the modalities "
-            f"{list(modalities)}. Received: shape {tuple(presence.shape)}"
-        )
-    for name, value in inputs.items():
-        rows = keras.tree.flatten(value)[0].shape[0]
-        counted = isinstance(rows, int) and isinstance(presence.shape[0], int)
-        if counted and rows != presence.shape[0]:
-            raise ValueError(
-                f"x['presence'] has {presence.shape[0]} rows, but modality "
-                f"{name!r} has {rows}. Presence is for samples that share "
-                "their rows; unpaired data (with `y` a dict) name no absent "
-                "samples, they leave them out."
-            )
     presence = ops.cast(presence, "bool")
     for index, name in enumerate(modalities):
-        inputs[name] = _present_rows(inputs[name], presence[:, index])
+        inputs[name] = fill_absent(inputs[name], presence[:, index], training)
     return inputs, presence
 
 
@@ -194,50 +241,69 @@ def split_targets(
     return y, {name: sample_weight.get(name) for name in modalities}
 
 
-def presence_weight(
-    sample_weight: Any | None, present: Any | None, mean_over_batch: bool
-) -> Any | None:
-    """Weights with which a loss over the batch is one over present samples.
-
-    Args:
-        sample_weight: Tensor of shape `(batch,)` or `(batch, 1)`, or `None`.
-        present: Bool tensor of shape `(batch,)`, or `None`.
-        mean_over_batch: Whether the loss divides by the size of the batch.
-
-    Returns:
-        float32 tensor of shape `(batch,)`, or `sample_weight` itself where
-        all samples are present.
-    """
-    if present is None:
-        return sample_weight
-    weight = ops.cast(present, "float32")
-    if mean_over_batch:
-        share = present_share(present)
-        weight = weight / ops.where(share > 0, share, ops.ones_like(share))
-    if sample_weight is not None:
-        weight = weight * ops.reshape(ops.cast(sample_weight, "float32"), (-1,))
-    return weight
-
-
 def present_share(present: Any) -> Any:
     """The share of samples that are present, on all replicas together."""
-    return training.global_mean(ops.cast(present, "float32"), None)
+    return backend.global_mean(ops.cast(present, "float32"), None)
 
 
-def _present_rows(values: Any, present: Any) -> Any:
-    """Replaces absent rows by present ones, in turn."""
-    positions = ops.arange(ops.shape(present)[0], dtype="int32")
-    count = ops.sum(ops.cast(present, "int32"))
-    present_first = ops.argsort(ops.cast(ops.logical_not(present), "int32"))
-    substitute = ops.take(present_first, positions % ops.maximum(count, 1))
-    index = ops.where(present, positions, ops.cast(substitute, "int32"))
+def fill_absent(values: Any, present: Any, training: bool | None) -> Any:
+    """Replaces rows of absent samples by rows of present ones.
+
+    In prediction each absent row is a copy of the first present row. In
+    training present rows are taken in turn, so that statistics such as those
+    of BatchNormalization see each about equally often. Where no row is
+    present, an absent row stays what it is: what comes of it must be replaced
+    by `where`, since it may be NaN.
+
+    Args:
+        values: Tensor of shape `(batch, ...)`, or a structure of them.
+        present: Bool tensor of shape `(batch,)`.
+        training: bool. Whether to take present rows in turn.
+    """
+    if training:
+        index = rows_in_turn(present, backend.row_groups())
+        return keras.tree.map_structure(
+            lambda value: ops.take(value, index, axis=0), values
+        )
+    first = ops.argmax(ops.cast(present, "int32"), axis=0, keepdims=True)
 
     def replace(value: Any) -> Any:
-        rows = ops.take(value, index, axis=0)
-        # Without any present row, NaN may stand in all of them.
-        return ops.where(count > 0, rows, ops.zeros_like(rows))
+        value = ops.convert_to_tensor(value)
+        column = ops.reshape(present, (-1,) + (1,) * (len(value.shape) - 1))
+        return ops.where(column, value, ops.take(value, first, axis=0))
 
     return keras.tree.map_structure(replace, values)
+
+
+def rows_in_turn(present: Any, groups: int = 1) -> Any:
+    """Tells which row to put in the place of each row.
+
+    Args:
+        present: Bool tensor of shape `(batch,)`.
+        groups: int. The batch consists of so many groups of rows, one after
+            the other; a row is replaced by one of its own group.
+
+    Returns:
+        int32 tensor of shape `(batch,)`: the row itself where it is present,
+        or no row of its group is; else the present rows of its group in turn.
+    """
+    present = ops.reshape(present, (groups, -1))
+    rows = ops.shape(present)[1]
+    positions = ops.arange(rows, dtype="int32")
+
+    def of_group(present: Any) -> Any:
+        rank = ops.cumsum(ops.cast(present, "int32"))
+        count = rank[-1]
+        # The k-th present row is the first one of rank k + 1.
+        wanted = positions % ops.maximum(count, 1) + 1
+        found = ops.cast(ops.searchsorted(rank, wanted), "int32")
+        return ops.where(ops.logical_or(present, count == 0), positions, found)
+
+    if groups == 1:
+        return of_group(present[0])
+    index = ops.vectorized_map(of_group, present)
+    offset = rows * ops.arange(groups, dtype="int32")
+    return ops.reshape(index + offset[:, None], (-1,))
 
 
 def _plural(noun: str, names: Sequence[str]) -> str:

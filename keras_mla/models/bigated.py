@@ -83,14 +83,21 @@ class BiGated(JointFusion):
         return {**super().get_config(), "main": self.main}
 
 
+@keras.saving.register_keras_serializable(package="keras_mla")
 class _Gating(keras.layers.Layer):
-    """Product of one modality's mapped features and the others' gates."""
+    """Multiplies one modality's mapped features by the others' gates.
+
+    Args:
+        main: Name of the modality that the others gate.
+        **kwargs: Of `keras.layers.Layer`.
+    """
 
     def __init__(self, main: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.main = main
 
     def build(self, features_shape: dict[str, tuple]) -> None:
+        """Creates a mixing layer for each modality."""
         self.mixers = {
             name: keras.layers.Dense(
                 features_shape[self.main][-1],
@@ -103,8 +110,13 @@ class _Gating(keras.layers.Layer):
             self.mixers[name].build(shape)
 
     def call(self, features: dict[str, Any]) -> Any:
+        """Returns the product, `(batch, features of main)`."""
         product = self.mixers[self.main](features[self.main])
         for name, feature in features.items():
             if name != self.main:
                 product = product * self.mixers[name](feature)
         return product
+
+    def get_config(self) -> dict:
+        """Returns the constructor's arguments."""
+        return {**super().get_config(), "main": self.main}

@@ -1,18 +1,24 @@
-"""Checks of what a user gives to a constructor and to `compile`."""
+"""Checks of what a user gives to a constructor, to `compile` and to `fit`."""
 
-import functools
 import inspect
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import keras
+import numpy as np
 
+from keras_mla import training as backend
 from keras_mla.layers.fusion import Fusion
+from keras_mla.models import probabilities
 from keras_mla.models.batch import RESERVED
 from keras_mla.models.stack import leaves
 
-# Beside the reserved inputs: other parts of a model, and a prefix of logs.
-TAKEN = (*RESERVED, "fused", "head", "val")
+# Names that cannot be modalities: reserved inputs, parts of the model, and
+# prefixes of logs.
+TAKEN = (*RESERVED, "fused", "head", "val", "weighted")
+# Names that every backend takes for weights, inputs and scopes.
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
 def check_encoders(encoders: Any) -> None:
@@ -24,28 +30,55 @@ def check_encoders(encoders: Any) -> None:
             f"Received: encoders={encoders}"
         )
     owners: dict[int, str] = {}
+    parts = []  # Kept, as ids of what is gone are given again.
     for name, encoder in encoders.items():
-        if not isinstance(name, str) or not name or name in TAKEN:
-            raise ValueError(
-                f"A modality must be named by a string other than {TAKEN}, "
-                f"which have a meaning of their own. Received: {name!r}"
-            )
+        check_name(name)
         if not isinstance(encoder, keras.layers.Layer):
             raise TypeError(
                 f"The encoder of modality {name!r} must be a Keras layer or "
                 f"model. Received: encoders[{name!r}]={encoder} of type "
                 f"{type(encoder).__name__}"
             )
-        for part in [encoder, *encoder.variables]:
+        for part in _own_parts(encoder):
+            parts.append(part)
             owner = owners.setdefault(id(part), name)
             if owner != name:
                 raise ValueError(
-                    f"Modalities {owner!r} and {name!r} share an encoder or "
-                    "some of its weights. Each needs an encoder of its own: "
-                    "a shared one would be moved in the other's updates and "
-                    "become two when the model is loaded. Make a second one, "
-                    "for instance with `keras.models.clone_model`."
+                    f"Modalities {owner!r} and {name!r} share an encoder, a "
+                    "layer of it or some of its weights "
+                    f"({getattr(part, 'name', part)!r}). Each needs an encoder "
+                    "of its own: a shared one would be moved in the other's "
+                    "updates and become two when the model is loaded. Make a "
+                    "second one, for instance with "
+                    "`keras.models.clone_model`."
                 )
+
+
+def check_name(name: Any) -> None:
+    """Raises unless a modality can be called so."""
+    if (
+        not isinstance(name, str)
+        or not NAME.fullmatch(name)
+        or name in TAKEN
+        or name.startswith("val_")
+    ):
+        raise ValueError(
+            "A modality must be named by a string of English letters, digits, "
+            "'_' and '-' that begins with a letter or a digit, other than "
+            f"{TAKEN} and names that begin with 'val_', which have a meaning "
+            f"of their own. Received: {name!r}"
+        )
+
+
+def _own_parts(encoder: keras.layers.Layer) -> list:
+    """Layers and weights that no two encoders may share."""
+    layers = [
+        layer
+        for layer in backend.internals.sublayers(encoder)
+        # One without weights can be shared, if it is sure to have none.
+        if layer is encoder or not layer.built or layer.variables
+    ]
+    return [*layers, *encoder.variables]
 
 
 def check_fusion(fusion: Any, default: type[Fusion]) -> Fusion:
@@ -79,11 +112,7 @@ def check_main(main: str | None, modalities: tuple[str, ...]) -> str:
 def make_head(head: Any) -> keras.layers.Layer:
     """Returns the head's layer, from a number of classes or a layer."""
     if isinstance(head, int) and not isinstance(head, bool):
-        if head < 2:
-            raise ValueError(
-                "`head` given as a number of classes must be at least 2. "
-                f"Received: head={head}"
-            )
+        check_units(head, head)
         return keras.layers.Dense(head, name="head")
     last = head
     while isinstance(last, keras.Sequential) and last.layers:
@@ -113,7 +142,26 @@ def make_head(head: Any) -> keras.layers.Layer:
             "activation. Losses and fusion apply the softmax themselves. "
             f"Received: activation={last.activation.__name__}"
         )
+    check_units(last.units, head)
     return head
+
+
+def check_units(units: int, head: Any) -> None:
+    """Raises unless a head has a logit for each of two classes or more."""
+    if units < 2:
+        raise ValueError(
+            "The number of classes must be at least 2: the head has a logit "
+            "for each class, also where there are two, and `y` says which "
+            "class is right. Use a head of 2 and "
+            "`SparseCategoricalCrossentropy(from_logits=True)` for a yes or "
+            f"no. Received: head={head} with {units} unit(s)"
+        )
+
+
+def number_of_classes(head: keras.layers.Layer) -> int:
+    """Returns the number of logits of a checked head."""
+    *_, last = leaves(head)
+    return last.units  # type: ignore[attr-defined]
 
 
 def check_features(name: str, feature: Any) -> None:
@@ -162,33 +210,13 @@ def check_loss(loss: Any) -> None:
             "The loss must reduce a batch to one number. "
             f"Received: reduction={loss.reduction}"
         )
-    if not _takes_logits(loss):
+    advice = probabilities.of_loss(loss)
+    if advice:
         name = getattr(loss, "__name__", None) or type(loss).__name__
         raise ValueError(
-            "The model returns logits, so the loss must be told: pass an "
-            "object such as "
-            "`keras.losses.SparseCategoricalCrossentropy(from_logits=True)`, "
-            "for one-hot labels "
-            "`keras.losses.CategoricalCrossentropy(from_logits=True)`. "
-            f"Received: loss={loss if isinstance(loss, str) else name}"
+            "The model returns logits, and this loss expects probabilities. "
+            f"{advice} Received: loss={loss if isinstance(loss, str) else name}"
         )
-
-
-def _takes_logits(loss: Any) -> bool:
-    """Whether a loss is not known to expect probabilities."""
-    if isinstance(loss, str):
-        return not ("crossentropy" in loss.lower() or loss.lower() == "ce")
-    if isinstance(loss, functools.partial):
-        return bool(loss.keywords.get("from_logits")) or _takes_logits(
-            loss.func
-        )
-    if loss in (
-        keras.losses.sparse_categorical_crossentropy,
-        keras.losses.categorical_crossentropy,
-        keras.losses.binary_crossentropy,
-    ):
-        return False
-    return getattr(loss, "from_logits", True) is not False
 
 
 def check_metrics(argument: str, metrics: Any) -> None:
@@ -202,6 +230,15 @@ def check_metrics(argument: str, metrics: Any) -> None:
             "the fused prediction and for every modality. "
             f"Received: {argument}={metrics}"
         )
+    for metric in metrics or ():
+        advice = probabilities.of_metric(metric)
+        if advice:
+            name = getattr(metric, "__name__", None) or type(metric).__name__
+            raise ValueError(
+                f"The model returns logits, and a metric in `{argument}` "
+                f"expects probabilities. {advice} Received: "
+                f"{metric if isinstance(metric, str) else name}"
+            )
 
 
 def check_optimizer(
@@ -214,6 +251,12 @@ def check_optimizer(
             "`learning_rate_multiplier` and an optimizer with `use_ema=True` "
             "exclude each other: the moving average would take in the steps "
             "before they are scaled."
+        )
+    if multiplier and _is_a(optimizer, "ScheduleFreeAdamW"):
+        raise ValueError(
+            "`learning_rate_multiplier` and ScheduleFreeAdamW exclude each "
+            "other: the optimizer keeps weights of its own, which would miss "
+            "the scaling. Use AdamW."
         )
     if updates == 1:
         return
@@ -235,11 +278,97 @@ def check_optimizer(
         "of the model need different rates",
     }
     for refused, reason in reasons.items():
-        if any(base.__name__ == refused for base in type(optimizer).__mro__):
+        if _is_a(optimizer, refused):
             raise ValueError(
                 f"The optimizer {name} cannot be used with one update per "
                 f"modality: {reason}. Received: optimizer={name}"
             )
+
+
+def _is_a(optimizer: Any, name: str) -> bool:
+    return any(base.__name__ == name for base in type(optimizer).__mro__)
+
+
+def check_optimized(optimizer: Any, updates: Any) -> None:
+    """Raises unless an optimizer knows the variables that it is to move."""
+    if not optimizer.built:
+        return
+    known = {id(v) for v in backend.internals.optimized_variables(optimizer)}
+    for update in updates:
+        for variable in update.variables:
+            if id(variable) not in known:
+                raise ValueError(
+                    f"The optimizer does not know the weight {variable.path!r}"
+                    ", which has become trainable since the optimizer was "
+                    "first used. Compile the model with a new optimizer."
+                )
+
+
+def check_class_weight(class_weight: Any, y: Any) -> None:
+    """Raises if `class_weight` is given with unpaired labels."""
+    if class_weight is not None and isinstance(y, dict):
+        raise ValueError(
+            "`class_weight` is not supported with `y` a dict (unpaired "
+            "training). Give batches with a dict of sample weights, keyed by "
+            "modality."
+        )
+
+
+def wants_classes(loss: Any) -> bool:
+    """Tells whether a loss is known to take integer classes."""
+    return isinstance(loss, keras.losses.SparseCategoricalCrossentropy)
+
+
+def check_classes(
+    name: str,
+    y: Any,
+    classes: int,
+    loss: Any,
+    sample_weight: Any | None,
+    presence: Any | None,
+) -> None:
+    """Raises if an array holds labels that are no classes.
+
+    Labels of samples that weigh nothing, or have no modality, may be anything.
+
+    Args:
+        name: The modality, or `""` for all.
+        y: Array of labels.
+        classes: The number of classes.
+        loss: The compiled loss.
+        sample_weight: Array of shape `(samples,)`, or `None`.
+        presence: Array of shape `(samples, modalities)`, or `None`.
+    """
+    if not wants_classes(loss):
+        return
+    labels = np.asarray(keras.ops.convert_to_numpy(y))
+    if labels.dtype.kind not in "iufb" or labels.size != len(labels):
+        return  # Another check says what is wrong.
+    labels = labels.reshape(-1)
+    stray = (labels < 0) | (labels >= classes)
+    if loss.ignore_class is not None:
+        stray &= labels != loss.ignore_class
+    if not stray.any():
+        return
+    if sample_weight is not None:
+        stray &= _numpy(sample_weight).reshape(-1) != 0
+    if presence is not None:
+        stray &= _numpy(presence).astype(bool).any(axis=1)
+    if stray.any():
+        where = f" of modality {name!r}" if name else ""
+        raise ValueError(
+            f"Labels{where} must be classes from 0 to {classes - 1}, as the "
+            f"head has {classes} units. Labels counted from 1 must be lowered "
+            "by 1. Samples without a label can be given a `sample_weight` of "
+            "0, or a class that the loss ignores "
+            "(`SparseCategoricalCrossentropy(ignore_class=-1)`). Received: "
+            f"{int(stray.sum())} other labels, among them "
+            f"{labels[stray][0]}"
+        )
+
+
+def _numpy(value: Any) -> np.ndarray:
+    return np.asarray(keras.ops.convert_to_numpy(value))
 
 
 def check_labels(name: str, y: Any, logits: Any, loss: Any) -> None:
@@ -259,8 +388,7 @@ def check_labels(name: str, y: Any, logits: Any, loss: Any) -> None:
     of_keras = (loss if inspect.isfunction(loss) else type(loss)).__module__
     if of_keras.partition(".")[0] != "keras":
         return  # A loss of the user's own takes what it takes.
-    wants_classes = isinstance(loss, keras.losses.SparseCategoricalCrossentropy)
-    if not (sparse if wants_classes else one_hot):
+    if not (sparse if wants_classes(loss) else one_hot):
         raise ValueError(
             f"Labels{where} of shape {shape} do not fit the loss "
             f"{getattr(loss, '__name__', type(loss).__name__)}: integer "

@@ -6,7 +6,9 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_mla import training as backend
 from keras_mla.models.batch import split_inputs
+from keras_mla.models.entrances import check_arrays
 
 
 def signature_of(inputs: Any) -> Any:
@@ -17,14 +19,24 @@ def signature_of(inputs: Any) -> Any:
     if "float" in dtype:
         # Not the precision of one batch: encoders cast as they need.
         dtype = keras.config.floatx()
-    return {"shape": [None, *inputs.shape[1:]], "dtype": dtype}
+    # What is not an int is a tracer's stand-in for a size yet unknown.
+    sizes = [n if isinstance(n, int) else None for n in inputs.shape[1:]]
+    return {"shape": [None, *sizes], "dtype": dtype}
 
 
-def input_of(encoder: keras.layers.Layer) -> Any | None:
-    """The symbolic input that an encoder was made with, if it has one."""
+def ends_of(encoder: keras.layers.Layer) -> tuple[Any, Any]:
+    """Returns the symbolic input and output that an encoder was made with.
+
+    Both are `None` where it has not been called on a symbolic input.
+    """
     if isinstance(encoder, keras.Sequential):
-        return encoder.inputs[0] if encoder.built and encoder.inputs else None
-    return getattr(encoder, "input", None)
+        if not (encoder.built and encoder.inputs):
+            return None, None
+        return encoder.inputs[0], encoder.outputs[0]
+    try:
+        return encoder.input, encoder.output
+    except (AttributeError, ValueError):  # None, or several.
+        return None, None
 
 
 def plain(signature: Any) -> Any:
@@ -48,9 +60,39 @@ def map_signature(make: Callable, signature: Any, name: str = "") -> Any:
     }
 
 
-def symbolic_inputs(signature: Any) -> Any:
-    """Returns symbolic tensors of a signature."""
-    return map_signature(keras.KerasTensor, signature)
+# In the place of sizes that are not known, one after the other is tried.
+PLACEHOLDERS = (16, 64, 256, 4, 1)
+
+
+def encode_symbolically(encoder: keras.layers.Layer, signature: Any) -> Any:
+    """Returns the symbolic output of an encoder, which this builds.
+
+    Not every layer can be traced with unknown sizes on every backend, so
+    placeholders take their place. The width of features does not depend on
+    them.
+    """
+
+    def attempt(placeholder: int) -> Any:
+        def make(shape: tuple, dtype: str, name: str) -> Any:
+            sizes = [placeholder if n is None else n for n in shape[1:]]
+            return keras.KerasTensor((None, *sizes), dtype, name=name)
+
+        return encoder(map_signature(make, signature))
+
+    tried = PLACEHOLDERS if has_unknown_sizes(signature) else (1,)
+    for placeholder in tried[:-1]:
+        try:
+            return attempt(placeholder)
+        except Exception:  # Of any kind, as layers differ.
+            continue
+    return attempt(tried[-1])
+
+
+def has_unknown_sizes(signature: Any) -> bool:
+    """Tells whether any size but that of the batch is unknown."""
+    if set(signature) == {"shape", "dtype"}:
+        return None in signature["shape"][1:]
+    return any(map(has_unknown_sizes, signature.values()))
 
 
 def check_built(model: Any, what: str) -> None:
@@ -109,7 +151,8 @@ class _ModalityView(keras.Model):
         outputs = model.forward_pass(model.modalities, inputs, False, presence)
         weights = model.fusion_weights(outputs, presence)
         result = {"fused": model.fuse(outputs, presence)}
-        for index, (name, logits) in enumerate(outputs.logits.items()):
+        for index, name in enumerate(model.modalities):
+            logits = outputs.logits[name]
             if presence is not None:
                 logits = ops.where(
                     presence[:, index, None], logits, ops.zeros_like(logits)
@@ -122,6 +165,8 @@ def predict_modalities(model: Any, x: Any, batch_size: int | None) -> dict:
     """See `MultimodalClassifier.predict_modalities`."""
     if model._serving.view is None:
         model._serving.view = _ModalityView(model)
+    check_arrays(model.modalities, x)
     view = model._serving.view
-    result = view.predict(x, batch_size=batch_size, verbose=0)
+    with backend.keeping_weights(view):
+        result = view.predict(x, batch_size=batch_size, verbose=0)
     return {name: result[name] for name in (*model.modalities, "fused")}

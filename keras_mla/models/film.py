@@ -79,7 +79,7 @@ class FiLM(JointFusion):
     def join(self, features: dict[str, Any], training: bool | None) -> Any:
         """Conditions the main modality's features on all others'."""
         condition = ops.concatenate(
-            [f for name, f in features.items() if name != self.main], axis=-1
+            [features[m] for m in self.modalities if m != self.main], axis=-1
         )
         conditioned = self.modulation(features[self.main], condition)
         return self.head(conditioned, training=training)
@@ -89,10 +89,14 @@ class FiLM(JointFusion):
         return {**super().get_config(), "main": self.main}
 
 
+@keras.saving.register_keras_serializable(package="keras_mla")
 class _Modulation(keras.layers.Layer):
     """Scales and shifts features as a condition says."""
 
+    # `.keras` files hold the weights under the name of this class.
+
     def build(self, feature_shape: tuple, condition_shape: tuple) -> None:
+        """Creates the scale and the shift."""
         policy = self.dtype_policy
         self.scale = keras.layers.Dense(
             feature_shape[-1], bias_initializer="ones", dtype=policy
@@ -102,4 +106,5 @@ class _Modulation(keras.layers.Layer):
         self.shift.build(condition_shape)
 
     def call(self, feature: Any, condition: Any) -> Any:
+        """Returns features of the shape of `feature`."""
         return self.scale(condition) * feature + self.shift(condition)

@@ -1,4 +1,5 @@
-from collections.abc import Mapping
+import types
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -6,6 +7,7 @@ from keras import ops
 
 from keras_mla.models.base import MultimodalClassifier, same_size
 from keras_mla.models.batch import Batch
+from keras_mla.models.losses import MeanLoss
 from keras_mla.models.trainer import Outputs, Update
 
 
@@ -48,26 +50,33 @@ class JointFusion(MultimodalClassifier):
             else ops.repeat(nothing, width, axis=1)
             for other, width in self.widths.items()
         }
-        return self.join(features, False), ()
+        return self.join_one(features), ()
 
-    def forward_pass(
+    def join_one(self, features: dict[str, Any]) -> Any:
+        """Returns the logits of features of which all but one are zeros.
+
+        Defaults to what `join` makes of them.
+        """
+        return self.join(features, False)
+
+    def decode(
         self,
-        modalities: Any,
-        inputs: dict[str, Any],
+        features: dict[str, Any],
         training: bool | None,
         presence: Any | None = None,
     ) -> Outputs:
         """Computes unimodal logits, and the joint ones as `fused`."""
-        outputs = super().forward_pass(modalities, inputs, training, presence)
+        outputs = super().decode(features, training, presence)
         if not same_size(outputs.logits):
             return outputs  # Unpaired data: nothing to join.
-        features = outputs.features
         if presence is not None:
             features = {
                 name: ops.where(
-                    presence[:, index, None], feature, ops.zeros_like(feature)
+                    presence[:, index, None],
+                    features[name],
+                    ops.zeros_like(features[name]),
                 )
-                for index, (name, feature) in enumerate(features.items())
+                for index, name in enumerate(self.modalities)
             }
         joint = ops.cast(self.join(features, training), "float32")
         if presence is not None:
@@ -75,19 +84,23 @@ class JointFusion(MultimodalClassifier):
             joint = ops.where(known, joint, ops.zeros_like(joint))
         return outputs._replace(fused=joint)
 
+    def updates(self) -> Sequence[Update]:
+        """One update of everything, by the loss of the joint prediction."""
+        return [Update(self.modalities, (self,), losses=("fused",))]
+
     def fuse(self, outputs: Outputs, presence: Any | None) -> Any:
         """Returns the joint logits, `(batch, classes)`."""
         return outputs.fused
 
-    def update_loss(
+    def update_losses(
         self,
         update: Update,
         outputs: Outputs,
-        losses: dict[str, Any],
+        losses: dict[str, MeanLoss],
         batch: Batch,
-    ) -> Any:
+    ) -> list[MeanLoss]:
         """Returns the loss of the joint prediction."""
-        return self.fused_loss(outputs, batch)
+        return [self.fused_loss(outputs, batch)]
 
 
 @keras.saving.register_keras_serializable(package="keras_mla")
@@ -152,6 +165,52 @@ class SumFusion(JointFusion):
         return self.head(sum(features.values()), training=training)
 
 
+@keras.saving.register_keras_serializable(package="keras_mla")
+class ShareOfHead(keras.layers.Layer):
+    """Applies a `Dense` head, of whose bias the modality has a share.
+
+    It holds no weights of its own. It is a layer so that a `unimodal` model
+    follows the head's bias, and can be saved.
+
+    Args:
+        head: The `keras.layers.Dense`.
+        share: float. The part of the bias that is added.
+        **kwargs: Of `keras.layers.Layer`.
+    """
+
+    def __init__(
+        self, head: keras.layers.Dense, share: float, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.head = head
+        self.share = share
+
+    def build(self, input_shape: Any) -> None:
+        """Builds the head, if it is not built."""
+        if not self.head.built:
+            self.head.build(input_shape)
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """Returns `(batch, units)`."""
+        outputs = self.head(inputs, training=training)
+        bias = ops.cast((1 - self.share) * self.head.bias, outputs.dtype)
+        return outputs - bias
+
+    def get_config(self) -> dict:
+        """Returns the constructor's arguments, serialized."""
+        return {
+            **super().get_config(),
+            "head": keras.saving.serialize_keras_object(self.head),
+            "share": self.share,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict) -> "ShareOfHead":
+        """Makes a layer from what `get_config` returned."""
+        head = keras.saving.deserialize_keras_object(config["head"])
+        return cls(**{**config, "head": head})
+
+
 class ConcatJoin(JointFusion):
     """What `ConcatFusion` and methods that build on it do with features."""
 
@@ -159,23 +218,29 @@ class ConcatJoin(JointFusion):
         """Builds the head for all features side by side."""
         if not self.head.built:
             self.head.build((None, sum(widths.values())))
+        part: keras.layers.Layer = self.head
+        if isinstance(self.head, keras.layers.Dense) and self.head.use_bias:
+            # The zeros leave W_m f_m + b; each modality has its share of b.
+            part = ShareOfHead(
+                self.head,
+                1 / len(self.modalities),
+                name=f"share_of_{self.head.name}",
+                dtype=self.head.dtype_policy,
+            )
+        # Hidden from Keras's tracking, as the head is tracked already.
+        self._unimodal = types.SimpleNamespace(head=part)
 
     def join(self, features: dict[str, Any], training: bool | None) -> Any:
         """Applies the head to all features side by side."""
-        joined = ops.concatenate(list(features.values()), axis=-1)
-        return self.head(joined, training=training)
+        return self.head(self._beside(features), training=training)
 
-    def unimodal_pass(
-        self, name: str, feature: Any, training: bool | None
-    ) -> tuple[Any, Any]:
+    def join_one(self, features: dict[str, Any]) -> Any:
         """Applies the modality's slice of the head."""
-        logits, extra = super().unimodal_pass(name, feature, training)
-        dense = isinstance(self.head, keras.layers.Dense)
-        if dense and self.head.use_bias:
-            # The zeros leave W_m f_m + b; each modality has its share of b.
-            share = 1 - 1 / len(self.modalities)
-            logits = logits - ops.cast(share * self.head.bias, logits.dtype)
-        return logits, extra
+        return self._unimodal.head(self._beside(features), training=False)
+
+    def _beside(self, features: dict[str, Any]) -> Any:
+        joined = [features[name] for name in self.modalities]
+        return ops.concatenate(joined, axis=-1)
 
 
 @keras.saving.register_keras_serializable(package="keras_mla")

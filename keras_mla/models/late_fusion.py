@@ -6,6 +6,7 @@ import numpy as np
 from keras import ops
 
 from keras_mla.layers.fusion import AverageFusion, Fusion
+from keras_mla.models import stack
 from keras_mla.models.base import MultimodalClassifier
 from keras_mla.models.checks import check_fusion
 from keras_mla.models.trainer import Update
@@ -26,12 +27,10 @@ class SeparateHeads(MultimodalClassifier):
         **kwargs: Any,
     ) -> None:
         super().__init__(encoders, head, feature_dim, **kwargs)
-        config = self.head.get_config()
-        config.pop("build_input_shape", None)
         self.heads = {
             name: self.head
             if index == 0
-            else type(self.head).from_config({**config, "name": f"{name}_head"})
+            else stack.unbuilt_copy(self.head, f"{name}_head")
             for index, name in enumerate(encoders)
         }
 
@@ -140,8 +139,8 @@ class UnimodalEnsemble(LateFusion):
     `LateFusion` where `fit`, given validation data, returns every modality's
     network to the epoch in which its own validation score was best. Without
     validation data the last weights stay. `best_epochs` tells the epochs.
-    Only epochs of the same call of `fit` compete, in one interrupted and gone
-    on with those since then.
+    Only epochs of the current `fit` call are compared. After an interruption,
+    only the epochs since resuming count.
 
     Args:
         encoders: dict of modality name to Keras layer or model, each mapping
@@ -243,6 +242,8 @@ class _RestoreBestOfEach(keras.callbacks.Callback):
                     f"Received: monitor={self.model.monitor!r}"
                 )
             score = float(logs[key]) * (1 if self.model.mode == "max" else -1)
+            if np.isnan(score):
+                continue  # Diverged: no epoch to return to.
             if name not in self.best or score > self.best[name][0]:
                 weights = [
                     np.array(ops.convert_to_numpy(v))

@@ -44,26 +44,34 @@ def update_state(
         keras.metrics.Mean.update_state(metric, values)
 
 
-def by_name(
-    metrics: Iterable[keras.metrics.Metric], container: Any | None
-) -> dict[str, Any]:
-    """Metrics by the names of their results.
+def by_name(metrics: Iterable[keras.metrics.Metric]) -> dict[str, Any]:
+    """Returns metrics by the names of their results.
 
     Args:
-        metrics: Metrics, and containers of them, which must be built.
-        container: The class of these, which are opened.
+        metrics: Metrics, and Keras's containers of them, which must be built.
+
+    Raises:
+        ValueError: If two results have one name.
     """
     found: dict[str, Any] = {}
     for metric in metrics:
-        if container is None or not isinstance(metric, container):
-            found[metric.name] = metric
-            continue
-        # The container knows how it tells equal names apart.
-        names, parts = list(metric.result()), metric.metrics
-        if len(names) == len(parts):
-            found.update(zip(names, parts, strict=True))
-        else:  # Except some, of which it reports one.
-            found[f"{metric.name}_{len(found)}"] = metric
+        if not isinstance(metric, training.internals.CompileMetrics):
+            parts: dict[str, Any] = {metric.name: metric}
+        else:
+            # The container knows how it tells equal names apart.
+            names = list(metric.result())
+            if len(names) == len(metric.metrics):
+                parts = dict(zip(names, metric.metrics, strict=True))
+            else:  # Except some, of which it reports one.
+                parts = {f"{metric.name}_{len(found)}": metric}
+        for name, part in parts.items():
+            if name in found:
+                raise ValueError(
+                    f"Two results are called {name!r}: one of them is that of "
+                    "a modality, `<modality>_<metric>`. Rename the modality, "
+                    "or the metric by its argument `name`."
+                )
+            found[name] = part
     return found
 
 

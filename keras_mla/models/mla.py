@@ -116,6 +116,23 @@ class MLA(MultimodalClassifier):
         ]
         self.build_if_possible()
 
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Configures training, as `MultimodalClassifier.compile`.
+
+        Raises:
+            ValueError: If the head has LoRA and a projector, or an argument
+                does not fit the model.
+        """
+        for dense in self._head_kernels() if self.projectors else ():
+            if dense.lora_enabled:
+                raise ValueError(
+                    "A head with LoRA cannot be projected: what is trained is "
+                    "no longer its kernel. Enable LoRA in the encoders alone, "
+                    "or make the model with `projector=None`. Received: LoRA "
+                    f"in the layer {dense.name!r} of the head"
+                )
+        super().compile(*args, **kwargs)
+
     def updates(self) -> Sequence[Update]:
         """One update per modality: its encoder and the shared head."""
         return [

@@ -4,7 +4,9 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_mla import training
 from keras_mla.models import means
+from keras_mla.models.losses import MeanLoss
 
 
 class ModalityMetrics:
@@ -16,8 +18,6 @@ class ModalityMetrics:
 
     Args:
         modalities: Names of the modalities.
-        container: The class of the model's compiled metrics, or `None` where
-            there are none.
         metrics: List of metrics as given to `compile`, or `None`.
         weighted_metrics: The same, for those weighted by `sample_weight`.
     """
@@ -25,23 +25,28 @@ class ModalityMetrics:
     def __init__(
         self,
         modalities: Sequence[str],
-        container: type | None,
         metrics: list | None,
         weighted_metrics: list | None,
     ) -> None:
         self.losses = {
             name: keras.metrics.Mean(name=f"{name}_loss") for name in modalities
         }
-        # Both lists are weighted here: the first one by presence alone.
+        self._loss_containers = {
+            name: _LossContainer(loss) for name, loss in self.losses.items()
+        }
+        # Both lists get weights: `metrics` only presence, `weighted_metrics`
+        # also `sample_weight`.
         self.compiled = {
             name: [
-                container(None, [_clone(metric) for metric in group])
+                training.internals.CompileMetrics(
+                    None, [_clone(metric) for metric in group]
+                )
                 for group in (metrics, weighted_metrics)
-                if container is not None and group
+                if group
             ]
             for name in modalities
         }
-        # Of compiled metrics, once these are built.
+        # Names of the compiled metrics, filled when they are built.
         self.names: set[str] = set()
         self._weighted = [
             weighted
@@ -54,7 +59,7 @@ class ModalityMetrics:
         """All metrics, modality by modality."""
         return [
             metric
-            for name, loss in self.losses.items()
+            for name, loss in self._loss_containers.items()
             for metric in [loss, *self.compiled[name]]
         ]
 
@@ -77,8 +82,7 @@ class ModalityMetrics:
         name: str,
         y: Any,
         logits: Any,
-        loss: Any,
-        count: Any,
+        loss: MeanLoss,
         present: Any | None,
         sample_weight: Any | None,
     ) -> None:
@@ -88,12 +92,11 @@ class ModalityMetrics:
             name: The modality.
             y: Labels.
             logits: Unimodal logits, of shape `(batch, classes)`.
-            loss: Scalar, the modality's loss.
-            count: How many samples the loss is a mean of.
+            loss: The modality's loss.
             present: Bool tensor of shape `(batch,)`, or `None`.
             sample_weight: Tensor of shape `(batch,)`, or `None`.
         """
-        means.add_to_mean(self.losses[name], loss, count)
+        means.add_to_mean(self.losses[name], *loss)
         self.build(name, y, logits)
         for container, weighted in zip(
             self.compiled[name], self._weighted, strict=True
@@ -109,6 +112,26 @@ class ModalityMetrics:
                 )
             for metric in container.metrics:
                 means.update_state(metric, y, logits, weight)
+
+
+class _LossContainer(training.internals.CompileMetrics):
+    """One modality's mean loss, where callbacks find that it should fall."""
+
+    def __init__(self, loss: keras.metrics.Mean) -> None:
+        super().__init__(None, None)
+        self._loss = loss
+        loss._direction = "down"
+        self.built = True
+
+    @property
+    def metrics(self) -> list:
+        return [self._loss]
+
+    def reset_state(self) -> None:
+        self._loss.reset_state()
+
+    def result(self) -> dict:
+        return {self._loss.name: self._loss.result()}
 
 
 def _clone(metric: Any) -> Any:

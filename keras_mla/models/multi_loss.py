@@ -1,4 +1,4 @@
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -6,6 +6,7 @@ import keras
 from keras_mla.layers.fusion import AdditiveFusion
 from keras_mla.models.batch import Batch
 from keras_mla.models.late_fusion import SeparateHeads
+from keras_mla.models.losses import MeanLoss
 from keras_mla.models.trainer import Outputs, Update
 
 
@@ -66,12 +67,17 @@ class MultiLossFusion(SeparateHeads):
         self.fusion = AdditiveFusion()
         self.build_if_possible()
 
-    def update_loss(
+    def updates(self) -> Sequence[Update]:
+        """One update of everything, by a loss of the sum and of each part."""
+        losses = ("fused", *self.modalities)
+        return [Update(self.modalities, (self,), losses)]
+
+    def update_losses(
         self,
         update: Update,
         outputs: Outputs,
-        losses: dict[str, Any],
+        losses: dict[str, MeanLoss],
         batch: Batch,
-    ) -> Any:
-        """Returns the loss of the sum plus each modality's own."""
-        return self.fused_loss(outputs, batch) + sum(losses.values())
+    ) -> list[MeanLoss]:
+        """Returns the loss of the sum and each modality's own."""
+        return [self.fused_loss(outputs, batch), *losses.values()]

@@ -127,8 +127,11 @@ class OGMGE(ConcatJoin):
     def coefficients(self, outputs: Outputs, batch: Batch) -> Any:
         """Returns k of each modality, float32 of shape `(modalities,)`."""
         scores, seen = [], []
-        for name, logits in outputs.logits.items():
-            right = ops.exp(log_likelihood(batch.labels[name], logits))
+        for name in self.modalities:
+            likelihood = log_likelihood(
+                batch.labels[name], outputs.logits[name]
+            )
+            right = ops.exp(likelihood)
             scores.append(backend.global_mean(right, batch.present(name)))
             active = batch.active([name])
             seen.append(ops.cast(True if active is None else active, "float32"))

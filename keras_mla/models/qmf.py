@@ -1,4 +1,4 @@
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -10,6 +10,7 @@ from keras_mla.layers.fusion import EnergyFusion
 from keras_mla.models.batch import Batch
 from keras_mla.models.labels import log_likelihood
 from keras_mla.models.late_fusion import SeparateHeads
+from keras_mla.models.losses import MeanLoss
 from keras_mla.models.trainer import Outputs, Update
 
 
@@ -135,19 +136,25 @@ class QMF(SeparateHeads):
 
     # === Training ===
 
-    def update_loss(
+    def updates(self) -> Sequence[Update]:
+        """One update of everything, by a loss of the sum and of each part."""
+        losses = ("fused", *self.modalities)
+        return [Update(self.modalities, (self,), losses)]
+
+    def update_losses(
         self,
         update: Update,
         outputs: Outputs,
-        losses: dict[str, Any],
+        losses: dict[str, MeanLoss],
         batch: Batch,
-    ) -> Any:
-        """Returns the fused loss, the unimodal ones, and the rank term."""
-        loss = self.fused_loss(outputs, batch) + sum(losses.values())
+    ) -> list[MeanLoss]:
+        """Returns the fused loss with the rank term, and the unimodal ones."""
+        fused = self.fused_loss(outputs, batch)
         if batch.training:
             rank = ops.sum(self.rank_terms(outputs, batch))
-            loss = loss + self.rank_weight * rank
-        return loss
+            rank = ops.cast(self.rank_weight * rank, fused.mean.dtype)
+            fused = fused._replace(mean=fused.mean + rank)
+        return [fused, *losses.values()]
 
     def rank_terms(self, outputs: Outputs, batch: Batch) -> Any:
         """Returns R of each modality, float32 of shape `(modalities,)`."""
@@ -209,8 +216,8 @@ class QMF(SeparateHeads):
         ids, inside = self._ids(batch)
         losses = ops.stack(
             [
-                -log_likelihood(batch.labels[name], logits)
-                for name, logits in outputs.logits.items()
+                -log_likelihood(batch.labels[name], outputs.logits[name])
+                for name in self.modalities
             ],
             axis=1,
         )

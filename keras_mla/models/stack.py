@@ -6,6 +6,14 @@ import keras
 from keras_mla import training as backend
 from keras_mla.layers.fusion import Fusion
 
+# Where a `torch.nn.Module` keeps what users register on it.
+HOOKS = (
+    "_forward_hooks",
+    "_forward_pre_hooks",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+)
+
 
 def leaves(layer: keras.layers.Layer) -> Iterator[keras.layers.Layer]:
     """The layers of a `keras.Sequential` in order, nested ones unpacked.
@@ -27,11 +35,38 @@ def run(layer: keras.layers.Layer, inputs: Any, training: bool | None) -> Any:
     nesting costs where steps run eagerly. Inputs of another rank or dtype than
     declared go through the Sequential itself, which adapts them.
     """
-    if not (layer.built and _as_declared(layer, inputs)):
+    if not (layer.built and _as_declared(layer, inputs)) or _hooked(layer):
         return layer(inputs, training=training)
-    for leaf in leaves(layer):
-        inputs = call(leaf, inputs, training)
+    if type(layer) is not keras.Sequential:
+        return call(layer, inputs, training)
+    for part in layer.layers:
+        inputs = run(part, inputs, training)
     return inputs
+
+
+def unbuilt_copy(layer: keras.layers.Layer, name: str) -> keras.layers.Layer:
+    """Returns a layer of the same configuration, for inputs of any width."""
+
+    def unbuilt(config: Any) -> Any:
+        if isinstance(config, dict):
+            return {
+                key: unbuilt(value)
+                for key, value in config.items()
+                if key not in ("build_config", "build_input_shape")
+            }
+        if isinstance(config, list | tuple):
+            return [
+                unbuilt(part)
+                for part in config
+                if not (
+                    isinstance(part, dict)
+                    and part.get("class_name") == "InputLayer"
+                )
+            ]
+        return config
+
+    config = unbuilt(layer.get_config())
+    return type(layer).from_config({**config, "name": name})
 
 
 def call(layer: keras.layers.Layer, inputs: Any, training: bool | None) -> Any:
@@ -53,7 +88,7 @@ def _needs_no_more(layer: keras.layers.Layer, inputs: Any) -> bool:
         not layer.built
         or not keras.ops.is_tensor(inputs)
         or backend.may_be_masked(inputs)
-        or getattr(layer, "_forward_hooks", None)
+        or _hooked(layer)
         or keras.distribution.distribution() is not None
     ):
         return False
@@ -72,6 +107,11 @@ def _needs_no_more(layer: keras.layers.Layer, inputs: Any) -> bool:
         and layer.quantization_mode is None
         and layer.activity_regularizer is None
     )
+
+
+def _hooked(layer: keras.layers.Layer) -> bool:
+    """Tells whether anything waits, on PyTorch, for the layer to be called."""
+    return any(getattr(layer, hooks, None) for hooks in HOOKS)
 
 
 def _dtype(tensor: Any) -> str:

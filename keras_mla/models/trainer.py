@@ -1,6 +1,5 @@
 import contextlib
 import dataclasses
-import inspect
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -10,7 +9,9 @@ from keras import ops
 
 from keras_mla import training
 from keras_mla.models import checks, means
-from keras_mla.models.batch import Batch, presence_weight, split_targets
+from keras_mla.models.batch import Batch, split_targets
+from keras_mla.models.entrances import CheckedModel, check_samples
+from keras_mla.models.losses import MeanLoss, SampleLoss, UpdateLosses
 from keras_mla.models.modality_metrics import ModalityMetrics
 
 
@@ -21,14 +22,23 @@ class Update:
     Attributes:
         modalities: Names of the modalities that it encodes.
         layers: Layers whose trainable variables it moves.
+        losses: Names of the losses whose sum it minimises, as many as
+            `update_losses` returns. Defaults to a loss for each modality.
         variables: These variables, each once.
+        owners: The modality of each variable of an encoder, by its id, and
+        moving: the variables that a pass moves by itself; filled by the
+            trainer when they are needed.
     """
 
     modalities: tuple[str, ...]
     layers: tuple[keras.layers.Layer, ...]
+    losses: tuple[str, ...] = ()
     variables: list = dataclasses.field(init=False)
+    owners: dict[int, str] | None = dataclasses.field(default=None, init=False)
+    moving: list | None = dataclasses.field(default=None, init=False)
 
     def __post_init__(self) -> None:
+        self.losses = self.losses or self.modalities
         found = {
             id(v): v for layer in self.layers for v in layer.trainable_variables
         }
@@ -52,7 +62,7 @@ class Outputs(NamedTuple):
     fused: Any | None = None
 
 
-class MultimodalTrainer(keras.Model):
+class MultimodalTrainer(CheckedModel):
     """The part of a multimodal model that trains: `compile` and the steps.
 
     A batch is trained by the model's `updates()` in turn. Each encodes its
@@ -65,19 +75,21 @@ class MultimodalTrainer(keras.Model):
     _plan: Any = None
     # Keras's, of any type.
     optimizer: Any
-    train_function: Any
-    test_function: Any
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Sets an attribute, one that Keras tracks but for JAX's state.
+        """Sets an attribute, which Keras tracks, with two exceptions.
 
-        Keras's `fit` keeps that in an attribute, anew at each step: values of
-        variables, among which tracking finds nothing, slowly.
+        Keras's `fit` reassigns `_jax_state` at each step: it holds values of
+        variables alone, and searching it for layers is slow. `_loss_tracker`
+        belongs to the compilation.
         """
-        if name == "_jax_state":
+        if name in ("_jax_state", "_loss_tracker"):
             object.__setattr__(self, name, value)
         else:
             super().__setattr__(name, value)
+
+    def forget_graphs(self) -> None:
+        """Drops compiled functions that Keras does not know of."""
 
     # === Compile ===
 
@@ -124,7 +136,8 @@ class MultimodalTrainer(keras.Model):
             learning_rate_multiplier, [*self.modalities, "head"]
         )
         optimizer = keras.optimizers.get(optimizer)
-        checks.check_optimizer(optimizer, len(self.updates()), multiplier)
+        updates = list(self.updates())
+        checks.check_optimizer(optimizer, len(updates), multiplier)
         arguments = dict(
             optimizer=optimizer,
             loss=loss,
@@ -136,66 +149,24 @@ class MultimodalTrainer(keras.Model):
             auto_scale_loss=auto_scale_loss,
         )
         super().compile(**arguments)
+        self.forget_graphs()
+        self._loss_tracker = UpdateLosses([len(u.losses) for u in updates])
         self._plan = types.SimpleNamespace(
-            # As given, `jit_compile="auto"` too: what it means is for the
-            # backend to say on which the model is loaded.
+            # Unresolved: the backend that loads the model decides what
+            # `jit_compile="auto"` means.
             arguments={
                 **arguments,
                 "learning_rate_multiplier": learning_rate_multiplier,
             },
             multiplier=multiplier,
+            # The updates of training, and of evaluation.
             updates=None,
+            tested=None,
             reported=None,
-            # Not through the container of losses, where there is a choice: it
-            # is made for several outputs, and takes its time on each step.
-            loss=self.loss
-            if isinstance(self.loss, keras.losses.Loss)
-            else self._compile_loss,
-            loss_is_mean=getattr(loss, "reduction", "mean")
-            in ("mean", "sum_over_batch_size"),
-            loss_is_plain=_is_plain(self.loss),
-            metrics=ModalityMetrics(
-                self.modalities,
-                type(self._compile_metrics) if self._compile_metrics else None,
-                metrics,
-                weighted_metrics,
-            ),
+            # Keras's container of losses handles several outputs and is slow.
+            loss=SampleLoss(loss),
+            metrics=ModalityMetrics(self.modalities, metrics, weighted_metrics),
         )
-
-    def own_callbacks(self) -> list[keras.callbacks.Callback]:
-        """Callbacks that a method adds to every `fit`. Defaults to none."""
-        return []
-
-    def fit(self, *args: Any, **kwargs: Any) -> Any:
-        """Trains the model, as `keras.Model.fit`.
-
-        `class_weight` is not supported with unpaired data (`y` a dict).
-        """
-        call = inspect.signature(super().fit).bind(*args, **kwargs)
-        given = call.arguments
-        if given.get("class_weight") is not None:
-            labels = _peek_labels(given.get("x"), given.get("y"))
-            if isinstance(labels, dict):
-                raise ValueError(
-                    "`class_weight` is not supported with `y` a dict "
-                    "(unpaired training). Give batches with a dict of sample "
-                    "weights, keyed by modality."
-                )
-        own = self.own_callbacks()
-        callbacks = given.get("callbacks")
-        if isinstance(callbacks, keras.callbacks.CallbackList):
-            for callback in own:
-                callbacks.append(callback)
-        elif own:
-            # First, so that the user's callbacks see what they do.
-            callbacks = keras.tree.flatten(callbacks) if callbacks else []
-            given["callbacks"] = [*own, *callbacks]
-        try:
-            return super().fit(*call.args, **call.kwargs)
-        except ValueError:
-            # What TensorFlow traced up to an error is of no further use.
-            self.train_function = self.test_function = None
-            raise
 
     def get_compile_config(self) -> dict | None:
         """Returns the arguments of `compile`, serialized."""
@@ -216,6 +187,10 @@ class MultimodalTrainer(keras.Model):
         if self.train_function is not None and not force:
             return self.train_function
         self._prepare_plan()
+        if self.built and self._plan.updates is None:
+            # Which variables move is settled here, until `compile` is called.
+            self._plan.updates = list(self.updates())
+            checks.check_optimized(self.optimizer, self._plan.updates)
         super().make_train_function(force=force)
         if self.jit_compile:
             self.train_function = training.compile_step(
@@ -227,17 +202,51 @@ class MultimodalTrainer(keras.Model):
         """Makes the function that evaluates one batch."""
         if self.test_function is None or force:
             self._prepare_plan()
+            if self.built:
+                self._plan.tested = list(self.updates())
         return super().make_test_function(force=force)
 
     def _prepare_plan(self) -> None:
-        """Looks up, once, what every step needs and what costs time to find.
+        """Caches what every step needs.
 
-        It also keeps from a step what `torch.compile` cannot follow.
+        Looking it up is slow, and `torch.compile` cannot trace it.
         """
-        if self.built:
-            self._plan.updates = list(self.updates())
         if self._compile_metrics is None or self._compile_metrics.built:
             self._plan.reported = self._by_name()
+
+    # === Data ===
+
+    def check_data(self, x: Any, y: Any, sample_weight: Any = None) -> None:
+        """Raises unless arrays can be trained on; data sets pass."""
+        if not check_samples(self.modalities, x, y):
+            return
+        labels, weights = split_targets(self.modalities, y, sample_weight)
+        classes = checks.number_of_classes(self.head)
+        for name in self.modalities if isinstance(y, dict) else ("",):
+            first = name or self.modalities[0]
+            checks.check_classes(
+                name,
+                labels[first],
+                classes,
+                self.loss,
+                weights[first],
+                x.get("presence"),
+            )
+
+    def check_labels_seen(self) -> None:
+        """Raises if steps since the last reset met labels out of range."""
+        if self._plan is None:
+            return
+        strays = int(ops.convert_to_numpy(self._loss_tracker.strays.value))
+        if strays:
+            self._loss_tracker.strays.assign(0)
+            last = checks.number_of_classes(self.head) - 1
+            raise ValueError(
+                f"{strays} labels are outside 0 to {last}, the classes of the "
+                "head. Samples without a label can be given a `sample_weight` "
+                "of 0, or a class that the loss ignores "
+                "(`SparseCategoricalCrossentropy(ignore_class=-1)`)."
+            )
 
     # === Metrics ===
 
@@ -263,8 +272,7 @@ class MultimodalTrainer(keras.Model):
         return means.results(shown, self._plan.metrics.names)
 
     def _by_name(self) -> dict:
-        container = self._compile_metrics
-        return means.by_name(self.metrics, container and type(container))
+        return means.by_name(self.metrics)
 
     def compute_metrics(
         self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
@@ -316,14 +324,20 @@ class MultimodalTrainer(keras.Model):
         ]
         return sum(losses) / len(losses)
 
-    def _unimodal_loss(self, name: str, batch: Batch, logits: Any) -> Any:
+    def _unimodal_loss(self, name: str, batch: Batch, logits: Any) -> MeanLoss:
         checks.check_labels(
             "" if batch.paired else name, batch.labels[name], logits, self.loss
         )
-        return self._loss_of_present(name, batch, logits, batch.present(name))
+        return self._plan.loss(
+            batch.labels[name],
+            logits,
+            batch.sample_weight[name],
+            batch.present(name),
+            batch.size(name),
+        )
 
-    def fused_loss(self, outputs: Outputs, batch: Batch) -> Any:
-        """Returns the loss of the fused logits, for use in `update_loss`.
+    def fused_loss(self, outputs: Outputs, batch: Batch) -> MeanLoss:
+        """Returns the loss of the fused logits, for use in `update_losses`.
 
         It is one over the samples that have any modality.
 
@@ -337,21 +351,14 @@ class MultimodalTrainer(keras.Model):
                 "array, not a dict keyed by modality. For unpaired data use "
                 "`keras_mla.MLA` or `LateFusion`."
             )
-        present = None
-        if batch.presence is not None:
-            present = ops.any(batch.presence, axis=1)
-        fused = self.fuse(outputs, batch.presence)
-        return self._loss_of_present(self.modalities[0], batch, fused, present)
-
-    def _loss_of_present(
-        self, name: str, batch: Batch, logits: Any, present: Any | None
-    ) -> Any:
-        weight = presence_weight(
-            batch.sample_weight[name], present, self._plan.loss_is_mean
+        name = self.modalities[0]
+        return self._plan.loss(
+            batch.labels[name],
+            self.fuse(outputs, batch.presence),
+            batch.sample_weight[name],
+            batch.known(),
+            batch.size(name),
         )
-        if weight is None and self._plan.loss_is_plain:
-            return _plain_loss(self._plan.loss, batch.labels[name], logits)
-        return self._plan.loss(batch.labels[name], logits, weight)
 
     # === Steps ===
 
@@ -369,15 +376,19 @@ class MultimodalTrainer(keras.Model):
             # On all variables, before the first update of some of them.
             self.optimizer.build(self.trainable_variables)
         updates = self._plan.updates or self.updates()
+        moving = [update for update in updates if update.variables]
         # The optimizer counts batches, whatever the number of updates.
         iterations = self.optimizer.iterations
         start = ops.copy(iterations)
         results: list[tuple] = []
         taken: list[Any] = []
         for update in updates:
-            if results:
+            if not update.variables:
+                results.append((update, *self._frozen_update(update, batch)))
+                continue
+            if taken:
                 iterations.assign(start)
-            with self._average_paused(update is not updates[-1]):
+            with self._average_paused(update is not moving[-1]):
                 *result, applied = self._train_update(update, batch)
             results.append((update, *result))
             taken.append(applied)
@@ -390,50 +401,77 @@ class MultimodalTrainer(keras.Model):
         "trainable_variables", "non_trainable_variables", "metrics_variables"
     )
     def test_step(self, data: Any) -> dict:
-        """Evaluates one batch: the loss of each update, and the metrics."""
+        """Evaluates one batch: the losses of each update, and the metrics."""
         batch = Batch.from_data(self.modalities, data, training=False)
         self.build_for(batch.inputs)
-        outputs = self.forward_pass(
-            self.modalities, batch.inputs, False, batch.presence
-        )
+        updates = self._plan.tested or self.updates()
+        # A pass for each update, so that its penalties are its own.
         return self._record(
             batch,
             [
-                (update, *self._objective(update, outputs, batch), outputs)
-                for update in self._plan.updates or self.updates()
+                (update, *self._losses_of(update, batch, False))
+                for update in updates
             ],
         )
 
-    def _objective(
-        self, update: Update, outputs: Outputs, batch: Batch
-    ) -> tuple[Any, dict[str, Any]]:
-        """The scalar to minimise, and each modality's own loss."""
-        losses = {
+    def _losses_of(self, update: Update, batch: Batch, training: bool) -> tuple:
+        """Makes an update's forward pass.
+
+        Returns:
+            The update's losses, regularisers in the first one; each
+            modality's own loss; and the `Outputs`.
+        """
+        outputs = self.forward_pass(
+            update.modalities, batch.inputs, training, batch.presence
+        )
+        unimodal = {
             name: self._unimodal_loss(name, batch, outputs.logits[name])
             for name in update.modalities
         }
-        loss = self.update_loss(update, outputs, losses, batch)
+        first, *others = self.update_losses(update, outputs, unimodal, batch)
+        mean = first.mean
+        for penalty in self._penalties(update, batch):
+            mean = mean + ops.cast(penalty, mean.dtype)
+        return [first._replace(mean=mean), *others], unimodal, outputs
+
+    def _penalties(self, update: Update, batch: Batch) -> Iterator[Any]:
+        """Regularisers of an update's layers, a replica's part of each."""
+        # Of an encoder that had no sample, what it was fed may make NaN.
+        of_encoders = [
+            (name, penalty)
+            for name in (() if batch.presence is None else update.modalities)
+            for penalty in self.encoders[name].losses
+        ]
+        owners = {id(penalty): name for name, penalty in of_encoders}
         for layer in update.layers:
             for penalty in layer.losses:
-                loss = loss + ops.cast(
-                    ops.sum(penalty) / training.num_replicas(), loss.dtype
-                )
-        return loss, losses
+                total = ops.sum(penalty) / training.num_replicas()
+                if id(penalty) in owners:
+                    active = batch.active([owners[id(penalty)]])
+                    total = ops.where(active, total, ops.zeros_like(total))
+                yield total
+
+    def _frozen_update(self, update: Update, batch: Batch) -> tuple:
+        """Makes the pass of an update that has nothing to move."""
+        active = batch.active(update.modalities)
+        before = self._moving(update, batch, active)
+        result = self._losses_of(update, batch, True)
+        self._put_back(before)
+        return result
 
     def _train_update(self, update: Update, batch: Batch) -> tuple:
         active = batch.active(update.modalities)
-        statistics = [] if active is None else self._statistics(update, batch)
+        before = self._moving(update, batch, active)
 
         def objective() -> tuple[Any, Any]:
-            outputs = self.forward_pass(
-                update.modalities, batch.inputs, True, batch.presence
-            )
-            loss, losses = self._objective(update, outputs, batch)
-            return self.optimizer.scale_loss(loss), (loss, losses, outputs)
+            results = self._losses_of(update, batch, True)
+            loss = sum(part.mean for part in results[0])
+            return self.optimizer.scale_loss(loss), results
 
-        gradients, (loss, losses, outputs) = training.value_and_grad(
+        gradients, (losses, unimodal, outputs) = training.value_and_grad(
             self, objective, update.variables
         )
+        gradients = self._of_present(update, gradients, batch)
         gradients, advances = self.modify_gradients(
             update, gradients, outputs, batch
         )
@@ -447,48 +485,60 @@ class MultimodalTrainer(keras.Model):
             training.apply_gradients(self, gradients, update.variables, active)
         for advance in advances:
             advance(taken)
-        for variable, before, seen in statistics:
-            training.assign_where(ops.logical_not(seen), variable, before)
-        return loss, losses, outputs, taken
+        self._put_back(before)
+        return losses, unimodal, outputs, taken
+
+    def _of_present(
+        self, update: Update, gradients: list, batch: Batch
+    ) -> list:
+        """Replaces gradients of encoders that had no sample by zeros.
+
+        What they were fed may have made them NaN. Where an update has one
+        modality, it is not made at all.
+        """
+        if batch.presence is None or len(update.modalities) == 1:
+            return gradients
+        owners = self._owners(update)
+        active = {name: batch.active([name]) for name in update.modalities}
+        return [
+            ops.where(active[owners[id(v)]], g, ops.zeros_like(g))
+            if id(v) in owners
+            else g
+            for v, g in zip(update.variables, gradients, strict=True)
+        ]
 
     def _record(self, batch: Batch, results: list) -> dict:
         """Adds a batch's results to the metrics and returns these."""
-        losses: dict[str, Any] = {}
-        logits: dict[str, Any] = {}
-        features: dict[str, Any] = {}
-        extra: dict[str, Any] = {}
-        fused = results[-1][-1].fused
-        for _, _, unimodal, outputs in results:
-            losses.update(unimodal)
-            features.update(outputs.features)
-            logits.update(outputs.logits)
-            extra.update(outputs.extra)
-        loss, count = self._mean_loss(batch, results)
-        means.add_to_mean(
-            self._loss_tracker, training.num_replicas() * loss, count
+        unimodal: dict[str, MeanLoss] = {}
+        merged: list[dict] = [{}, {}, {}]
+        for _, _, losses, outputs in results:
+            unimodal.update(losses)
+            for all_updates, of_update in zip(merged, outputs, strict=False):
+                all_updates.update(of_update)
+        self._loss_tracker.update_state(
+            [_whole(loss) for _, losses, *_ in results for loss in losses]
         )
+        outputs = Outputs(*merged, fused=results[-1][-1].fused)
         for name in self.modalities:
             self._plan.metrics.update(
                 name,
                 batch.labels[name],
-                logits[name],
-                training.num_replicas() * losses[name],
-                batch.count(name),
+                outputs.logits[name],
+                _whole(unimodal[name]),
                 batch.present(name),
                 batch.sample_weight[name],
             )
+        self._count_strays(batch)
         if self._compile_metrics is None:
             return self.get_metrics_result()
         name = self.modalities[0]
+        labels, weight = batch.labels[name], batch.sample_weight[name]
         if not batch.paired:
             # No fused prediction: its metrics exist, and stay out of the logs.
             if not self._compile_metrics.built:
-                self._compile_metrics.build(batch.labels[name], logits[name])
+                self._compile_metrics.build(labels, outputs.logits[name])
             return self._unimodal_results()
-        fused = self.fuse(
-            Outputs(features, logits, extra, fused), batch.presence
-        )
-        labels, weight = batch.labels[name], batch.sample_weight[name]
+        fused = self.fuse(outputs, batch.presence)
         if weight is None and self._compile_metrics.built:
             for metric in self._compile_metrics.metrics:
                 means.update_state(metric, labels, fused, None)
@@ -496,49 +546,65 @@ class MultimodalTrainer(keras.Model):
             self._compile_metrics.update_state(labels, fused, weight)
         return self.get_metrics_result()
 
-    def _mean_loss(self, batch: Batch, results: list) -> tuple[Any, Any]:
-        """The mean of a batch's update losses, and how many samples it has.
-
-        Updates without any sample are left out; a batch of none counts zero.
-        """
-        size = batch.size(self.modalities[0])
-        losses = [loss for _, loss, *_ in results]
-        if batch.presence is None:
-            return sum(losses) / len(losses), size
-        weights = [
-            ops.cast(batch.active(update.modalities), "float32")
-            for update, *_ in results
-        ]
-        total = sum(weights)
-        loss = sum(w * loss for w, loss in zip(weights, losses, strict=True))
-        any_sample = ops.cast(total > 0, "float32")
-        return loss / ops.maximum(total, 1), any_sample * ops.cast(
-            size, "float32"
-        )
+    def _count_strays(self, batch: Batch) -> None:
+        """Counts labels that are no classes, which not all backends refuse."""
+        if not checks.wants_classes(self.loss):
+            return
+        classes = checks.number_of_classes(self.head)
+        ignored = getattr(self.loss, "ignore_class", None)
+        for name in self.modalities[:1] if batch.paired else self.modalities:
+            labels = ops.reshape(batch.labels[name], (-1,))
+            stray = ops.logical_or(labels < 0, labels >= classes)
+            if ignored is not None:
+                stray = ops.logical_and(stray, labels != ignored)
+            for counted in (batch.known(), batch.sample_weight[name]):
+                if counted is not None:
+                    counted = ops.cast(ops.reshape(counted, (-1,)), "bool")
+                    stray = ops.logical_and(stray, counted)
+            training.add_to(
+                self._loss_tracker.strays, ops.sum(ops.cast(stray, "int32"))
+            )
 
     # === Details of an optimizer step ===
 
-    def _statistics(self, update: Update, batch: Batch) -> list:
-        """Non-trainable weights of an update's layers.
+    def _moving(self, update: Update, batch: Batch, active: Any) -> list:
+        """Variables that an update's pass moves by itself, as they are.
 
         Returns:
             A list of `(variable, copy, seen)`: whether any sample has the
-            modality of the variable's encoder, or any of the update's.
+            modality of the variable's encoder, or any of the update's. It is
+            empty where no modality is missing.
         """
-        owners = {
-            id(v): (name,)
-            for name in update.modalities
-            for v in self.encoders[name].non_trainable_weights
-        }
+        if active is None:
+            return []
+        if update.moving is None:
+            update.moving = training.internals.moving_variables(
+                update.layers, self
+            )
+        owners = self._owners(update) if update.moving else {}
         return [
             (
                 v,
                 ops.copy(v.value),
-                batch.active(owners.get(id(v), update.modalities)),
+                batch.active([owners[id(v)]]) if id(v) in owners else active,
             )
-            for layer in update.layers
-            for v in layer.non_trainable_weights
+            for v in update.moving
         ]
+
+    def _owners(self, update: Update) -> dict[int, str]:
+        """Tells the modality of each variable of an update's encoders."""
+        if update.owners is None:
+            update.owners = {
+                id(variable): name
+                for name in update.modalities
+                for variable in self.encoders[name].variables
+            }
+        return update.owners
+
+    def _put_back(self, before: list) -> None:
+        """Undoes what a pass moved for modalities that had no sample."""
+        for variable, value, seen in before:
+            training.assign_where(ops.logical_not(seen), variable, value)
 
     @contextlib.contextmanager
     def _average_paused(self, paused: bool) -> Iterator[None]:
@@ -558,7 +624,11 @@ class MultimodalTrainer(keras.Model):
 
     @contextlib.contextmanager
     def _scaled_learning_rates(self, update: Update) -> Iterator[None]:
-        """Scales what a step adds to variables by their multipliers."""
+        """Scales what a step adds to variables by their multipliers.
+
+        Keras applies a variable's constraint to what it has added, so that
+        is left until the step is scaled.
+        """
         scaled = []
         if self._plan.multiplier:
             owners = {
@@ -570,30 +640,25 @@ class MultimodalTrainer(keras.Model):
                 part = owners.get(id(variable), "head")
                 factor = self._plan.multiplier.get(part, 1.0)
                 if factor != 1:
-                    scaled.append((variable, factor, ops.copy(variable.value)))
-        yield
-        for variable, factor, before in scaled:
+                    constraint = variable.constraint
+                    variable.constraint = None
+                    before = ops.copy(variable.value)
+                    scaled.append((variable, factor, before, constraint))
+        try:
+            yield
+        finally:
+            for variable, _, _, constraint in scaled:
+                variable.constraint = constraint
+        for variable, factor, before, constraint in scaled:
             variable.assign(before + factor * (variable.value - before))
+            if constraint is not None:
+                variable.assign(constraint(variable.value))
 
 
-def _is_plain(loss: Any) -> bool:
-    """Whether a loss is the mean over samples of what its `call` returns."""
-    return (
-        isinstance(loss, keras.losses.Loss)
-        and type(loss).__call__ is keras.losses.Loss.__call__
-        and loss.reduction != "sum"
-    )
-
-
-def _plain_loss(loss: keras.losses.Loss, y: Any, logits: Any) -> Any:
-    """Returns `loss(y, logits)`, by less than that does on each call."""
-    values = loss.call(
-        ops.convert_to_tensor(y, loss.dtype),
-        ops.convert_to_tensor(logits, loss.dtype),
-    )
-    if training.may_be_masked(logits) or training.may_be_masked(values):
-        return loss(y, logits)  # A mean over some of the samples.
-    return training.mean_loss(values)
+def _whole(loss: MeanLoss) -> MeanLoss:
+    """Returns the loss of a batch, of which a replica computes a part."""
+    replicas = training.num_replicas()
+    return loss if replicas == 1 else loss._replace(mean=replicas * loss.mean)
 
 
 def _portable(config: Any) -> Any:
@@ -608,16 +673,6 @@ def _portable(config: Any) -> Any:
     if str(config.get("module")).startswith("keras.src.backend.torch.optim"):
         config |= {"module": "keras.optimizers", "registered_name": None}
     return config
-
-
-def _peek_labels(x: Any, y: Any) -> Any:
-    """The labels of a first batch, where they can be had without using it."""
-    if y is not None:
-        return y
-    if isinstance(x, keras.utils.PyDataset):
-        return keras.utils.unpack_x_y_sample_weight(x[0])[1]
-    spec = getattr(x, "element_spec", None)  # Of a tf.data.Dataset.
-    return keras.utils.unpack_x_y_sample_weight(spec)[1]
 
 
 def _by_modality(value: Any, modalities: Sequence[str]) -> dict[str, Any]:

@@ -15,12 +15,17 @@ Each backend's module supplies the same names:
 - `add_to(variable, value)`, `mean_results(metrics)`: for metrics.
 - `dense(layer, x)`: a Dense layer's computation.
 - `stack(tensors)`: along a new second axis.
+- `vector(scalars, dtype)`: a tensor of scalars.
 - `may_be_masked(tensor)`: whether Keras may have given a tensor a mask.
 - `compile_step(model, step)`: the train function that is compiled.
+- `keeping_weights(model)`: context in which an error leaves a model's weights.
+- `check_processes()`: raises where several processes would train apart.
+- `row_groups()`: groups of a batch's rows within which absent ones are filled.
 """
 
 import keras
 
+from keras_mla.training import internals as internals
 from keras_mla.training.common import assign_where as assign_where
 
 if keras.backend.backend() == "jax":
@@ -44,8 +49,12 @@ batch_norm = backend.batch_norm
 add_to = backend.add_to
 mean_results = backend.mean_results
 mean_loss = backend.mean_loss
+keeping_weights = backend.keeping_weights
+check_processes = backend.check_processes
+row_groups = backend.row_groups
 dense = backend.dense
 stack = backend.stack
+vector = backend.vector
 subtract_outer = backend.subtract_outer
 deflated_product = backend.deflated_product
 may_be_masked = backend.may_be_masked

@@ -1,6 +1,7 @@
 """What the backends share."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -80,6 +81,11 @@ def stack(tensors: Sequence) -> Any:
     return ops.stack(tensors, axis=1)
 
 
+def vector(scalars: Sequence, dtype: str) -> Any:
+    """Returns a tensor of numbers and scalar tensors."""
+    return ops.stack([ops.cast(scalar, dtype) for scalar in scalars])
+
+
 def mean_results(metrics: Sequence) -> Sequence:
     """Results of `keras.metrics.Mean` metrics."""
     return [metric.result() for metric in metrics]
@@ -93,3 +99,18 @@ def mean_loss(values: Any) -> Any:
 def add_to(variable: Any, value: Any) -> None:
     """Adds to a variable, such as a metric's, in a step."""
     variable.assign_add(value)
+
+
+def row_groups() -> int:
+    """One: absent rows are filled with any present rows of the batch."""
+    return 1
+
+
+def check_processes() -> None:
+    """Does nothing: the backend knows of other processes."""
+
+
+@contextlib.contextmanager
+def keeping_weights(model: keras.Model) -> Iterator[None]:
+    """Does nothing: the weights stay in the model while it runs."""
+    yield

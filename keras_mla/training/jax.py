@@ -1,22 +1,27 @@
 """Training steps on JAX: variables become state that is threaded through."""
 
+import collections
+import contextlib
 import functools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import keras
 
-from keras_mla.training import common
+from keras_mla.training import common, internals
 from keras_mla.training.common import add_to as add_to
 from keras_mla.training.common import batch_norm as batch_norm
+from keras_mla.training.common import check_processes as check_processes
 from keras_mla.training.common import deflated_product as deflated_product
 from keras_mla.training.common import dense as dense
 from keras_mla.training.common import mean_loss as mean_loss
 from keras_mla.training.common import mean_results as mean_results
+from keras_mla.training.common import row_groups as row_groups
 from keras_mla.training.common import stack as stack
 from keras_mla.training.common import subtract_outer as subtract_outer
+from keras_mla.training.common import vector as vector
 from keras_mla.training.common import weighted_mean
 
 # Under `jit` an array is the global one whatever its sharding, so that a mean
@@ -81,7 +86,7 @@ def value_and_grad(
 
     Returns:
         The gradients, zeros for a variable that the loss does not depend on,
-        and `aux`.
+        and `aux`, in which dicts keep their order.
     """
     state = [
         v
@@ -101,6 +106,7 @@ def value_and_grad(
         ]
         with keras.StatelessScope(mapping, collect_losses=True) as scope:
             loss, aux = objective()
+            aux = _ordered(aux)
         updated = [
             scope.get_current_value(v) for v in model.non_trainable_variables
         ]
@@ -122,7 +128,7 @@ def apply_gradients(
     """Moves `variables` by one optimizer step, if `active` is true or None."""
     optimizer = model.optimizer
     by_variable = {id(v): g for v, g in zip(variables, gradients, strict=True)}
-    trainable = model.trainable_variables
+    trainable = internals.optimized_variables(optimizer)
     slots = optimizer.variables
     values = [v.value for v in trainable], [v.value for v in slots]
 
@@ -152,3 +158,42 @@ def _variables(model: keras.Model, group: str) -> list:
     if group == "optimizer_variables":
         return model.optimizer.variables if model.optimizer else []
     return getattr(model, group)
+
+
+@contextlib.contextmanager
+def keeping_weights(model: keras.Model) -> Iterator[None]:
+    """Gives a model its weights back where an error interrupts it.
+
+    Keras takes the values out of a model's variables while `fit`, `evaluate`
+    and `predict` run. An error inside would leave the model without them.
+    """
+    variables = [
+        *model.variables,
+        *_variables(model, "optimizer_variables"),
+        *model.metrics_variables,
+    ]
+    held = [(v, v._value) for v in variables if v._value is not None]
+    model._jax_state = None  # What an earlier call may have left.
+    try:
+        yield
+    except BaseException:
+        model.jax_state_sync()  # What the last step returned.
+        model._jax_state = None
+        for variable, value in held:
+            # A step that ran since then has consumed the value.
+            if variable._value is None and not value.is_deleted():
+                variable.assign(value)
+        raise
+
+
+def _ordered(tree: Any) -> Any:
+    """Makes dicts ordered, as JAX would sort the keys of plain ones."""
+    if isinstance(tree, dict):
+        return collections.OrderedDict(
+            (key, _ordered(value)) for key, value in tree.items()
+        )
+    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        return type(tree)(*map(_ordered, tree))
+    if isinstance(tree, list | tuple):
+        return type(tree)(map(_ordered, tree))
+    return tree

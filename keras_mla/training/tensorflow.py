@@ -8,12 +8,16 @@ import tensorflow as tf
 
 from keras_mla.training.common import add_to as add_to
 from keras_mla.training.common import batch_norm as batch_norm
+from keras_mla.training.common import check_processes as check_processes
 from keras_mla.training.common import deflated_product as deflated_product
 from keras_mla.training.common import dense as dense
+from keras_mla.training.common import keeping_weights as keeping_weights
 from keras_mla.training.common import may_be_masked as may_be_masked
 from keras_mla.training.common import mean_results as mean_results
+from keras_mla.training.common import row_groups as row_groups
 from keras_mla.training.common import stack as stack
 from keras_mla.training.common import subtract_outer as subtract_outer
+from keras_mla.training.common import vector as vector
 from keras_mla.training.common import weighted_mean, weighted_sum
 
 

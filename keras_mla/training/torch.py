@@ -9,7 +9,9 @@ import numpy as np
 import torch
 
 from keras_mla.training import common
+from keras_mla.training.common import keeping_weights as keeping_weights
 from keras_mla.training.common import may_be_masked as may_be_masked
+from keras_mla.training.common import row_groups as row_groups
 from keras_mla.training.common import weighted_mean
 
 
@@ -81,6 +83,14 @@ def stack(tensors: Sequence) -> Any:
     return torch.stack(tensors, 1)
 
 
+def vector(scalars: Sequence, dtype: str) -> Any:
+    """Returns a tensor of numbers and scalar tensors."""
+    wanted = getattr(torch, dtype)
+    if all(torch.is_tensor(s) and s.dtype == wanted for s in scalars):
+        return torch.stack(tuple(scalars))
+    return common.vector(scalars, dtype)
+
+
 def mean_results(metrics: Sequence) -> Sequence:
     """Results of `keras.metrics.Mean` metrics, of all at once."""
     totals = torch.stack([metric.total.value for metric in metrics])
@@ -112,6 +122,24 @@ def deflated_product(matrix: Any, vector: Any, other: Any) -> Any:
 def num_replicas() -> int:
     """One: a process sees its own batch."""
     return 1
+
+
+def check_processes() -> None:
+    """Raises where several processes would train a model each.
+
+    Raises:
+        RuntimeError: If `torch.distributed` runs more than one process.
+    """
+    distributed = torch.distributed
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return
+    if distributed.get_world_size() > 1:
+        raise RuntimeError(
+            "keras_mla does not train in several processes on PyTorch yet: "
+            "each process would train a model of its own. Train in one "
+            "process, or use the JAX backend for several devices. Received: "
+            f"{distributed.get_world_size()} processes in `torch.distributed`"
+        )
 
 
 def compile_step(model: keras.Model, step: Callable) -> Callable:
@@ -195,7 +223,8 @@ def value_and_grad(
     if torch.compiler.is_compiling():
         # A compiled graph must not return what still asks for gradients.
         aux = keras.tree.map_structure(
-            lambda leaf: None if leaf is None else leaf.detach(), aux
+            lambda leaf: leaf.detach() if torch.is_tensor(leaf) else leaf,
+            aux,
         )
     return list(gradients), aux
 

@@ -182,9 +182,7 @@ def main():
             model.calibrate((x, y))
         model.save(file)
         compress(file)
-        np.savez_compressed(
-            folder / f"{name}.npz", **predictions(model, name)
-        )
+        np.savez_compressed(folder / f"{name}.npz", **predictions(model, name))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,482 @@
+"""A training step on a GPU: its time, and its numbers against the CPU's.
+
+`--parts` chooses among three parts:
+
+- `checks`: three steps of MLA and its fusion, in float32, on the accelerator,
+  on the CPU, and in NumPy in float64 (`tests/reference.py`). The exit status is
+  1 if two of them differ by more than `--bound`.
+- `step`: MLA with encoders of one Dense layer, against MLA without projection
+  and against the loop by hand (`handwritten`).
+- `m3ae`: MLA with two M3AE encoders in bfloat16, against MLA without
+  projection. The ratio is what the projection costs. The products of matrices
+  in a step give the fraction of the card's peak.
+
+A part that fails says why, and the next ones run; the exit status is then 1.
+
+    python benchmarks/gpu.py
+    KERAS_BACKEND=torch python benchmarks/gpu.py --parts=m3ae
+
+Without `KERAS_BACKEND`, JAX and PyTorch run one after the other, if installed.
+`--small` tries the script on a CPU, in tiny sizes whose times mean nothing.
+"""
+
+import contextlib
+import gc
+import importlib.util
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+
+if __name__ == "__main__" and "KERAS_BACKEND" not in os.environ:
+    # Before Keras is imported, which would take TensorFlow.
+    statuses = [
+        subprocess.call(
+            [sys.executable, *sys.argv],
+            env={**os.environ, "KERAS_BACKEND": backend},
+        )
+        for backend in ("jax", "torch")
+        if importlib.util.find_spec(backend)
+    ]
+    sys.exit(int(any(statuses) or not statuses))
+
+import keras
+import numpy as np
+from absl import app, flags
+from keras import ops
+
+import keras_mla
+
+FLAGS = flags.FLAGS
+flags.DEFINE_list("parts", ["checks", "step", "m3ae"], "Parts, in this order.")
+flags.DEFINE_boolean("small", False, "Tiny sizes, to try the script on a CPU.")
+flags.DEFINE_integer("batch_size", 64, "Samples in a batch.", lower_bound=1)
+flags.DEFINE_integer("text_length", 64, "Words of M3AE's texts.", lower_bound=1)
+flags.DEFINE_integer("repeats", 7, "Timed turns.", lower_bound=1)
+flags.DEFINE_float("peak_tflops", None, "The card's peak in bfloat16.")
+flags.DEFINE_float("bound", 1e-4, "Largest difference that `checks` accepts.")
+flags.DEFINE_string("save_numbers", None, "Of `checks`: for its own use.")
+flags.DEFINE_boolean("jit_compile", False, "Compile steps on PyTorch too.")
+flags.DEFINE_integer(
+    "compile_seconds",
+    150,
+    "On PyTorch, a run with --jit_compile follows, of at most so many seconds.",
+)
+
+BACKEND = keras.backend.backend()
+FRAMEWORK = importlib.import_module(BACKEND)
+CLASSES = 31
+MODALITIES = ("audio", "video")
+# Of dense products in bfloat16, in TFLOP/s, from NVIDIA's data sheets (some of
+# which print those of sparse ones, twice as many). The first match counts.
+PEAKS = {
+    "H200 NVL": 835,
+    "H200": 989,
+    "GH200": 989,
+    "H100 PCIe": 756,
+    "H100 NVL": 835,
+    "H100": 989,
+    "A100": 312,
+    "L40S": 362,
+    "L4": 121,
+}
+
+
+def device_name():
+    """Returns the name of the device that Keras computes on."""
+    if BACKEND == "jax":
+        return FRAMEWORK.devices()[0].device_kind
+    cuda = FRAMEWORK.cuda
+    return cuda.get_device_name() if cuda.is_available() else "cpu"
+
+
+def peak_tflops():
+    """Returns the card's peak, or `None` where it is unknown."""
+    known = (
+        p for n, p in PEAKS.items() if re.search(rf"\b{n}\b", device_name())
+    )
+    return FLAGS.peak_tflops or next(known, None)
+
+
+def encoder_flops(tokens, width, depth, mlp_ratio=4, patches=0, patch_values=0):
+    """Operations of a training step of a transformer on one sample.
+
+    The product of an (m, k) and a (k, n) matrix counts 2 m k n. In a block,
+    tokens are multiplied by 4 width² weights around attention and by
+    2 mlp_ratio width² in the perceptron, and attention has two products, the
+    scores and the sums. The backward pass takes two products for each; for the
+    projection of patches one, since pixels have no gradient.
+
+    Left out: all that is no product of matrices (norms, softmax, GELU, lookup
+    of words, loss, metrics, optimizer), and what comes after the mean over the
+    tokens (head, P).
+    """
+    weights = (4 + 2 * mlp_ratio) * width**2
+    block = 2 * weights * tokens + 2 * 2 * tokens**2 * width
+    return 3 * depth * block + 2 * 2 * patches * patch_values * width
+
+
+def compiled(model, optimizer):
+    """Compiles a model as all are compiled here."""
+    model.compile(
+        optimizer=optimizer,
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        jit_compile=FLAGS.jit_compile or "auto",
+    )
+    return model
+
+
+def tensors(arrays):
+    """Returns a structure of arrays as tensors on the device."""
+    return keras.tree.map_structure(ops.convert_to_tensor, arrays)
+
+
+def stepper(model, x, y):
+    """Returns a function that trains a batch and returns its loss, unfetched.
+
+    It calls the train function that `fit` calls, with tensors that are on the
+    device. `fit` would also read data and run callbacks; `train_on_batch` would
+    wait for each step's loss.
+    """
+    x, y = tensors((x, y))
+    model.train_on_batch(x, y)  # Makes weights and train function.
+    data = (x, y, None)
+    if BACKEND == "torch":
+        return lambda: model.train_function([data])["loss"]
+    groups = (
+        model.trainable_variables,
+        model.non_trainable_variables,
+        model.optimizer.variables,
+        model.metrics_variables,
+    )
+    state = tuple([v.value for v in group] for group in groups)
+
+    def step():
+        nonlocal state
+        logs, state = model.train_function(state, iter([data]))
+        return logs["loss"]
+
+    return step
+
+
+def stepper_by_hand(x, y, width):
+    """Returns the same for the loop by hand."""
+    sys.path.append(str(pathlib.Path(__file__).parent))
+    module = importlib.import_module(f"handwritten.{BACKEND}")
+    x, y = tensors((x, y))
+    on_torch = BACKEND == "torch"
+    with FRAMEWORK.device(y.device) if on_torch else contextlib.nullcontext():
+        encoders = {name: module.mlp(width, width, 0) for name in MODALITIES}
+        loop = module.Loop(encoders, width, CLASSES)
+    loop.sums = {name: ops.zeros(2) for name in MODALITIES}
+    loop.sums["fused"] = ops.zeros(())
+    labels = y.long() if on_torch else y
+
+    def step():
+        if on_torch:
+            loop.step(x, labels)
+        else:
+            loop.state, loop.sums = loop.step(loop.state, loop.sums, x, labels)
+        return loop.sums["fused"]
+
+    return step
+
+
+def measure(steppers, steps, batch_size, flops=None):
+    """Times steppers in turn; prints medians, and ratios within a turn."""
+    seconds = {name: [] for name in steppers}
+    for turn in range(FLAGS.repeats + 1):
+        for name, step in steppers.items():
+            start = time.perf_counter()
+            for _ in range(steps):
+                loss = step()
+            # Devices work in order: the last loss comes after all steps.
+            float(loss)
+            if turn:  # The first turn warms up.
+                taken = time.perf_counter() - start
+                seconds[name].append(taken / steps)
+    print(f"Median of {FLAGS.repeats} turns of {steps} steps, on one batch.")
+    peak = peak_tflops()
+    for name, times in seconds.items():
+        median = np.median(times)
+        line = f"  {name:20s}{1e3 * median:9.3f} ms/step"
+        line += f"{batch_size / median:10.1f} examples/s"
+        if flops:
+            rate = flops / median / 1e12
+            line += f"{rate:10.3g} TFLOP/s, "
+            line += f"{rate / peak:.1%} of {peak}" if peak else "peak unknown"
+        print(line)
+    first, *others = seconds
+    for other in others:
+        ratios = np.divide(seconds[first], seconds[other])
+        print(
+            f"  {first} / {other}: {np.median(ratios):.3f} "
+            f"({ratios.min():.3f} to {ratios.max():.3f})"
+        )
+
+
+def m3ae():
+    """Times MLA with M3AE encoders."""
+    sizes = dict(width=768, depth=12, num_heads=12)
+    side, patch, words, length = 256, 16, 30522, FLAGS.text_length
+    batch, steps, classes = FLAGS.batch_size, 10, 101
+    if FLAGS.small:
+        sizes = dict(width=32, depth=2, num_heads=4)
+        side, patch, words, length, batch, steps = 32, 16, 100, 8, 4, 2
+    rng = np.random.default_rng(0)
+    x = {
+        "image": rng.random((batch, side, side, 3), "float32"),
+        "text": rng.integers(0, words, (batch, length)).astype("int32"),
+    }
+    y = rng.integers(0, classes, batch).astype("int32")
+
+    def make(projector):
+        image = keras_mla.encoders.M3AE(
+            "image", image_shape=(side, side, 3), patch_size=patch, **sizes
+        )
+        text = keras_mla.encoders.M3AE(
+            "text", vocabulary_size=words, max_length=length, **sizes
+        )
+        encoders = {"image": image, "text": text}
+        model = keras_mla.MLA(encoders, classes, projector=projector)
+        return stepper(compiled(model, keras.optimizers.AdamW(1e-4)), x, y)
+
+    width, depth, patches = sizes["width"], sizes["depth"], (side // patch) ** 2
+    flops = batch * (
+        encoder_flops(patches + 1, width, depth, 4, patches, 3 * patch**2)
+        + encoder_flops(length + 1, width, depth)
+    )
+    print(
+        f"M3AE, {width} wide, {depth} deep, {sizes['num_heads']} heads, on "
+        f"{patches} patches and on {length} words; mixed_bfloat16, AdamW, "
+        f"batch {batch}. A step is the forward pass, the backward pass and the "
+        f"update of both modalities: {flops:,} operations in products of "
+        "matrices."
+    )
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        steppers = {"MLA": make("auto")}
+        if not FLAGS.jit_compile:  # Compiling one takes long enough.
+            steppers["without projection"] = make(None)
+        measure(steppers, steps, batch, flops)
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+def dense_mla(width, projector="auto"):
+    """Returns a compiled MLA model of encoders of one Dense layer."""
+    encoders = {
+        name: keras.Sequential(
+            [keras.Input((width,)), keras.layers.Dense(width, "relu")]
+        )
+        for name in MODALITIES
+    }
+    model = keras_mla.MLA(encoders, CLASSES, projector=projector)
+    return compiled(model, keras.optimizers.SGD(0.01, momentum=0.9))
+
+
+def dense_batch(rng, samples, width):
+    """Returns inputs and labels of a batch."""
+    size = (samples, width)
+    x = {name: rng.standard_normal(size, "float32") for name in MODALITIES}
+    return x, rng.integers(0, CLASSES, samples).astype("int32")
+
+
+def step():
+    """Times MLA with encoders of one Dense layer."""
+    width, batch, steps = 512, FLAGS.batch_size, 200
+    if FLAGS.small:
+        width, batch, steps = 16, 8, 2
+    print(
+        f"One Dense of {width} per encoder, SGD with momentum, batch {batch}, "
+        "float32 as the backend multiplies it (on a GPU, JAX takes TF32). By "
+        f"hand: {'compiled' if BACKEND == 'jax' else 'eager'}."
+    )
+    x, y = dense_batch(np.random.default_rng(0), batch, width)
+    steppers = {
+        "MLA": stepper(dense_mla(width), x, y),
+        "without projection": stepper(dense_mla(width, None), x, y),
+        "by hand": stepper_by_hand(x, y, width),
+    }
+    measure(steppers, steps, batch)
+
+
+def flat(values):
+    """Returns all numbers of a sequence of tensors, in float64."""
+    arrays = [ops.convert_to_numpy(value).ravel() for value in values]
+    return np.concatenate(arrays).astype("float64")
+
+
+def by_keras(batches, start, logits, presence):
+    """Returns what a trained model and a fusion hold."""
+    model = dense_mla(len(start["head", "w"]))
+    layers = {name: e.layers[0] for name, e in model.encoders.items()}
+    layers["head"] = model.head
+    variables = {(name, "w"): layer.kernel for name, layer in layers.items()}
+    variables |= {(name, "b"): layer.bias for name, layer in layers.items()}
+    for key, variable in variables.items():
+        variable.assign(start[key])
+    logs = [
+        model.train_on_batch(*tensors(batch), return_dict=True)
+        for batch in batches
+    ]
+    logits, presence = tensors((logits, presence))
+    fusion = keras_mla.layers.EntropyFusion()
+    return {
+        "losses": flat([log[f"{n}_loss"]] for log in logs for n in MODALITIES),
+        "weights": flat(variables[key] for key in sorted(variables)),
+        "P": flat([model.projectors[0].P]),
+        "fused logits": flat([fusion(logits, presence)]),
+        "fusion weights": flat([fusion.weights_of(logits, presence)]),
+    }
+
+
+def by_reference(batches, start, logits, presence):
+    """Returns the same numbers from the tests' reference, in float64."""
+    import reference
+
+    sgd = reference.SGD(0.01, momentum=0.9)
+    model = reference.ReferenceMLA(MODALITIES, start, sgd)
+    logs = [model.train(x, y, x.get("presence")) for x, y in batches]
+    fused, weights = reference.entropy_fusion(logits, presence)
+    return {
+        "losses": flat([log[n]] for log in logs for n in MODALITIES),
+        "weights": flat(model.w[key] for key in sorted(model.w)),
+        "P": flat([model.P]),
+        "fused logits": flat([fused]),
+        "fusion weights": flat([weights]),
+    }
+
+
+def numbers(function):
+    """Returns what a function of the two above gives, of both cases."""
+    samples, width = (8, 16) if FLAGS.small else (64, 256)
+    rng = np.random.default_rng(0)
+    shapes = dict.fromkeys(MODALITIES, (width, width))
+    start = {}
+    for name, shape in {**shapes, "head": (width, CLASSES)}.items():
+        scale = (2 / width) ** 0.5
+        start[name, "w"] = scale * rng.standard_normal(shape, "float32")
+        start[name, "b"] = rng.standard_normal(shape[1], "float32") / 10
+    logits = 3 * rng.standard_normal((samples, 2, CLASSES), "float32")
+    batches = [dense_batch(rng, samples, width) for _ in range(3)]
+    presence = rng.random((3, samples, 2)) < 0.7
+    presence[:, 0] = False  # A sample without any modality,
+    presence[1, :, 1] = False  # and a batch without the second one.
+    missing = []
+    for present, (x, y) in zip(presence, batches, strict=True):
+        x = {
+            name: np.where(present[:, [m]], x[name], np.float32("nan"))
+            for m, name in enumerate(MODALITIES)
+        }
+        missing.append(({**x, "presence": present}, y))
+    everything = np.ones((samples, 2), bool)
+    found = function(batches, start, logits, everything)
+    found_missing = function(missing, start, logits, presence[0])
+    return found | {f"{k}, some missing": v for k, v in found_missing.items()}
+
+
+def in_full_precision():
+    """Returns the numbers of Keras, float32 multiplied as float32."""
+    if BACKEND == "jax":
+        with FRAMEWORK.default_matmul_precision("highest"):
+            return numbers(by_keras)
+    FRAMEWORK.set_float32_matmul_precision("highest")
+    return numbers(by_keras)
+
+
+def on_cpu():
+    """Returns the same of a process that sees no accelerator."""
+    hidden = {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "cpu.npz")
+        command = [sys.executable, *sys.argv, f"--save_numbers={path}"]
+        subprocess.run(command, env={**os.environ, **hidden}, check=True)
+        return dict(np.load(path))
+
+
+def checks():
+    """Prints largest differences; returns whether one exceeds the bound."""
+    usual, here = numbers(by_keras), in_full_precision()
+    there = on_cpu()
+    pairs = {"device - CPU": (here, there)}
+    sys.path.append(str(pathlib.Path(__file__).parents[1] / "tests"))
+    try:
+        exact = numbers(by_reference)
+    except ImportError:
+        print("Without NumPy: there is no tests/reference.py.")
+    else:
+        pairs |= {
+            "device - NumPy": (here, exact),
+            "CPU - NumPy": (there, exact),
+        }
+    print(
+        "Largest absolute differences after three steps; float32, multiplied "
+        "in full precision. Last, for information only: the device multiplying "
+        "as the backend usually has it, minus the CPU."
+    )
+    columns = [*pairs, "usual - CPU"]
+    print(" " * 30 + "".join(f"{name:>16s}" for name in columns))
+    worst = 0.0
+    for what in here:
+        found = [
+            np.abs(first[what] - second[what]).max()
+            for first, second in [*pairs.values(), (usual, there)]
+        ]
+        print(f"  {what:28s}" + "".join(f"{number:16.1e}" for number in found))
+        worst = np.max([worst, *found[:-1]])  # NaN, if there is one.
+    within = bool(worst <= FLAGS.bound)
+    print(f"{'Within' if within else 'NOT within'} {FLAGS.bound:g}.")
+    return not within
+
+
+def run_compiled(parts):
+    """Repeats the timings on PyTorch, compiled, where that may fail or hang."""
+    gc.collect()
+    FRAMEWORK.cuda.empty_cache()
+    command = [sys.executable, *sys.argv, "--jit_compile"]
+    command.append(f"--parts={','.join(parts)}")
+    print("\nOnce more, compiled; what fails there is not counted.", flush=True)
+    try:
+        subprocess.call(command, timeout=FLAGS.compile_seconds)
+    except subprocess.TimeoutExpired:
+        print(f"Stopped after {FLAGS.compile_seconds} seconds.")
+
+
+PARTS = {"checks": checks, "step": step, "m3ae": m3ae}
+flags.register_validator("parts", lambda parts: set(parts) <= set(PARTS))
+
+
+def main(_):
+    """Runs the parts; returns the exit status."""
+    if FLAGS.save_numbers:
+        np.savez(FLAGS.save_numbers, **in_full_precision())
+        return 0
+    mode = "compiled" if FLAGS.jit_compile or BACKEND == "jax" else "eager"
+    print(
+        f"{BACKEND} {FRAMEWORK.__version__}, Keras {keras.__version__}, "
+        f"{device_name()}, {mode}"
+    )
+    failed = False
+    for part in FLAGS.parts:
+        print(f"\n=== {part} ===", flush=True)
+        start = time.perf_counter()
+        try:
+            failed |= bool(PARTS[part]())
+        except Exception:
+            failed = True
+            traceback.print_exc(file=sys.stdout)
+        print(f"{time.perf_counter() - start:.0f} s in all.", flush=True)
+    timed = [part for part in FLAGS.parts if part != "checks"]
+    if BACKEND == "torch" and timed and not (FLAGS.jit_compile or FLAGS.small):
+        run_compiled(timed)
+    return int(failed)
+
+
+if __name__ == "__main__":
+    app.run(main)

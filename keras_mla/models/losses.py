@@ -1,0 +1,186 @@
+"""Losses of a batch: means over the samples that count."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import keras
+from keras import ops
+
+from keras_mla import training as backend
+from keras_mla.models.batch import present_share
+
+
+class MeanLoss(NamedTuple):
+    """A loss, and of how many samples it is the mean.
+
+    Attributes:
+        mean: Scalar tensor.
+        count: int or scalar tensor.
+    """
+
+    mean: Any
+    count: Any
+
+
+class SampleLoss:
+    """A compiled loss, as a mean over the samples that are present.
+
+    Args:
+        loss: `keras.losses.Loss`, or a function of labels and logits, or the
+            name of one.
+    """
+
+    def __init__(self, loss: Any) -> None:
+        loss = keras.losses.get(loss)
+        if not isinstance(loss, keras.losses.Loss):
+            loss = _OfFunction(loss)
+        self.loss = loss
+        # Of these a sum can be had, to be divided by what counts.
+        self._is_reduced_by_keras = (
+            type(loss).__call__ is keras.losses.Loss.__call__
+        )
+        self._is_plain = self._is_reduced_by_keras and loss.reduction != "sum"
+        self._summed = _with_reduction(loss, "sum")
+
+    def __call__(
+        self,
+        labels: Any,
+        logits: Any,
+        sample_weight: Any | None,
+        present: Any | None,
+        size: Any,
+    ) -> MeanLoss:
+        """Returns the loss of a batch.
+
+        Args:
+            labels: Labels of the batch.
+            logits: Tensor of shape `(batch, classes)`.
+            sample_weight: Tensor of shape `(batch,)` or `(batch, 1)`, or
+                `None`.
+            present: Bool tensor of shape `(batch,)`: the samples that count;
+                `None` for all.
+            size: Number of rows of the batch.
+        """
+        if present is not None:
+            return self._of_present(labels, logits, sample_weight, present)
+        if sample_weight is None and self._is_plain:
+            return MeanLoss(_plain_loss(self.loss, labels, logits), size)
+        return MeanLoss(self.loss(labels, logits, sample_weight), size)
+
+    def _of_present(
+        self, labels: Any, logits: Any, sample_weight: Any | None, present: Any
+    ) -> MeanLoss:
+        counted = ops.cast(present, logits.dtype)
+        if getattr(self.loss, "ignore_class", None) is not None:
+            classes = ops.reshape(ops.cast(labels, "int32"), (-1,))
+            known = classes != self.loss.ignore_class
+            counted = counted * ops.cast(known, counted.dtype)
+        weight = counted
+        if sample_weight is not None:
+            given = ops.reshape(ops.cast(sample_weight, weight.dtype), (-1,))
+            weight = weight * given
+        share = present_share(counted)  # On all replicas.
+        share = ops.where(share > 0, share, ops.ones_like(share))
+        reduction = self.loss.reduction
+        if not self._is_reduced_by_keras:
+            # It divides by the size of the batch, or not at all.
+            if reduction != "sum":
+                weight = weight / share
+            mean = self.loss(labels, logits, weight)
+        else:
+            mean = self._summed(labels, logits, weight)
+            if reduction == "mean_with_sample_weight":
+                total = ops.cast(ops.sum(weight), mean.dtype)
+                mean = mean / ops.where(total > 0, total, ops.ones_like(total))
+            elif reduction != "sum":
+                number = share * ops.cast(ops.shape(counted)[0], share.dtype)
+                mean = mean / ops.cast(
+                    number * backend.num_replicas(), mean.dtype
+                )
+        return MeanLoss(mean, ops.sum(counted))
+
+
+def _with_reduction(
+    loss: keras.losses.Loss, reduction: str
+) -> keras.losses.Loss:
+    """Returns the same loss with another reduction."""
+    # Not `copy.copy`, which Keras makes a matter of (de)serialization.
+    other = object.__new__(type(loss))
+    other.__dict__.update({**vars(loss), "reduction": reduction})
+    return other
+
+
+class _OfFunction(keras.losses.Loss):
+    """The mean over samples of what a function returns."""
+
+    def __init__(self, function: Any) -> None:
+        super().__init__(name=getattr(function, "__name__", "loss"))
+        self.function = function
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        return self.function(y_true, y_pred)
+
+
+def _plain_loss(loss: keras.losses.Loss, y: Any, logits: Any) -> Any:
+    """Returns `loss(y, logits)`, by less than that does on each call."""
+    values = loss.call(
+        ops.convert_to_tensor(y, loss.dtype),
+        ops.convert_to_tensor(logits, loss.dtype),
+    )
+    if backend.may_be_masked(logits) or backend.may_be_masked(values):
+        return loss(y, logits)  # A mean over some of the samples.
+    return backend.mean_loss(values)
+
+
+class UpdateLosses(keras.metrics.Metric):
+    """The loss of an epoch: the mean over updates of what each minimises.
+
+    Each update's losses are averaged over the samples that they count, of all
+    batches, and then added. So the result does not depend on the sizes of
+    batches, however modalities are missing. Updates without any sample are
+    left out.
+
+    Args:
+        sizes: Number of losses of each update.
+        name: Name of the metric.
+        dtype: Its dtype.
+    """
+
+    def __init__(
+        self, sizes: Sequence[int], name: str = "loss", dtype: Any = None
+    ) -> None:
+        super().__init__(name=name, dtype=dtype)
+        self.sizes = tuple(sizes)
+        number = sum(self.sizes)
+        self.total = self.add_variable((number,), "zeros", name="total")
+        self.count = self.add_variable((number,), "zeros", name="count")
+        # Labels that were no classes.
+        self.strays = self.add_variable(
+            (), "zeros", dtype="int32", name="strays"
+        )
+
+    def update_state(self, losses: Sequence[MeanLoss]) -> None:
+        """Adds a batch: the losses of all updates, in order."""
+        means = backend.vector([loss.mean for loss in losses], self.dtype)
+        counts = [loss.count for loss in losses]
+        count = counts[0]
+        if not (isinstance(count, int) and counts.count(count) == len(counts)):
+            count = backend.vector(counts, self.dtype)
+            # `where`: the loss of no samples may be anything.
+            means = ops.where(count > 0, means, ops.zeros_like(means))
+        backend.add_to(self.total, means * count)
+        backend.add_to(self.count, count)
+
+    def result(self) -> Any:
+        """Returns the mean over updates."""
+        seen = self.count > 0
+        means = ops.where(seen, self.total / ops.maximum(self.count, 1e-12), 0)
+        if len(self.sizes) == sum(self.sizes):
+            updates = ops.sum(ops.cast(seen, self.dtype))
+        else:
+            starts = [sum(self.sizes[:u]) for u in range(len(self.sizes))]
+            updates = sum(
+                ops.cast(ops.any(seen[start : start + size]), self.dtype)
+                for start, size in zip(starts, self.sizes, strict=True)
+            )
+        return ops.sum(means) / ops.maximum(updates, 1)

@@ -1,0 +1,150 @@
+"""Losses and metrics of Keras that expect probabilities, not logits."""
+
+import functools
+from typing import Any
+
+import keras
+
+_ON_SOFTMAX = (
+    "Pass a function of labels and logits that applies it to "
+    "`keras.ops.softmax(logits)`."
+)
+_AS_CROSSENTROPY = (
+    "Pass `keras.losses.CategoricalCrossentropy(from_logits=True)`: for fixed "
+    "labels the two differ by a constant."
+)
+# Losses without an argument `from_logits`: class, function, advice.
+_LOSSES = (
+    ("KLDivergence", "kl_divergence", _AS_CROSSENTROPY),
+    ("Poisson", "poisson", _ON_SOFTMAX),
+    ("Dice", "dice", _ON_SOFTMAX),
+    ("Tversky", "tversky", _ON_SOFTMAX),
+    (
+        "CategoricalGeneralizedCrossEntropy",
+        "categorical_generalized_cross_entropy",
+        _ON_SOFTMAX,
+    ),
+)
+# Losses and metrics that take `from_logits=True`: class and function.
+_CROSSENTROPIES = {
+    "sparse_categorical_crossentropy": "SparseCategoricalCrossentropy",
+    "categorical_crossentropy": "CategoricalCrossentropy",
+    "categorical_focal_crossentropy": "CategoricalFocalCrossentropy",
+    "binary_crossentropy": "BinaryCrossentropy",
+    "binary_focal_crossentropy": "BinaryFocalCrossentropy",
+}
+# Metrics that compare with a threshold of 0.5 unless another is given, and
+# the argument for it.
+_THRESHOLDED = {
+    "BinaryAccuracy": "threshold",
+    "BinaryIoU": "threshold",
+    "Precision": "thresholds",
+    "Recall": "thresholds",
+    "TruePositives": "thresholds",
+    "TrueNegatives": "thresholds",
+    "FalsePositives": "thresholds",
+    "FalseNegatives": "thresholds",
+}
+# Metrics that look at thresholds from 0 to 1, and have no form for logits.
+_CURVES = (
+    "PrecisionAtRecall",
+    "RecallAtPrecision",
+    "SensitivityAtSpecificity",
+    "SpecificityAtSensitivity",
+)
+
+
+def of_loss(loss: Any) -> str:
+    """Says what to pass instead of a loss; `""` if it may take logits."""
+    if isinstance(loss, str):
+        if loss.lower() in ("ce", "crossentropy"):
+            return _crossentropy_advice(
+                "losses", "SparseCategoricalCrossentropy"
+            )
+        try:
+            loss = keras.losses.get(loss)
+        except ValueError:
+            return ""  # Keras says that there is none.
+    if isinstance(loss, functools.partial):
+        if loss.keywords.get("from_logits"):
+            return ""
+        return of_loss(loss.func)
+    for function, name in _CROSSENTROPIES.items():
+        if loss is getattr(keras.losses, function):
+            return _crossentropy_advice("losses", name)
+    if getattr(loss, "from_logits", True) is False:
+        return _crossentropy_advice("losses", type(loss).__name__)
+    for name, function, advice in _LOSSES:
+        if loss is getattr(keras.losses, function, None):
+            return advice
+        if _is_plainly(loss, getattr(keras.losses, name, None), "call"):
+            return advice
+    return ""
+
+
+def of_metric(metric: Any) -> str:
+    """Says what to pass instead of a metric; `""` if it may take logits."""
+    if isinstance(metric, str):
+        if metric.lower() in ("accuracy", "acc"):
+            return ""
+        if metric.lower() in ("ce", "crossentropy"):
+            return _crossentropy_advice(
+                "metrics", "SparseCategoricalCrossentropy"
+            )
+        try:
+            metric = keras.metrics.get(metric)
+        except ValueError:
+            return ""  # Keras says that there is none.
+    if not isinstance(metric, keras.metrics.Metric):
+        return of_loss(metric)  # A function, most of them a loss's.
+    name = type(metric).__name__
+    if getattr(metric, "from_logits", getattr(metric, "_from_logits", 1)) is (
+        False
+    ):
+        return _crossentropy_advice("metrics", name)
+    wrapped = getattr(metric, "_fn", None)
+    if type(metric) is keras.metrics.MeanMetricWrapper:
+        if getattr(metric, "_fn_kwargs", {}).get("from_logits"):
+            return ""
+        return of_loss(wrapped)
+    if name in ("KLDivergence", "Poisson"):
+        if _is_plainly(metric, getattr(keras.metrics, name), "update_state"):
+            return dict((n, advice) for n, _, advice in _LOSSES)[name]
+    if type(metric) is not getattr(keras.metrics, name, None):
+        return ""  # One of the user's own.
+    if name in _THRESHOLDED:
+        argument = _THRESHOLDED[name]
+        config = metric.get_config()
+        default = config.get(argument) in (None, 0.5, [0.5])
+        if default and config.get("top_k") is None:
+            return (
+                "The class that scores highest is that of "
+                "`SparseCategoricalAccuracy` or `F1Score`; for a threshold on "
+                f"logits, which is 0 where that on probabilities is 0.5, pass "
+                f"`keras.metrics.{name}({argument}=0.0)`."
+            )
+    if name in _CURVES:
+        return (
+            "It looks at thresholds from 0 to 1: compute it from the "
+            "probabilities `keras.ops.softmax(model.predict(x))`."
+        )
+    return ""
+
+
+def _crossentropy_advice(module: str, name: str) -> str:
+    advice = f"Pass `keras.{module}.{name}(from_logits=True)`"
+    if name == "SparseCategoricalCrossentropy":
+        advice += (
+            " for integer labels, for one-hot labels "
+            f"`keras.{module}.CategoricalCrossentropy(from_logits=True)`"
+        )
+    return advice + "."
+
+
+def _is_plainly(value: Any, base: type | None, method: str) -> bool:
+    """Tells whether an object computes what a class of Keras does."""
+    return (
+        base is not None
+        and isinstance(value, base)
+        and getattr(type(value), method) is getattr(base, method)
+    )
