@@ -5,12 +5,13 @@ import inspect
 import keras
 import numpy as np
 import pytest
-from utils import compiled, encoder, make_data, to_numpy
+from utils import WIDTHS, compiled, encoder, make_data, to_numpy
 
 import keras_mla
 from keras_mla import layers, models
 
-NAMES = ("image", "text")
+# Not in alphabetical order, in which JAX returns the keys of a dict.
+NAMES = ("text", "audio", "image")
 # What a class needs beside its defaults.
 ARGUMENTS = {
     "GradientProjector": {
@@ -44,7 +45,7 @@ def make_layer(cls):
 
 
 def make_model(cls):
-    encoders = {"image": encoder(8), "text": encoder(3)}
+    encoders = {name: encoder(WIDTHS[name]) for name in NAMES}
     return cls(encoders, 4, **ARGUMENTS.get(cls.__name__, {}))
 
 
@@ -88,7 +89,7 @@ def test_layer_in_mixed_precision(cls):
 def test_fusion_in_a_model(cls):
     model = compiled(
         keras_mla.MLA(
-            {"image": encoder(8), "text": encoder(3)}, 4, fusion=cls()
+            {name: encoder(WIDTHS[name]) for name in NAMES}, 4, fusion=cls()
         )
     )
     x, y = make_data(8, NAMES)
@@ -130,7 +131,7 @@ def test_model_with_presence_in_mixed_precision(cls):
     model = compiled(make_model(cls), "adam")
     x, y = make_data(16, NAMES)
     x["sample_id"] = np.arange(16)
-    presence = np.random.default_rng(0).random((16, 2)) < 0.6
+    presence = np.random.default_rng(0).random((16, 3)) < 0.6
     presence[0] = False
     for m, name in enumerate(NAMES):
         x[name][~presence[:, m]] = np.nan

@@ -6,7 +6,8 @@ import pytest
 
 import keras_mla
 
-WIDTHS = {"audio": 5, "image": 8, "text": 3}
+# Not in alphabetical order, in which JAX returns the keys of a dict.
+WIDTHS = {"text": 3, "audio": 5, "image": 8}
 CLASSES = 4
 FEATURES = 6
 

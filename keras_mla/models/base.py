@@ -194,7 +194,7 @@ class MultimodalClassifier(MultimodalTrainer):
         checks.check_features(name, feature)
         if present is not None:
             feature = ops.where(
-                ops.any(present), feature, ops.zeros_like(feature)
+                ops.any(present, axis=0), feature, ops.zeros_like(feature)
             )
         return self._project(name, feature)
 

@@ -212,14 +212,18 @@ def value_and_grad(
         The gradients, zeros for a variable that the loss does not depend on,
         and `aux`.
     """
+    values = [v.value for v in variables]
+    # What was frozen since `compile` moves until it is called again.
+    frozen = [value for value in values if not value.requires_grad]
+    for value in frozen:
+        value.requires_grad_(True)
     with torch.enable_grad():
         loss, aux = objective()
         gradients = torch.autograd.grad(
-            loss,
-            [v.value for v in variables],
-            allow_unused=True,
-            materialize_grads=True,
+            loss, values, allow_unused=True, materialize_grads=True
         )
+    for value in frozen:
+        value.requires_grad_(False)
     if torch.compiler.is_compiling():
         # A compiled graph must not return what still asks for gradients.
         aux = keras.tree.map_structure(

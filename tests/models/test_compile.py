@@ -272,7 +272,7 @@ def test_refused_multi_optimizer():
     [
         (
             {"smell": 0.1},
-            "unknown key 'smell'.*'audio', 'image', 'text', 'head'",
+            "unknown key 'smell'.*'text', 'audio', 'image', 'head'",
         ),
         ({"head": -1.0}, "must be at least 0.*'head': -1.0"),
         (0.1, "must be a dict"),

@@ -119,7 +119,7 @@ def test_constructor(arguments, error, message):
         ),
         (
             lambda x: x.update(smell=x["text"]),
-            "unknown key 'smell'.*'audio', 'image', 'text'",
+            "unknown key 'smell'.*'text', 'audio', 'image'",
         ),
         (
             lambda x: x.update(presence=np.ones((48, 2), bool)),

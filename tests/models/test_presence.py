@@ -19,6 +19,7 @@ from utils import (
 import keras_mla
 
 BATCH = 8
+AUDIO, IMAGE = (list(WIDTHS).index(name) for name in ("audio", "image"))
 
 
 def with_presence(x, presence, absent=np.nan):
@@ -125,7 +126,7 @@ def test_one_absent_modality_leaves_its_encoder_and_statistics():
     model.fit({**x, "presence": presence}, y, verbose=0)
     before = {n: weights_of(e) for n, e in model.encoders.items()}
     steps = int(to_numpy(model.projectors[0].steps))
-    presence[:, 0] = False
+    presence[:, AUDIO] = False
     model.fit(with_presence(x, presence), y, verbose=0)
     after = {n: weights_of(e) for n, e in model.encoders.items()}
     assert largest_difference(before["audio"], after["audio"]) == 0
@@ -170,7 +171,7 @@ def test_weights_count_present_samples():
         verbose=0,
         return_dict=True,
     )
-    rows = presence[:, 0]
+    rows = presence[:, AUDIO]
     logits = model.unimodal("audio").predict(x["audio"][rows], verbose=0)
     log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     losses = -log_p[np.arange(rows.sum()), y[rows]] * weights[rows]
@@ -190,7 +191,7 @@ def test_other_reductions(reduction):
     scores = model.evaluate(
         with_presence(x, presence), y, verbose=0, return_dict=True
     )
-    rows = presence[:, 0]
+    rows = presence[:, AUDIO]
     logits = model.unimodal("audio").predict(x["audio"][rows], verbose=0)
     log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     losses = -log_p[np.arange(rows.sum()), y[rows]]
@@ -218,7 +219,7 @@ def test_predict_modalities():
         total += weight[:, None] * result[name]["logits"]
     np.testing.assert_allclose(total, fused, atol=1e-5)
     unimodal = model.unimodal("image").predict(x["image"], verbose=0)
-    rows = presence[:, 1]
+    rows = presence[:, IMAGE]
     np.testing.assert_allclose(
         result["image"]["logits"][rows], unimodal[rows], atol=1e-6
     )
