@@ -15,11 +15,18 @@ def run(folder, *arguments, code=0):
     # A machine with a GPU may well have no TensorFlow.
     (folder / "tensorflow.py").write_text("raise ImportError")
     path = os.pathsep.join([str(ROOT), str(folder)])
+    environment = {
+        **os.environ,
+        "PYTHONPATH": path,
+        "CUDA_VISIBLE_DEVICES": "",
+        # Tests run side by side: threads would wait for each other.
+        "OMP_NUM_THREADS": "1",
+    }
     result = subprocess.run(
         [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), *arguments],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": ""},
+        env=environment,
     )
     assert result.returncode == code, result.stdout + result.stderr[-3000:]
     return result.stdout

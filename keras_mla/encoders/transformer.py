@@ -20,7 +20,12 @@ def attend(query: Any, key: Any, value: Any, mask: Any = None) -> Any:
         A float tensor `(batch, tokens, heads, d)`.
     """
     if _has_fused_attention():
-        return ops.dot_product_attention(query, key, value, mask=mask)
+        # On PyTorch, Keras looks for a flash kernel in a way that
+        # `torch.compile` cannot trace; PyTorch itself looks for one anyway.
+        flash = False if keras.backend.backend() == "torch" else None
+        return ops.dot_product_attention(
+            query, key, value, mask=mask, flash_attention=flash
+        )
     scores = ops.einsum("bqhd,bkhd->bhqk", query * query.shape[-1] ** -0.5, key)
     scores = ops.cast(scores, "float32")
     if mask is not None:

@@ -3,6 +3,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_mla import training as backend
+
 
 class Fusion(keras.layers.Layer):
     r"""Weighted sum of the modalities' logits, with weights per sample.
@@ -131,7 +133,8 @@ class EntropyFusion(Fusion):
         score = self.sharpness * minus_entropy
         if presence is not None:
             # Below any other, so that its exponential is 0.
-            score = ops.where(presence, score, ops.full_like(score, -1e9))
+            absent = 1 - ops.cast(presence, "float32")
+            score = backend.zero_unless(presence, score) - 1e9 * absent
         # Keras's softmax warns of a single modality.
         weights = ops.exp(ops.log_softmax(score, axis=-1))
         if presence is not None:

@@ -149,13 +149,13 @@ class GradientProjector(keras.layers.Layer):
         started = self.steps.value > 0
         feature = ops.cast(feature, "float32")
         if self.order == "previous":
-            h = self.previous.value[:, None]
+            h = self.previous.value
         else:
-            h = ops.where(started, feature, 0.0)[:, None]
-        k = P @ h
+            h = training.zero_unless(started, feature)
+        k = training.matrix_vector(P, h)
         # An outer product of one vector with itself is exactly symmetric, and
         # so P stays.
-        k = (k * (self.alpha + ops.sum(h * k)) ** -0.5)[:, 0]
+        k = k * (self.alpha + ops.sum(h * k)) ** -0.5
         float_gradient = ops.cast(gradient, "float32")
         if self._rescales:
             rescaled = self._rescale(P - k[:, None] * k)
@@ -174,7 +174,7 @@ class GradientProjector(keras.layers.Layer):
             else:
                 training.subtract_outer(
                     self.P,
-                    k if taken is None else ops.where(taken, k, 0.0),
+                    k if taken is None else training.zero_unless(taken, k),
                 )
 
         return ops.cast(projected, gradient.dtype), advance

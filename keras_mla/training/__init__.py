@@ -10,6 +10,8 @@ Each backend's module supplies the same names:
 - `mean_loss(values)`: a replica's part of the mean over the global batch.
 - `num_replicas()`: how many replicas share a batch.
 - `batch_norm(layer, x, training)`: a batch normalization layer, fused.
+- `matrix_vector(matrix, vector)`: their product, in full precision.
+- `zero_unless(condition, values)`: values where a condition is true.
 - `subtract_outer(variable, vector)`, `deflated_product(matrix, vector, other)`:
   for P.
 - `add_to(variable, value)`, `mean_results(metrics)`: for metrics.
@@ -55,6 +57,8 @@ row_groups = backend.row_groups
 dense = backend.dense
 stack = backend.stack
 vector = backend.vector
+matrix_vector = backend.matrix_vector
+zero_unless = backend.zero_unless
 subtract_outer = backend.subtract_outer
 deflated_product = backend.deflated_product
 may_be_masked = backend.may_be_masked

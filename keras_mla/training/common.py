@@ -56,6 +56,11 @@ def assign_where(taken: Any | None, variable: Any, value: Any) -> None:
     variable.assign(value)
 
 
+def zero_unless(condition: Any, values: Any) -> Any:
+    """Returns `values` where `condition` is true, else zeros."""
+    return ops.where(condition, values, ops.zeros_like(values))
+
+
 def subtract_outer(variable: Any, vector: Any) -> None:
     """Subtracts `vector vector^T`; what is symmetric stays so."""
     variable.assign(variable.value - vector[:, None] * vector)

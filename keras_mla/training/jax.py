@@ -23,6 +23,7 @@ from keras_mla.training.common import stack as stack
 from keras_mla.training.common import subtract_outer as subtract_outer
 from keras_mla.training.common import vector as vector
 from keras_mla.training.common import weighted_mean
+from keras_mla.training.common import zero_unless as zero_unless
 
 # Under `jit` an array is the global one whatever its sharding, so that a mean
 # over the batch is already the mean over all devices.
@@ -40,6 +41,11 @@ def may_be_masked(tensor: Any) -> bool:
     To a tracer nothing can be attached: Keras keeps its mask elsewhere.
     """
     return isinstance(tensor, jax.core.Tracer) or common.may_be_masked(tensor)
+
+
+def matrix_vector(matrix: Any, vector: Any) -> Any:
+    """Returns `matrix @ vector` in full precision, which a GPU would spare."""
+    return jax.numpy.matmul(matrix, vector, precision="highest")
 
 
 def compile_step(model: keras.Model, step: Callable) -> Callable:
@@ -143,9 +149,10 @@ def apply_gradients(
                 values[0],
             )
 
-    moved = (
-        step() if active is None else jax.lax.cond(active, step, lambda: values)
-    )
+    if active is None or not isinstance(active, jax.core.Tracer):
+        moved = step() if active is None or bool(active) else values
+    else:
+        moved = jax.lax.cond(active, step, lambda: values)
     for references, new, old in zip(
         (trainable, slots), moved, values, strict=True
     ):
@@ -156,7 +163,8 @@ def apply_gradients(
 
 def _variables(model: keras.Model, group: str) -> list:
     if group == "optimizer_variables":
-        return model.optimizer.variables if model.optimizer else []
+        optimizer = getattr(model, "optimizer", None)
+        return optimizer.variables if optimizer else []
     return getattr(model, group)
 
 

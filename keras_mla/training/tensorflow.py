@@ -19,6 +19,7 @@ from keras_mla.training.common import stack as stack
 from keras_mla.training.common import subtract_outer as subtract_outer
 from keras_mla.training.common import vector as vector
 from keras_mla.training.common import weighted_mean, weighted_sum
+from keras_mla.training.common import zero_unless as zero_unless
 
 
 def num_replicas() -> int:
@@ -29,6 +30,11 @@ def num_replicas() -> int:
 def mean_loss(values: Any) -> Any:
     """A replica's part of the mean of losses over the global batch."""
     return tf.reduce_mean(values) / num_replicas()
+
+
+def matrix_vector(matrix: Any, vector: Any) -> Any:
+    """Returns `matrix @ vector` in full precision, which a GPU would spare."""
+    return tf.reduce_sum(matrix * vector, axis=1)
 
 
 def compile_step(model: keras.Model, step: Callable) -> Callable:

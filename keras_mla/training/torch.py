@@ -103,6 +103,17 @@ def mean_loss(values: Any) -> Any:
     return values.mean()
 
 
+def matrix_vector(matrix: Any, vector: Any) -> Any:
+    """Returns `matrix @ vector` in full precision, which a GPU would spare."""
+    return torch.mv(matrix, vector)
+
+
+def zero_unless(condition: Any, values: Any) -> Any:
+    """Returns `values` where `condition` is true, else zeros."""
+    # Zero as a number: as a tensor it would be copied to a GPU at each step.
+    return torch.where(condition, values, 0.0)
+
+
 @torch.no_grad()
 def subtract_outer(variable: Any, vector: Any) -> None:
     """Subtracts `vector vector^T`, in place and in one pass."""
