@@ -167,7 +167,8 @@ class AverageFusion(Fusion):
     def weights_of(self, logits: Any, presence: Any | None = None) -> Any:
         """Returns 1 / count for present modalities, `(batch, modalities)`."""
         if presence is None:
-            return ops.full(ops.shape(logits)[:2], 1 / logits.shape[1])
+            share = 1 / logits.shape[1]
+            return ops.full(ops.shape(logits)[:2], share, "float32")
         present = ops.cast(presence, "float32")
         count = ops.sum(present, axis=-1, keepdims=True)
         return present / ops.maximum(count, 1)
@@ -197,7 +198,7 @@ class AdditiveFusion(Fusion):
     def weights_of(self, logits: Any, presence: Any | None = None) -> Any:
         """Returns 1 for present modalities, `(batch, modalities)`."""
         if presence is None:
-            return ops.ones(ops.shape(logits)[:2])
+            return ops.ones(ops.shape(logits)[:2], "float32")
         return ops.cast(presence, "float32")
 
 

@@ -63,9 +63,21 @@ class SampleLoss:
         """
         if present is not None:
             return self._of_present(labels, logits, sample_weight, present)
+        if sample_weight is not None:
+            labels = self._of_counted(labels, sample_weight)
         if sample_weight is None and self._is_plain:
             return MeanLoss(_plain_loss(self.loss, labels, logits), size)
         return MeanLoss(self.loss(labels, logits, sample_weight), size)
+
+    def _of_counted(self, labels: Any, weight: Any) -> Any:
+        """Replaces classes of samples that weigh nothing, which may be none."""
+        if not isinstance(
+            self.loss, keras.losses.SparseCategoricalCrossentropy
+        ):
+            return labels
+        labels = ops.convert_to_tensor(labels)
+        counted = ops.reshape(ops.cast(weight, "bool"), ops.shape(labels))
+        return ops.where(counted, labels, ops.zeros_like(labels))
 
     def _of_present(
         self, labels: Any, logits: Any, sample_weight: Any | None, present: Any
@@ -79,6 +91,7 @@ class SampleLoss:
         if sample_weight is not None:
             given = ops.reshape(ops.cast(sample_weight, weight.dtype), (-1,))
             weight = weight * given
+        labels = self._of_counted(labels, weight)
         share = present_share(counted)  # On all replicas.
         share = ops.where(share > 0, share, ops.ones_like(share))
         reduction = self.loss.reduction

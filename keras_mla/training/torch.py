@@ -111,7 +111,7 @@ def matrix_vector(matrix: Any, vector: Any) -> Any:
 def zero_unless(condition: Any, values: Any) -> Any:
     """Returns `values` where `condition` is true, else zeros."""
     # Zero as a number: as a tensor it would be copied to a GPU at each step.
-    return torch.where(condition, values, 0.0)
+    return torch.where(keras.ops.convert_to_tensor(condition), values, 0.0)
 
 
 @torch.no_grad()

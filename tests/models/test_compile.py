@@ -16,6 +16,8 @@ from utils import (
     weights_of,
 )
 
+import keras_mla
+
 BACKEND = keras.backend.backend()
 
 
@@ -361,3 +363,69 @@ def test_modalities_are_trained_in_their_order():
     assert [u.modalities for u in make_model().updates()] == [
         (name,) for name in WIDTHS
     ]
+
+
+def test_a_multiplier_keeps_constraints():
+    # As a rate of its own and Keras's constraint: of SGD, in NumPy.
+    x, y = make_data(8, ("image",))
+    kernels = {}
+    for multiplier in (1.0, 3.0):
+        keras.utils.set_random_seed(0)
+        layer = keras.layers.Dense(
+            6, kernel_constraint=keras.constraints.NonNeg()
+        )
+        encoder = keras.Sequential([keras.Input((8,)), layer])
+        layer.kernel.assign(np.abs(to_numpy(layer.kernel)))
+        model = keras_mla.MLA({"image": encoder}, 4)
+        before = to_numpy(layer.kernel)
+        rate = 3.0 / multiplier  # The encoder's is 3 in both.
+        compiled(
+            model,
+            keras.optimizers.SGD(rate),
+            learning_rate_multiplier={"image": multiplier},
+        )
+        assert layer.kernel.constraint is not None
+        model.fit(x, y, verbose=0)
+        assert layer.kernel.constraint is not None
+        kernels[multiplier] = to_numpy(layer.kernel)
+        assert (kernels[multiplier] != before).any()
+    assert kernels[3.0].min() == 0
+    np.testing.assert_allclose(kernels[1.0], kernels[3.0], atol=1e-6)
+
+
+def test_a_multiplier_and_an_optimizer_with_weights_of_its_own():
+    with pytest.raises(ValueError, match="ScheduleFreeAdamW exclude"):
+        compiled(
+            make_model(),
+            keras.optimizers.ScheduleFreeAdamW(),
+            learning_rate_multiplier={"image": 0.1},
+        )
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="Hooks are PyTorch's.")
+@pytest.mark.filterwarnings("ignore")  # PyTorch warns: inputs have no gradient.
+@pytest.mark.parametrize(
+    "register",
+    [
+        "register_forward_hook",
+        "register_forward_pre_hook",
+        "register_full_backward_hook",
+    ],
+)
+def test_hooks_of_a_sequential_fire(register):
+    model = compiled(make_model(("image", "text")))
+    x, y = make_data(8, ("image", "text"))
+    inner = keras.Sequential([keras.Input((8,)), keras.layers.Dense(6)])
+    nested = keras_mla.MLA({"image": keras.Sequential([inner])}, 4)
+    for part, trained, data in (
+        (model.encoders["image"], model, x),
+        (inner, compiled(nested), {"image": x["image"]}),
+    ):
+        seen = []
+        hook = getattr(part, register)(lambda *_, seen=seen: seen.append(1))
+        trained.fit(data, y, verbose=0)
+        assert seen
+        seen.clear()
+        hook.remove()
+        trained.fit(data, y, verbose=0)
+        assert not seen

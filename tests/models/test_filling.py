@@ -1,4 +1,4 @@
-"""Absent rows are filled with present ones; batches without any harm nothing."""
+"""Absent rows are filled with present ones; without any, nothing is harmed."""
 
 import keras
 import numpy as np

@@ -1,0 +1,69 @@
+"""One dtype under every policy, with presence and without."""
+
+import keras
+import numpy as np
+import pytest
+from utils import CLASSES, WIDTHS, compiled, encoder, make_data, to_numpy
+
+from keras_mla import models
+
+NAMES = tuple(WIDTHS)
+METHODS = {
+    "SumFusion": {},
+    "ConcatFusion": {},
+    "FiLM": {},
+    "BiGated": {},
+    "OGMGE": {},
+    "MultiLossFusion": {},
+    "QMF": {"num_samples": 16},
+    "LateFusion": {},
+    "UnimodalEnsemble": {},
+    "MLA": {},
+}
+
+
+@pytest.fixture(params=["float64", "mixed_bfloat16", "mixed_float16"])
+def precision(request):
+    """Sets a policy, and puts things back."""
+    if request.param == "float64":
+        keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy(request.param)
+    yield request.param
+    keras.config.set_floatx("float32")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_dtype_is_the_same_with_presence(method, precision):
+    x, y = make_data(16)
+    presence = np.random.default_rng(0).random((16, 3)) < 0.6
+    presence[:8, 0] = False  # A batch without one modality.
+    x["sample_id"] = np.arange(16)
+    seen = []
+    for data in (x, {**x, "presence": presence}):
+        model = compiled(
+            getattr(models, method)(
+                {n: encoder(WIDTHS[n]) for n in NAMES},
+                CLASSES,
+                **METHODS[method],
+            ),
+            "adam",
+        )
+        history = model.fit(
+            data, y, batch_size=8, shuffle=False, verbose=0
+        ).history
+        scores = model.evaluate(data, y, verbose=0, return_dict=True)
+        for logs in (history, scores):
+            assert all(np.isfinite(v).all() for v in logs.values()), logs
+        predicted = model.predict(data, verbose=0)
+        assert np.isfinite(predicted).all()
+        unimodal = model.unimodal("text").predict(x["text"], verbose=0)
+        seen.append(
+            (
+                predicted.dtype,
+                unimodal.dtype,
+                [v.dtype for v in model.weights],
+                [to_numpy(v).dtype for v in model.weights],
+            )
+        )
+    assert seen[0] == seen[1]
+    assert seen[0][:2] == (np.float32, np.float32)
