@@ -48,6 +48,7 @@ class MultimodalClassifier(MultimodalTrainer):
         feature_dim: int | None = None,
         **kwargs: Any,
     ) -> None:
+        kwargs.pop("keras_mla_version", None)  # Of a config.
         checks.check_encoders(encoders)
         head = checks.make_head(head)
         # Encoders cast their inputs themselves, in training and in serving.
@@ -355,11 +356,23 @@ class MultimodalClassifier(MultimodalTrainer):
             return value
 
         config = {name: revive(value) for name, value in config.items()}
-        config.pop("keras_mla_version", None)  # None before version 0.2.
         config["encoders"] = {
             name: revive(value) for name, value in config["encoders"].items()
         }
-        return cls(**config)
+        if "keras_mla_version" in config:
+            return cls(**config)
+        with checks.as_before():  # Of version 0.1, which checked less.
+            return cls(**config)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Refuses a hook of version 0.1, which nothing would call."""
+        super().__init_subclass__(**kwargs)
+        if "update_loss" in vars(cls):
+            raise TypeError(
+                f"`{cls.__name__}.update_loss` is not called any more: "
+                "override `update_losses`, which returns a list of `MeanLoss`, "
+                "one for each name in `Update.losses`."
+            )
 
     def unimodal(self, name: str) -> keras.Model:
         """Returns one modality's part as a plain model, sharing weights.

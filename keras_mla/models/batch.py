@@ -134,7 +134,7 @@ def check_inputs(modalities: Sequence[str], x: Any) -> None:
     presence = x.get("presence")
     if presence is None:
         return
-    shape = tuple(presence.shape)
+    shape = tuple(getattr(presence, "shape", ()))
     if len(shape) != 2 or shape[1] != len(modalities):
         raise ValueError(
             "x['presence'] must be a bool array of shape (batch, "

@@ -1,8 +1,10 @@
 """Checks of what a user gives to a constructor, to `compile` and to `fit`."""
 
+import contextlib
+import contextvars
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
@@ -46,7 +48,8 @@ def check_encoders(encoders: Any) -> None:
                 raise ValueError(
                     f"Modalities {owner!r} and {name!r} share an encoder, a "
                     "layer of it or some of its weights "
-                    f"({getattr(part, 'name', part)!r}). Each needs an encoder "
+                    f"({getattr(part, 'name', part)!r}; a layer that is not "
+                    "built yet may have weights). Each needs an encoder "
                     "of its own: a shared one would be moved in the other's "
                     "updates and become two when the model is loaded. Make a "
                     "second one, for instance with "
@@ -54,8 +57,24 @@ def check_encoders(encoders: Any) -> None:
                 )
 
 
+# Whether a model of version 0.1 is being loaded.
+_as_before = contextvars.ContextVar("as_before", default=False)
+
+
+@contextlib.contextmanager
+def as_before() -> Iterator[None]:
+    """Lets pass what version 0.1 let pass, for the files that it saved."""
+    token = _as_before.set(True)
+    try:
+        yield
+    finally:
+        _as_before.reset(token)
+
+
 def check_name(name: Any) -> None:
     """Raises unless a modality can be called so."""
+    if _as_before.get() and isinstance(name, str):
+        return
     if (
         not isinstance(name, str)
         or not NAME.fullmatch(name)
@@ -148,7 +167,7 @@ def make_head(head: Any) -> keras.layers.Layer:
 
 def check_units(units: int, head: Any) -> None:
     """Raises unless a head has a logit for each of two classes or more."""
-    if units < 2:
+    if units < 2 and not _as_before.get():
         raise ValueError(
             "The number of classes must be at least 2: the head has a logit "
             "for each class, also where there are two, and `y` says which "
@@ -161,7 +180,7 @@ def check_units(units: int, head: Any) -> None:
 def number_of_classes(head: keras.layers.Layer) -> int:
     """Returns the number of logits of a checked head."""
     *_, last = leaves(head)
-    return last.units  # type: ignore[attr-defined]
+    return last.units
 
 
 def check_features(name: str, feature: Any) -> None:
@@ -285,6 +304,22 @@ def check_optimizer(
             )
 
 
+def check_average(optimizer: Any, updates: int, presence: Any | None) -> None:
+    """Raises if a moving average of weights would miss updates.
+
+    Keras takes the average in an optimizer's step. Of several updates it is
+    left to the last one, which a batch may skip.
+    """
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    if optimizer.use_ema and updates > 1 and presence is not None:
+        raise ValueError(
+            "An optimizer with `use_ema=True` cannot be used with "
+            "x['presence'] and one update per modality: the average is taken "
+            "in the last modality's update, which is not made where no sample "
+            "has it. Use an optimizer without `use_ema`."
+        )
+
+
 def _is_a(optimizer: Any, name: str) -> bool:
     return any(base.__name__ == name for base in type(optimizer).__mro__)
 
@@ -341,8 +376,14 @@ def check_classes(
     """
     if not wants_classes(loss):
         return
-    labels = np.asarray(keras.ops.convert_to_numpy(y))
-    if labels.dtype.kind not in "iufb" or labels.size != len(labels):
+    labels = _numpy(y)
+    given = [_numpy(v) for v in (sample_weight, presence) if v is not None]
+    if (
+        labels.dtype.kind not in "iufb"
+        or labels.ndim == 0
+        or labels.size != len(labels)
+        or any(v.ndim == 0 or len(v) != len(labels) for v in given)
+    ):
         return  # Another check says what is wrong.
     labels = labels.reshape(-1)
     stray = (labels < 0) | (labels >= classes)

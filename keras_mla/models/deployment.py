@@ -79,13 +79,15 @@ def encode_symbolically(encoder: keras.layers.Layer, signature: Any) -> Any:
 
         return encoder(map_signature(make, signature))
 
-    tried = PLACEHOLDERS if has_unknown_sizes(signature) else (1,)
-    for placeholder in tried[:-1]:
+    tried = PLACEHOLDERS if has_unknown_sizes(signature) else PLACEHOLDERS[:1]
+    first: Exception | None = None
+    for placeholder in tried:
         try:
             return attempt(placeholder)
-        except Exception:  # Of any kind, as layers differ.
-            continue
-    return attempt(tried[-1])
+        except Exception as error:  # Of any kind, as layers differ.
+            first = first or error
+    assert first is not None
+    raise first
 
 
 def has_unknown_sizes(signature: Any) -> bool:

@@ -86,11 +86,15 @@ class CheckedModel(keras.Model):
         self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any
     ) -> Any:
         """Evaluates the model, as `keras.Model.evaluate`."""
-        self.check_labels_seen()  # In training, before metrics are reset.
-        self.check_data(x, y, kwargs.get("sample_weight"))
+        call = inspect.signature(super().evaluate).bind(x, y, *args, **kwargs)
+        if "_use_cached_eval_dataset" in kwargs:
+            # In `fit`, which has checked arrays and will reset metrics.
+            self.check_labels_seen()
+        else:
+            self.check_data(x, y, call.arguments.get("sample_weight"))
         with backend.keeping_weights(self):
             try:
-                result = super().evaluate(x, y, *args, **kwargs)
+                result = super().evaluate(*call.args, **call.kwargs)
             except ValueError:
                 self.test_function = None
                 raise

@@ -40,6 +40,10 @@ class SampleLoss:
             type(loss).__call__ is keras.losses.Loss.__call__
         )
         self._is_plain = self._is_reduced_by_keras and loss.reduction != "sum"
+        # It looks a class up, which must exist.
+        self._takes_classes = isinstance(
+            loss, keras.losses.SparseCategoricalCrossentropy
+        )
         self._summed = _with_reduction(loss, "sum")
 
     def __call__(
@@ -64,19 +68,27 @@ class SampleLoss:
         if present is not None:
             return self._of_present(labels, logits, sample_weight, present)
         if sample_weight is not None:
-            labels = self._of_counted(labels, sample_weight)
+            # On PyTorch, Keras multiplies weights by a mask in place, and the
+            # next modality would get them so.
+            sample_weight = ops.copy(sample_weight)
+            if self._takes_classes:
+                labels = self._of_counted(labels, sample_weight)
         if sample_weight is None and self._is_plain:
             return MeanLoss(_plain_loss(self.loss, labels, logits), size)
         return MeanLoss(self.loss(labels, logits, sample_weight), size)
 
     def _of_counted(self, labels: Any, weight: Any) -> Any:
-        """Replaces classes of samples that weigh nothing, which may be none."""
-        if not isinstance(
-            self.loss, keras.losses.SparseCategoricalCrossentropy
-        ):
-            return labels
+        """Replaces labels of samples that weigh nothing: they may be anything.
+
+        Labels that the loss ignores stay, since it counts them.
+        """
         labels = ops.convert_to_tensor(labels)
-        counted = ops.reshape(ops.cast(weight, "bool"), ops.shape(labels))
+        counted = ops.reshape(
+            ops.cast(weight, "bool"), (-1,) + (1,) * (len(labels.shape) - 1)
+        )
+        ignored = getattr(self.loss, "ignore_class", None)
+        if ignored is not None:
+            counted = ops.logical_or(counted, labels == ignored)
         return ops.where(counted, labels, ops.zeros_like(labels))
 
     def _of_present(
@@ -149,9 +161,10 @@ class UpdateLosses(keras.metrics.Metric):
     """The loss of an epoch: the mean over updates of what each minimises.
 
     Each update's losses are averaged over the samples that they count, of all
-    batches, and then added. So the result does not depend on the sizes of
-    batches, however modalities are missing. Updates without any sample are
-    left out.
+    batches, and then added. So with `presence` the result does not depend on
+    the sizes of batches, if each loss is a mean over samples. (Without it, a
+    loss with `ignore_class` is weighted by rows, as Keras does.) Updates
+    without any sample are left out.
 
     Args:
         sizes: Number of losses of each update.

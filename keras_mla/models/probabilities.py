@@ -123,6 +123,11 @@ def of_metric(metric: Any) -> str:
                 f"logits, which is 0 where that on probabilities is 0.5, pass "
                 f"`keras.metrics.{name}({argument}=0.0)`."
             )
+    if name in ("F1Score", "FBetaScore") and metric.threshold is not None:
+        return (
+            "Without a `threshold`, it takes the class that scores highest: "
+            f"pass `keras.metrics.{name}()`."
+        )
     if name in _CURVES:
         return (
             "It looks at thresholds from 0 to 1: compute it from the "

@@ -1,6 +1,7 @@
 import contextlib
 import dataclasses
 import types
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -176,8 +177,18 @@ class MultimodalTrainer(CheckedModel):
         return _portable(arguments)
 
     def compile_from_config(self, config: dict) -> None:
-        """Compiles a loaded model as the saved one was."""
-        self.compile(**keras.saving.deserialize_keras_object(config))
+        """Compiles a loaded model as the saved one was.
+
+        Where this version refuses what an earlier one took, the model can be
+        used, and a warning says why it is not compiled.
+        """
+        try:
+            self.compile(**keras.saving.deserialize_keras_object(config))
+        except ValueError as error:
+            warnings.warn(
+                f"The loaded model is not compiled: {error}", stacklevel=2
+            )
+            return
         if self.built:
             # Before weights are loaded, so that there is where to put them.
             self.optimizer.build(self.trainable_variables)
@@ -377,6 +388,7 @@ class MultimodalTrainer(CheckedModel):
             self.optimizer.build(self.trainable_variables)
         updates = self._plan.updates or self.updates()
         moving = [update for update in updates if update.variables]
+        checks.check_average(self.optimizer, len(moving), batch.presence)
         # The optimizer counts batches, whatever the number of updates.
         iterations = self.optimizer.iterations
         start = ops.copy(iterations)
@@ -428,7 +440,14 @@ class MultimodalTrainer(CheckedModel):
             name: self._unimodal_loss(name, batch, outputs.logits[name])
             for name in update.modalities
         }
-        first, *others = self.update_losses(update, outputs, unimodal, batch)
+        losses = self.update_losses(update, outputs, unimodal, batch)
+        if len(losses) != len(update.losses):
+            raise ValueError(
+                f"`{type(self).__name__}.update_losses` must return as many "
+                f"losses as the update names, {list(update.losses)}. "
+                f"Received: {len(losses)} losses"
+            )
+        first, *others = losses
         mean = first.mean
         for penalty in self._penalties(update, batch):
             mean = mean + ops.cast(penalty, mean.dtype)
@@ -518,7 +537,8 @@ class MultimodalTrainer(CheckedModel):
         self._loss_tracker.update_state(
             [_whole(loss) for _, losses, *_ in results for loss in losses]
         )
-        outputs = Outputs(*merged, fused=results[-1][-1].fused)
+        features, logits, extra = merged
+        outputs = Outputs(features, logits, extra, results[-1][-1].fused)
         for name in self.modalities:
             self._plan.metrics.update(
                 name,
@@ -554,6 +574,7 @@ class MultimodalTrainer(CheckedModel):
         ignored = getattr(self.loss, "ignore_class", None)
         for name in self.modalities[:1] if batch.paired else self.modalities:
             labels = ops.reshape(batch.labels[name], (-1,))
+            labels = ops.cast(labels, "int32")  # Which no class overflows.
             stray = ops.logical_or(labels < 0, labels >= classes)
             if ignored is not None:
                 stray = ops.logical_and(stray, labels != ignored)

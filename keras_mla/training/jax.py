@@ -175,6 +175,7 @@ def keeping_weights(model: keras.Model) -> Iterator[None]:
     Keras takes the values out of a model's variables while `fit`, `evaluate`
     and `predict` run. An error inside would leave the model without them.
     """
+    model.jax_state_sync()  # Where a callback of `fit` calls this.
     variables = [
         *model.variables,
         *_variables(model, "optimizer_variables"),
@@ -185,7 +186,9 @@ def keeping_weights(model: keras.Model) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        model.jax_state_sync()  # What the last step returned.
+        # What the last step returned, unless the failed one has consumed it.
+        with contextlib.suppress(RuntimeError):
+            model.jax_state_sync()
         model._jax_state = None
         for variable, value in held:
             # A step that ran since then has consumed the value.

@@ -365,6 +365,14 @@ def test_modalities_are_trained_in_their_order():
     ]
 
 
+def test_a_moving_average_and_presence():
+    model = compiled(make_model(), keras.optimizers.SGD(0.1, use_ema=True))
+    x, y = make_data(8)
+    presence = np.ones((8, len(WIDTHS)), bool)
+    with pytest.raises(ValueError, match="`use_ema=True` cannot be used with"):
+        model.train_on_batch({**x, "presence": presence}, y)
+
+
 def test_a_multiplier_keeps_constraints():
     # As a rate of its own and Keras's constraint: of SGD, in NumPy.
     x, y = make_data(8, ("image",))

@@ -151,6 +151,72 @@ def test_labels_that_are_ignored_or_weigh_nothing():
     assert np.isfinite(model.evaluate(Batches((x, y), (x, y)), verbose=0)[0])
 
 
+def test_labels_of_any_dtype():
+    x, y = make_data(8, ("image",))
+    model = compiled(keras_mla.MLA({"image": encoder(8)}, 256))
+    model.fit(x, y.astype("uint8"), verbose=0)
+    model.fit(x, y > 1, verbose=0)
+    with pytest.raises(ValueError, match="0 to 255"):
+        model.fit(x, y - 1, verbose=0)
+
+
+def test_a_sample_weight_by_position():
+    x, y = make_data(8)
+    y[3] = -1
+    weight = (np.arange(8) != 3).astype("float32")
+    model = compiled(make_model())
+    by_name = model.evaluate(x, y, verbose=0, sample_weight=weight)
+    np.testing.assert_allclose(model.evaluate(x, y, 32, 0, weight), by_name)
+
+
+def test_wrong_lengths_and_types_are_told_by_what_knows_them():
+    x, y = make_data(8)
+    y[3] = -1
+    model = compiled(make_model())
+    for wrong in (
+        lambda: model.fit(x, y, sample_weight=np.ones(5), verbose=0),
+        lambda: model.predict({**x, "presence": [[1, 1, 1]] * 8}, verbose=0),
+    ):
+        with pytest.raises(Exception) as error:
+            wrong()
+        assert "broadcast" not in str(error.value)
+        assert "has no attribute" not in str(error.value)
+
+
+def test_an_interrupted_epoch_does_not_accuse_the_next_evaluation():
+    class Interrupt(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            raise KeyboardInterrupt
+
+    x, y = make_data(8)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model = compiled(make_model(), loss=loss)
+    model._loss_tracker.strays.assign(1)
+    assert np.isfinite(model.evaluate(x, y, verbose=0)[0])
+    before = model.predict(x, verbose=0)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(x, y, verbose=0, callbacks=[Interrupt()])
+    assert (model.predict(x, verbose=0) != before).any()
+
+
+def test_what_version_0_1_took_can_be_loaded(tmp_path):
+    # Names and heads that are refused now.
+    config = keras_mla.MLA({"a": encoder(4), "b": encoder(4)}, 3).get_config()
+    del config["keras_mla_version"]
+    config["encoders"] = {
+        "my text": config["encoders"]["a"],
+        "weighted": config["encoders"]["b"],
+    }
+    config["head"]["config"]["units"] = 1
+    config["head"].pop("build_config", None)
+    model = keras_mla.MLA.from_config(config)
+    assert model.modalities == ("my text", "weighted")
+    with pytest.raises(ValueError, match="must be named"):
+        keras_mla.MLA.from_config({**config, "keras_mla_version": "0.2"})
+    with pytest.warns(UserWarning, match="is not compiled.*probabilities"):
+        model.compile_from_config({"loss": "bce", "optimizer": "sgd"})
+
+
 def test_class_weight_of_unpaired_labels():
     model = compiled(make_model())
     x, y = make_data(8)

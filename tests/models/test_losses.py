@@ -110,6 +110,60 @@ def test_ignored_classes_count_for_nothing(weighted, reduction):
         assert scores[f"{name}_loss"] == pytest.approx(expected, rel=1e-5)
 
 
+def test_ignored_samples_that_weigh_nothing():
+    x, y = make_data(8)
+    y[:4] = -1
+    weight = (y >= 0).astype("float32")
+    loss = keras.losses.SparseCategoricalCrossentropy(
+        from_logits=True, ignore_class=-1
+    )
+    model = compiled(make(loss=loss), loss=loss, metrics=None)
+    plain = model.evaluate(
+        x, y, sample_weight=weight, verbose=0, return_dict=True
+    )
+    for name in NAMES:
+        z = model.unimodal(name).predict(x[name][4:], verbose=0)
+        expected = cross_entropy(z, y[4:]).mean()
+        assert plain[f"{name}_loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_one_hot_labels_of_samples_without_a_modality():
+    x, y, presence = draw(16)
+    presence[:4] = False
+    one_hot = np.eye(CLASSES, dtype="float32")[y]
+    one_hot[:4] = np.nan
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True)
+    model = compiled(make(loss=loss), loss=loss, metrics=None)
+    scores = evaluated(model, x, one_hot, presence)
+    for m, name in enumerate(NAMES):
+        rows = presence[:, m]
+        z = model.unimodal(name).predict(x[name][rows], verbose=0)
+        expected = cross_entropy(z, y[rows]).mean()
+        assert scores[f"{name}_loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_an_update_must_return_the_losses_that_it_names():
+    class Short(models.MLA):
+        def updates(self):
+            return [models.Update(self.modalities, (self,))]
+
+        def update_losses(self, update, outputs, losses, batch):
+            return [self.fused_loss(outputs, batch)]
+
+    model = Short({n: encoder(WIDTHS[n]) for n in NAMES}, CLASSES)
+    x, y = make_data(8)
+    with pytest.raises(ValueError, match="Short.update_losses.*1 losses"):
+        compiled(model).evaluate(x, y, verbose=0)
+
+
+def test_a_hook_of_an_earlier_version_is_refused():
+    with pytest.raises(TypeError, match="override `update_losses`"):
+
+        class Old(models.MLA):
+            def update_loss(self, update, outputs, losses, batch):
+                return sum(losses.values())
+
+
 def test_ignored_and_absent_samples_move_nothing():
     # Training equals training on what counts.
     x, y, presence = draw(8)
