@@ -22,6 +22,17 @@ def only_on(backend):
     )
 
 
+def some(cases, *kept):
+    """Returns all cases on PyTorch, where tests start fast; elsewhere `kept`.
+
+    For what differs between cases, but hardly between backends.
+    """
+    if keras.backend.backend() == "torch":
+        return list(cases)
+    assert set(kept) <= set(cases)
+    return list(kept)
+
+
 def to_numpy(value):
     """Copies a tensor or variable, which a later step may overwrite."""
     return np.array(keras.ops.convert_to_numpy(value))

@@ -139,3 +139,10 @@ def test_state_stays_out_of_autograd():
     for _ in range(2):
         projector(keras.ops.ones((SIZE, UNITS)), feature)
     assert not projector.P.value.requires_grad
+
+
+def test_nothing_of_it_is_trained():
+    projector = GradientProjector(order="previous")
+    projector.build((3, 2))
+    assert not projector.trainable_variables
+    assert len(projector.non_trainable_variables) == 3

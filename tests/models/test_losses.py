@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
-from utils import CLASSES, WIDTHS, compiled, encoder, make_data
+from utils import CLASSES, WIDTHS, compiled, encoder, make_data, some
 
 from keras_mla import models
 
@@ -47,7 +47,7 @@ def evaluated(model, x, y, presence, **kwargs):
     )
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", some(METHODS, "MultiLossFusion"))
 def test_a_loss_does_not_depend_on_the_size_of_batches(method):
     x, y, presence = draw()
     presence[7:14, 0] = False  # A batch without one modality.
@@ -57,7 +57,7 @@ def test_a_loss_does_not_depend_on_the_size_of_batches(method):
     assert parts == pytest.approx(whole, rel=1e-5)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", some(METHODS, "MLA", "MultiLossFusion"))
 def test_the_loss_of_an_evaluation_in_numpy(method):
     x, y, presence = draw()
     model = make(method)
@@ -90,8 +90,10 @@ def test_a_modality_that_is_never_there_counts_in_no_loss():
     assert scores[f"{NAMES[1]}_loss"] == 0
 
 
-@pytest.mark.parametrize("reduction", ["sum_over_batch_size", "sum"])
-@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(
+    "reduction", some(["sum_over_batch_size", "sum"], "sum_over_batch_size")
+)
+@pytest.mark.parametrize("weighted", some([False, True], True))
 def test_ignored_classes_count_for_nothing(weighted, reduction):
     x, y, presence = draw()
     model = make(
@@ -156,6 +158,17 @@ def test_an_update_must_return_the_losses_that_it_names():
         compiled(model).evaluate(x, y, verbose=0)
 
 
+def test_one_update_of_several_modalities_minimises_their_mean():
+    model = models.MultimodalClassifier(
+        {n: encoder(WIDTHS[n]) for n in NAMES}, CLASSES
+    )
+    model.fuse = lambda outputs, presence: outputs.logits["text"]
+    x, y = make_data(8)
+    scores = compiled(model).evaluate(x, y, verbose=0, return_dict=True)
+    mean = np.mean([scores[f"{name}_loss"] for name in NAMES])
+    assert scores["loss"] == pytest.approx(mean, rel=1e-6)
+
+
 def test_a_hook_of_an_earlier_version_is_refused():
     with pytest.raises(TypeError, match="override `update_losses`"):
 
@@ -214,7 +227,9 @@ def test_a_loss_of_ones_own_with_presence(function):
         assert scores[f"{name}_loss"] == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("method", ["MLA", "SumFusion", "LateFusion"])
+@pytest.mark.parametrize(
+    "method", some(["MLA", "SumFusion", "LateFusion"], "MLA")
+)
 def test_penalties_of_an_evaluation_are_those_of_training(method):
     head = keras.layers.Dense(
         CLASSES, activity_regularizer="l2", kernel_regularizer="l2"

@@ -5,7 +5,7 @@ import contextlib
 import keras
 import numpy as np
 import pytest
-from utils import CLASSES, WIDTHS, compiled, encoder, make_data, to_numpy
+from utils import CLASSES, WIDTHS, compiled, encoder, make_data, some, to_numpy
 
 from keras_mla import models
 
@@ -24,12 +24,13 @@ METHODS = {
 }
 
 
-if keras.backend.backend() != "torch":
-    # There all of them run, in less time: what they share is tested here.
-    METHODS = {name: METHODS[name] for name in ("BiGated", "QMF", "MLA")}
-
-
-@pytest.fixture(params=["float64", "mixed_bfloat16", "mixed_float16"])
+@pytest.fixture(
+    params=some(
+        ["float64", "mixed_bfloat16", "mixed_float16"],
+        "float64",
+        "mixed_float16",
+    )
+)
 def precision(request):
     """Sets a policy, and puts things back."""
     with contextlib.ExitStack() as stack:
@@ -44,7 +45,7 @@ def precision(request):
         yield request.param
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", some(METHODS, "BiGated", "MLA"))
 def test_every_dtype_is_the_same_with_presence(method, precision):
     x, y = make_data(16)
     presence = np.random.default_rng(0).random((16, 3)) < 0.6

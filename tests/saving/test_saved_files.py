@@ -4,8 +4,11 @@ import keras
 import numpy as np
 import pytest
 from saved_files import FOLDER, NAMES, predictions
+from utils import some
 
 FILES = sorted(FOLDER.glob("*/*.keras"))
+# Read on each backend; the others on PyTorch, where it takes least time.
+EVERYWHERE = ("BiGated", "LateFusion_deep", "MLA_options", "OGMGE", "QMF")
 
 
 def test_the_first_version_saved_a_file_of_each_kind():
@@ -15,7 +18,9 @@ def test_the_first_version_saved_a_file_of_each_kind():
 
 
 @pytest.mark.parametrize(
-    "file", FILES, ids=[f"{f.parent.name}-{f.stem}" for f in FILES]
+    "file",
+    some(FILES, *(f for f in FILES if f.stem in EVERYWHERE)),
+    ids=lambda file: f"{file.parent.name}-{file.stem}",
 )
 def test_an_earlier_version_s_file(file):
     model = keras.saving.load_model(file, safe_mode=True)
