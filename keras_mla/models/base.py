@@ -325,7 +325,12 @@ class MultimodalClassifier(MultimodalTrainer):
         if self._signature is None:
             self._signature = deployment.signature_of(inputs)
         if not self.built:
-            self.build(None)
+            # Keras keeps the shapes, for a SavedModel on TensorFlow.
+            self.build(
+                deployment.map_signature(
+                    lambda shape, dtype, name: shape, self._signature
+                )
+            )
         backend.internals.find_parameters(self)
 
     def get_config(self) -> dict:
