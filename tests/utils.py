@@ -33,6 +33,30 @@ def some(cases, *kept):
     return list(kept)
 
 
+# Every method, and what it needs beside encoders and head.
+METHODS = {
+    "SumFusion": {},
+    "ConcatFusion": {},
+    "FiLM": {},
+    "BiGated": {},
+    "OGMGE": {},
+    "MultiLossFusion": {},
+    "QMF": {"num_samples": 48},
+    "LateFusion": {},
+    "UnimodalEnsemble": {},
+    "MLA": {},
+}
+
+
+def make_method(method, head=None, layers=lambda: (), **kwargs):
+    """A model of any method, of small encoders for all modalities."""
+    return getattr(keras_mla.models, method)(
+        {name: encoder(WIDTHS[name], layers=layers()) for name in WIDTHS},
+        CLASSES if head is None else head,
+        **{**METHODS[method], **kwargs},
+    )
+
+
 def to_numpy(value):
     """Copies a tensor or variable, which a later step may overwrite."""
     return np.array(keras.ops.convert_to_numpy(value))

@@ -7,6 +7,7 @@ from keras_mla.models.joint import ConcatFusion as ConcatFusion
 from keras_mla.models.joint import SumFusion as SumFusion
 from keras_mla.models.late_fusion import LateFusion as LateFusion
 from keras_mla.models.late_fusion import UnimodalEnsemble as UnimodalEnsemble
+from keras_mla.models.losses import MeanLoss as MeanLoss
 from keras_mla.models.mla import MLA as MLA
 from keras_mla.models.multi_loss import MultiLossFusion as MultiLossFusion
 from keras_mla.models.ogm_ge import OGMGE as OGMGE
@@ -22,6 +23,7 @@ __all__ = [
     "ConcatFusion",
     "FiLM",
     "LateFusion",
+    "MeanLoss",
     "MultiLossFusion",
     "MultimodalClassifier",
     "Outputs",

@@ -47,16 +47,15 @@ class Batch:
     ) -> "Batch":
         """Takes `(x, y)` or `(x, y, sample_weight)` as Keras passes it."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        check_inputs(modalities, x)
+        inputs, presence = split_inputs(modalities, x, training)
         paired = not isinstance(y, dict)
         if paired:
             check_rows(modalities, x)
-        elif x.get("presence") is not None:
+        elif presence is not None:
             raise ValueError(
                 "x['presence'] and a dict `y` exclude each other: unpaired "
                 "data do not mark absent samples: omit them instead."
             )
-        inputs, presence = split_inputs(modalities, x, training)
         labels, weights = split_targets(modalities, y, sample_weight)
         return cls(
             inputs,
@@ -92,13 +91,6 @@ class Batch:
     def size(self, name: str) -> Any:
         """Number of rows of one modality."""
         return ops.shape(keras.tree.flatten(self.inputs[name])[0])[0]
-
-    def count(self, name: str) -> Any:
-        """Number of present samples of one modality."""
-        present = self.present(name)
-        if present is None:
-            return self.size(name)
-        return ops.sum(ops.cast(present, "float32"))
 
 
 def check_inputs(modalities: Sequence[str], x: Any) -> None:
@@ -262,17 +254,16 @@ def fill_absent(values: Any, present: Any, training: bool | None) -> Any:
     """
     if training:
         index = rows_in_turn(present, backend.row_groups())
-        return keras.tree.map_structure(
-            lambda value: ops.take(value, index, axis=0), values
-        )
-    first = ops.argmax(ops.cast(present, "int32"), axis=0, keepdims=True)
-
-    def replace(value: Any) -> Any:
-        value = ops.convert_to_tensor(value)
-        column = ops.reshape(present, (-1,) + (1,) * (len(value.shape) - 1))
-        return ops.where(column, value, ops.take(value, first, axis=0))
-
-    return keras.tree.map_structure(replace, values)
+    else:
+        positions = ops.arange(ops.shape(present)[0], dtype="int32")
+        # So many rows come before the first present one.
+        rank = ops.cumsum(ops.cast(present, "int32"))
+        first = ops.sum(ops.cast(rank == 0, "int32"))
+        kept = ops.logical_or(present, first == ops.shape(present)[0])
+        index = ops.where(kept, positions, first)
+    return keras.tree.map_structure(
+        lambda value: ops.take(value, index, axis=0), values
+    )
 
 
 def rows_in_turn(present: Any, groups: int = 1) -> Any:
@@ -287,21 +278,20 @@ def rows_in_turn(present: Any, groups: int = 1) -> Any:
         int32 tensor of shape `(batch,)`: the row itself where it is present,
         or no row of its group is; else the present rows of its group in turn.
     """
-    present = ops.reshape(present, (groups, -1))
-    rows = ops.shape(present)[1]
+    rows = ops.shape(present)[0] // groups
     positions = ops.arange(rows, dtype="int32")
 
     def of_group(present: Any) -> Any:
         rank = ops.cumsum(ops.cast(present, "int32"))
-        count = rank[-1]
+        count = ops.sum(ops.cast(present, "int32"))
         # The k-th present row is the first one of rank k + 1.
         wanted = positions % ops.maximum(count, 1) + 1
         found = ops.cast(ops.searchsorted(rank, wanted), "int32")
         return ops.where(ops.logical_or(present, count == 0), positions, found)
 
     if groups == 1:
-        return of_group(present[0])
-    index = ops.vectorized_map(of_group, present)
+        return of_group(present)
+    index = ops.vectorized_map(of_group, ops.reshape(present, (groups, rows)))
     offset = rows * ops.arange(groups, dtype="int32")
     return ops.reshape(index + offset[:, None], (-1,))
 

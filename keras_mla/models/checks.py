@@ -19,6 +19,10 @@ from keras_mla.models.stack import leaves
 # Names that cannot be modalities: reserved inputs, parts of the model, and
 # prefixes of logs.
 TAKEN = (*RESERVED, "fused", "head", "val", "weighted")
+UNLABELLED = (
+    "Samples without a label can be given a `sample_weight` of 0, or a class "
+    "that the loss ignores (`SparseCategoricalCrossentropy(ignore_class=-1)`)."
+)
 # Names that every backend takes for weights, inputs and scopes.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
@@ -400,9 +404,7 @@ def check_classes(
         raise ValueError(
             f"Labels{where} must be classes from 0 to {classes - 1}, as the "
             f"head has {classes} units. Labels counted from 1 must be lowered "
-            "by 1. Samples without a label can be given a `sample_weight` of "
-            "0, or a class that the loss ignores "
-            "(`SparseCategoricalCrossentropy(ignore_class=-1)`). Received: "
+            f"by 1. {UNLABELLED} Received: "
             f"{int(stray.sum())} other labels, among them "
             f"{labels[stray][0]}"
         )

@@ -1,7 +1,8 @@
 """What happens before and around Keras's `fit`, `evaluate` and `predict`."""
 
+import contextlib
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -56,9 +57,15 @@ class CheckedModel(keras.Model):
             self.check_data(*validation[:3])
         backend.check_processes()
         given["callbacks"] = self._with_own(given.get("callbacks"))
+        with self._running():
+            return super().fit(*call.args, **call.kwargs)
+
+    @contextlib.contextmanager
+    def _running(self) -> Iterator[None]:
+        """Surrounds what Keras runs, so that an error leaves a usable model."""
         with backend.keeping_weights(self):
             try:
-                return super().fit(*call.args, **call.kwargs)
+                yield
             except ValueError:
                 # What TensorFlow traced up to an error is of no further use.
                 self.train_function = self.test_function = None
@@ -92,19 +99,15 @@ class CheckedModel(keras.Model):
             self.check_labels_seen()
         else:
             self.check_data(x, y, call.arguments.get("sample_weight"))
-        with backend.keeping_weights(self):
-            try:
-                result = super().evaluate(*call.args, **call.kwargs)
-            except ValueError:
-                self.test_function = None
-                raise
+        with self._running():
+            result = super().evaluate(*call.args, **call.kwargs)
         self.check_labels_seen()
         return result
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         """Predicts fused logits, as `keras.Model.predict`."""
         check_arrays(self.modalities, x)
-        with backend.keeping_weights(self):
+        with self._running():
             return super().predict(x, *args, **kwargs)
 
     def train_on_batch(
@@ -119,14 +122,10 @@ class CheckedModel(keras.Model):
         checks.check_class_weight(class_weight, y)
         self.check_data(x, y, sample_weight)
         backend.check_processes()
-        with backend.keeping_weights(self):
-            try:
-                result = super().train_on_batch(
-                    x, y, sample_weight, class_weight, return_dict
-                )
-            except ValueError:
-                self.train_function = None
-                raise
+        with self._running():
+            result = super().train_on_batch(
+                x, y, sample_weight, class_weight, return_dict
+            )
         self.check_labels_seen()
         return result
 
@@ -139,19 +138,15 @@ class CheckedModel(keras.Model):
     ) -> Any:
         """Evaluates one batch, as `keras.Model.test_on_batch`."""
         self.check_data(x, y, sample_weight)
-        with backend.keeping_weights(self):
-            try:
-                result = super().test_on_batch(x, y, sample_weight, return_dict)
-            except ValueError:
-                self.test_function = None
-                raise
+        with self._running():
+            result = super().test_on_batch(x, y, sample_weight, return_dict)
         self.check_labels_seen()
         return result
 
     def predict_on_batch(self, x: Any) -> Any:
         """Predicts one batch, as `keras.Model.predict_on_batch`."""
         check_arrays(self.modalities, x)
-        with backend.keeping_weights(self):
+        with self._running():
             return super().predict_on_batch(x)
 
 

@@ -104,25 +104,28 @@ class SampleLoss:
             given = ops.reshape(ops.cast(sample_weight, weight.dtype), (-1,))
             weight = weight * given
         labels = self._of_counted(labels, weight)
-        share = present_share(counted)  # On all replicas.
-        share = ops.where(share > 0, share, ops.ones_like(share))
         reduction = self.loss.reduction
         if not self._is_reduced_by_keras:
             # It divides by the size of the batch, or not at all.
             if reduction != "sum":
-                weight = weight / share
+                weight = weight / _or_one(present_share(counted))
             mean = self.loss(labels, logits, weight)
         else:
-            mean = self._summed(labels, logits, weight)
+            # Of no rows, Keras's sum is an empty tensor.
+            mean = ops.sum(self._summed(labels, logits, weight))
             if reduction == "mean_with_sample_weight":
-                total = ops.cast(ops.sum(weight), mean.dtype)
-                mean = mean / ops.where(total > 0, total, ops.ones_like(total))
+                mean = mean / ops.cast(_or_one(ops.sum(weight)), mean.dtype)
             elif reduction != "sum":
-                number = share * ops.cast(ops.shape(counted)[0], share.dtype)
-                mean = mean / ops.cast(
-                    number * backend.num_replicas(), mean.dtype
-                )
+                # The number that count on all replicas.
+                rows = ops.cast(ops.shape(counted)[0], counted.dtype)
+                number = present_share(counted) * rows * backend.num_replicas()
+                mean = mean / ops.cast(_or_one(number), mean.dtype)
         return MeanLoss(mean, ops.sum(counted))
+
+
+def _or_one(number: Any) -> Any:
+    """Returns a number to divide by, 1 where nothing is counted."""
+    return ops.where(number > 0, number, ops.ones_like(number))
 
 
 def _with_reduction(
@@ -199,14 +202,4 @@ class UpdateLosses(keras.metrics.Metric):
 
     def result(self) -> Any:
         """Returns the mean over updates."""
-        seen = self.count > 0
-        means = ops.where(seen, self.total / ops.maximum(self.count, 1e-12), 0)
-        if len(self.sizes) == sum(self.sizes):
-            updates = ops.sum(ops.cast(seen, self.dtype))
-        else:
-            starts = [sum(self.sizes[:u]) for u in range(len(self.sizes))]
-            updates = sum(
-                ops.cast(ops.any(seen[start : start + size]), self.dtype)
-                for start, size in zip(starts, self.sizes, strict=True)
-            )
-        return ops.sum(means) / ops.maximum(updates, 1)
+        return backend.mean_of_groups(self.total, self.count, self.sizes)

@@ -116,12 +116,11 @@ class MLA(MultimodalClassifier):
         ]
         self.build_if_possible()
 
-    def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Configures training, as `MultimodalClassifier.compile`.
+    def updates(self) -> Sequence[Update]:
+        """One update per modality: its encoder and the shared head.
 
         Raises:
-            ValueError: If the head has LoRA and a projector, or an argument
-                does not fit the model.
+            ValueError: If the head has LoRA and a projector.
         """
         for dense in self._head_kernels() if self.projectors else ():
             if dense.lora_enabled:
@@ -131,10 +130,6 @@ class MLA(MultimodalClassifier):
                     "or make the model with `projector=None`. Received: LoRA "
                     f"in the layer {dense.name!r} of the head"
                 )
-        super().compile(*args, **kwargs)
-
-    def updates(self) -> Sequence[Update]:
-        """One update per modality: its encoder and the shared head."""
         return [
             Update(
                 (name,),

@@ -1,6 +1,7 @@
 """Losses and metrics of Keras that expect probabilities, not logits."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -57,14 +58,7 @@ _CURVES = (
 def of_loss(loss: Any) -> str:
     """Says what to pass instead of a loss; `""` if it may take logits."""
     if isinstance(loss, str):
-        if loss.lower() in ("ce", "crossentropy"):
-            return _crossentropy_advice(
-                "losses", "SparseCategoricalCrossentropy"
-            )
-        try:
-            loss = keras.losses.get(loss)
-        except ValueError:
-            return ""  # Keras says that there is none.
+        return _of_name(loss, "losses", of_loss)
     if isinstance(loss, functools.partial):
         if loss.keywords.get("from_logits"):
             return ""
@@ -85,16 +79,7 @@ def of_loss(loss: Any) -> str:
 def of_metric(metric: Any) -> str:
     """Says what to pass instead of a metric; `""` if it may take logits."""
     if isinstance(metric, str):
-        if metric.lower() in ("accuracy", "acc"):
-            return ""
-        if metric.lower() in ("ce", "crossentropy"):
-            return _crossentropy_advice(
-                "metrics", "SparseCategoricalCrossentropy"
-            )
-        try:
-            metric = keras.metrics.get(metric)
-        except ValueError:
-            return ""  # Keras says that there is none.
+        return _of_name(metric, "metrics", of_metric)
     if not isinstance(metric, keras.metrics.Metric):
         return of_loss(metric)  # A function, most of them a loss's.
     name = type(metric).__name__
@@ -134,6 +119,19 @@ def of_metric(metric: Any) -> str:
             "probabilities `keras.ops.softmax(model.predict(x))`."
         )
     return ""
+
+
+def _of_name(name: str, module: str, judge: Callable[[Any], str]) -> str:
+    """Judges what Keras finds by a name in one of its modules."""
+    # Names of which Keras chooses the form by the labels.
+    if name.lower() in ("accuracy", "acc"):
+        return ""
+    if name.lower() in ("ce", "crossentropy"):
+        return _crossentropy_advice(module, "SparseCategoricalCrossentropy")
+    try:
+        return judge(getattr(keras, module).get(name))
+    except ValueError:
+        return ""  # Keras says that there is none.
 
 
 def _crossentropy_advice(module: str, name: str) -> str:

@@ -254,9 +254,7 @@ class MultimodalTrainer(CheckedModel):
             last = checks.number_of_classes(self.head) - 1
             raise ValueError(
                 f"{strays} labels are outside 0 to {last}, the classes of the "
-                "head. Samples without a label can be given a `sample_weight` "
-                "of 0, or a class that the loss ignores "
-                "(`SparseCategoricalCrossentropy(ignore_class=-1)`)."
+                f"head. {checks.UNLABELLED}"
             )
 
     # === Metrics ===
@@ -567,8 +565,8 @@ class MultimodalTrainer(CheckedModel):
         return self.get_metrics_result()
 
     def _count_strays(self, batch: Batch) -> None:
-        """Counts labels that are no classes, which not all backends refuse."""
-        if not checks.wants_classes(self.loss):
+        """Counts labels that are no classes, if the backend takes them."""
+        if training.refuses_labels() or not checks.wants_classes(self.loss):
             return
         classes = checks.number_of_classes(self.head)
         ignored = getattr(self.loss, "ignore_class", None)

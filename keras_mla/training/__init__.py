@@ -14,7 +14,8 @@ Each backend's module supplies the same names:
 - `zero_unless(condition, values)`: values where a condition is true.
 - `subtract_outer(variable, vector)`, `deflated_product(matrix, vector, other)`:
   for P.
-- `add_to(variable, value)`, `mean_results(metrics)`: for metrics.
+- `add_to(variable, value)`, `mean_results(metrics)`,
+  `mean_of_groups(total, count, sizes)`: for metrics.
 - `dense(layer, x)`: a Dense layer's computation.
 - `stack(tensors)`: along a new second axis.
 - `vector(scalars, dtype)`: a tensor of scalars.
@@ -22,6 +23,7 @@ Each backend's module supplies the same names:
 - `compile_step(model, step)`: the train function that is compiled.
 - `keeping_weights(model)`: context in which an error leaves a model's weights.
 - `check_processes()`: raises where several processes would train apart.
+- `refuses_labels()`: whether losses refuse labels that are no classes.
 - `row_groups()`: groups of a batch's rows within which absent ones are filled.
 """
 
@@ -50,9 +52,11 @@ global_mean = backend.global_mean
 batch_norm = backend.batch_norm
 add_to = backend.add_to
 mean_results = backend.mean_results
+mean_of_groups = backend.mean_of_groups
 mean_loss = backend.mean_loss
 keeping_weights = backend.keeping_weights
 check_processes = backend.check_processes
+refuses_labels = backend.refuses_labels
 row_groups = backend.row_groups
 dense = backend.dense
 stack = backend.stack

@@ -96,6 +96,30 @@ def mean_results(metrics: Sequence) -> Sequence:
     return [metric.result() for metric in metrics]
 
 
+def mean_of_groups(total: Any, count: Any, sizes: Sequence[int]) -> Any:
+    """Returns the mean over groups of the sum of each one's means.
+
+    Args:
+        total: Variable of shape `(means,)`: what each is a mean of, summed.
+        count: Variable of shape `(means,)`: of how many. Where it is 0, the
+            mean is 0.
+        sizes: How many means each group has, one group after the other.
+            Groups that count nothing are left out.
+    """
+    total, count = total.value, count.value
+    seen = count > 0
+    means = ops.where(seen, total / ops.maximum(count, 1e-12), 0)
+    if len(sizes) == sum(sizes):
+        groups = ops.sum(ops.cast(seen, means.dtype))
+    else:
+        starts = [sum(sizes[:group]) for group in range(len(sizes))]
+        groups = sum(
+            ops.cast(ops.any(seen[start : start + size]), means.dtype)
+            for start, size in zip(starts, sizes, strict=True)
+        )
+    return ops.sum(means) / ops.maximum(groups, 1)
+
+
 def mean_loss(values: Any) -> Any:
     """Mean of losses of samples, which is that of the whole batch."""
     return ops.mean(values)
@@ -104,6 +128,11 @@ def mean_loss(values: Any) -> Any:
 def add_to(variable: Any, value: Any) -> None:
     """Adds to a variable, such as a metric's, in a step."""
     variable.assign_add(value)
+
+
+def refuses_labels() -> bool:
+    """No: a loss may take labels that are no classes, in silence."""
+    return False
 
 
 def row_groups() -> int:

@@ -12,11 +12,6 @@ def sublayers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     return layer._flatten_layers()
 
 
-def unbuilt(layer: keras.layers.Layer) -> bool:
-    """Tells whether a layer, or one inside it, has no weights yet."""
-    return not all(part.built for part in sublayers(layer))
-
-
 def optimized_variables(optimizer: Any) -> list:
     """Returns the variables that an optimizer was built with, in its order."""
     return list(

@@ -17,7 +17,9 @@ from keras_mla.training.common import check_processes as check_processes
 from keras_mla.training.common import deflated_product as deflated_product
 from keras_mla.training.common import dense as dense
 from keras_mla.training.common import mean_loss as mean_loss
+from keras_mla.training.common import mean_of_groups as mean_of_groups
 from keras_mla.training.common import mean_results as mean_results
+from keras_mla.training.common import refuses_labels as refuses_labels
 from keras_mla.training.common import row_groups as row_groups
 from keras_mla.training.common import stack as stack
 from keras_mla.training.common import subtract_outer as subtract_outer
@@ -44,7 +46,7 @@ def may_be_masked(tensor: Any) -> bool:
 
 
 def matrix_vector(matrix: Any, vector: Any) -> Any:
-    """Returns `matrix @ vector` in full precision, which a GPU would spare."""
+    """Returns `matrix @ vector`, in full float32 on a GPU too."""
     return jax.numpy.matmul(matrix, vector, precision="highest")
 
 

@@ -13,7 +13,9 @@ from keras_mla.training.common import deflated_product as deflated_product
 from keras_mla.training.common import dense as dense
 from keras_mla.training.common import keeping_weights as keeping_weights
 from keras_mla.training.common import may_be_masked as may_be_masked
+from keras_mla.training.common import mean_of_groups as mean_of_groups
 from keras_mla.training.common import mean_results as mean_results
+from keras_mla.training.common import refuses_labels as refuses_labels
 from keras_mla.training.common import row_groups as row_groups
 from keras_mla.training.common import stack as stack
 from keras_mla.training.common import subtract_outer as subtract_outer
@@ -33,7 +35,10 @@ def mean_loss(values: Any) -> Any:
 
 
 def matrix_vector(matrix: Any, vector: Any) -> Any:
-    """Returns `matrix @ vector` in full precision, which a GPU would spare."""
+    """Returns `matrix @ vector`, in full float32 on a GPU too."""
+    if not tf.config.list_physical_devices("GPU"):
+        return tf.linalg.matvec(matrix, vector)
+    # There a product of matrices has TF32's ten bits, unless all are denied it.
     return tf.reduce_sum(matrix * vector, axis=1)
 
 

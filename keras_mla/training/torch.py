@@ -98,13 +98,22 @@ def mean_results(metrics: Sequence) -> Sequence:
     return torch.where(counts == 0, 0.0, totals / counts).unbind()
 
 
+def mean_of_groups(total: Any, count: Any, sizes: Sequence[int]) -> Any:
+    """Returns the mean over groups of the sum of each one's means."""
+    if len(sizes) != sum(sizes):
+        return common.mean_of_groups(total, count, sizes)
+    seen = count.value > 0
+    means = torch.where(seen, total.value / count.value, 0.0)
+    return means.sum() / seen.sum().clamp(min=1)
+
+
 def mean_loss(values: Any) -> Any:
     """Mean of losses of samples, which is that of the whole batch."""
     return values.mean()
 
 
 def matrix_vector(matrix: Any, vector: Any) -> Any:
-    """Returns `matrix @ vector` in full precision, which a GPU would spare."""
+    """Returns `matrix @ vector`, in full float32 on a GPU too."""
     return torch.mv(matrix, vector)
 
 
@@ -133,6 +142,11 @@ def deflated_product(matrix: Any, vector: Any, other: Any) -> Any:
 def num_replicas() -> int:
     """One: a process sees its own batch."""
     return 1
+
+
+def refuses_labels() -> bool:
+    """Yes: PyTorch's cross-entropy raises an error for what is no class."""
+    return True
 
 
 def check_processes() -> None:

@@ -146,3 +146,23 @@ def test_nothing_of_it_is_trained():
     projector.build((3, 2))
     assert not projector.trainable_variables
     assert len(projector.non_trainable_variables) == 3
+
+
+@only_on("tensorflow")
+def test_a_gpu_s_product_is_the_same(monkeypatch):
+    import tensorflow as tf
+
+    from keras_mla.training import matrix_vector
+
+    rng = np.random.default_rng(0)
+    matrix, vector = (
+        tf.constant(rng.normal(size=shape), "float32")
+        for shape in ((SIZE, SIZE), (SIZE,))
+    )
+    expected = matrix.numpy().astype("float64") @ vector.numpy()
+    for gpus in ([], ["one"]):
+        monkeypatch.setattr(
+            tf.config, "list_physical_devices", lambda kind, gpus=gpus: gpus
+        )
+        product = matrix_vector(matrix, vector)
+        np.testing.assert_allclose(product, expected, atol=1e-5)

@@ -4,23 +4,21 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
-from utils import CLASSES, WIDTHS, compiled, encoder, make_data, some, to_numpy
+from utils import (
+    CLASSES,
+    METHODS,
+    WIDTHS,
+    compiled,
+    encoder,
+    make_data,
+    some,
+    to_numpy,
+)
 
 import keras_mla
 from keras_mla import models
 from keras_mla.models.batch import fill_absent, rows_in_turn
-
-METHODS = {
-    "SumFusion": {},
-    "ConcatFusion": {},
-    "FiLM": {},
-    "BiGated": {},
-    "OGMGE": {},
-    "MultiLossFusion": {},
-    "QMF": {"num_samples": 8},
-    "LateFusion": {},
-    "MLA": {},
-}
+from keras_mla.models.losses import SampleLoss
 
 
 def in_turn(present):
@@ -60,6 +58,29 @@ def test_a_prediction_copies_the_first_present_row():
         np.testing.assert_array_equal(
             to_numpy(filled[name]), value[[1, 1, 1, 3]]
         )
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_an_empty_batch(training):
+    empty = {"x": np.zeros((0, 3), "float32"), "ids": np.zeros((0,), "int32")}
+    present = ops.convert_to_tensor(np.zeros(0, bool))
+    filled = fill_absent(empty, present, training)
+    assert {n: tuple(v.shape) for n, v in filled.items()} == {
+        "x": (0, 3),
+        "ids": (0,),
+    }
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    mean, count = SampleLoss(loss)(
+        ops.zeros((0,), "int32"), ops.zeros((0, 3)), None, present, 0
+    )
+    assert (float(mean), float(count)) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_without_a_present_row_everything_stays(training):
+    value = np.array([[1.0], [np.nan], [3.0]], "float32")
+    filled = fill_absent(value, ops.zeros((3,), "bool"), training)
+    np.testing.assert_array_equal(to_numpy(filled), value)
 
 
 @keras.saving.register_keras_serializable("tests")

@@ -4,26 +4,24 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
-from utils import CLASSES, WIDTHS, compiled, encoder, make_data, some
+from utils import (
+    CLASSES,
+    WIDTHS,
+    compiled,
+    encoder,
+    make_data,
+    make_method,
+    some,
+)
 
 from keras_mla import models
 
 NAMES = tuple(WIDTHS)
-METHODS = {
-    "MLA": {},
-    "LateFusion": {},
-    "SumFusion": {},
-    "MultiLossFusion": {},
-    "QMF": {"num_samples": 50},
-}
+METHODS = ("MLA", "LateFusion", "SumFusion", "MultiLossFusion", "QMF")
 
 
-def make(method="MLA", head=CLASSES, loss=None, layers=lambda: ()):
-    model = getattr(models, method)(
-        {name: encoder(WIDTHS[name], layers=layers()) for name in NAMES},
-        head,
-        **METHODS[method],
-    )
+def make(method="MLA", head=None, loss=None, layers=lambda: ()):
+    model = make_method(method, head, layers)
     loss = loss or keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     return compiled(model, loss=loss)
 

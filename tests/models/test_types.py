@@ -5,23 +5,7 @@ import contextlib
 import keras
 import numpy as np
 import pytest
-from utils import CLASSES, WIDTHS, compiled, encoder, make_data, some, to_numpy
-
-from keras_mla import models
-
-NAMES = tuple(WIDTHS)
-METHODS = {
-    "SumFusion": {},
-    "ConcatFusion": {},
-    "FiLM": {},
-    "BiGated": {},
-    "OGMGE": {},
-    "MultiLossFusion": {},
-    "QMF": {"num_samples": 16},
-    "LateFusion": {},
-    "UnimodalEnsemble": {},
-    "MLA": {},
-}
+from utils import METHODS, compiled, make_data, make_method, some, to_numpy
 
 
 @pytest.fixture(
@@ -53,14 +37,7 @@ def test_every_dtype_is_the_same_with_presence(method, precision):
     x["sample_id"] = np.arange(16)
     seen = []
     for data in (x, {**x, "presence": presence}):
-        model = compiled(
-            getattr(models, method)(
-                {n: encoder(WIDTHS[n]) for n in NAMES},
-                CLASSES,
-                **METHODS[method],
-            ),
-            "adam",
-        )
+        model = compiled(make_method(method), "adam")
         history = model.fit(
             data, y, batch_size=8, shuffle=False, verbose=0
         ).history
