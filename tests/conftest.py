@@ -1,5 +1,6 @@
 """Every test runs on the backend that `KERAS_BACKEND` names."""
 
+import collections
 import os
 import pathlib
 import sys
@@ -18,6 +19,45 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 import keras
 import pytest
+import utils
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--long",
+        action="store_true",
+        help="Run long tests too, and all cases on every backend.",
+    )
+
+
+def pytest_configure(config):
+    utils.LONG = config.getoption("--long")
+    config.addinivalue_line(
+        "markers", "every_case: All cases run on every backend."
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leaves one case of a test on TensorFlow and JAX.
+
+    They compile every model anew. PyTorch runs all cases.
+    """
+    backend = keras.backend.backend()
+    if utils.LONG or backend == "torch":
+        return
+    cases = collections.defaultdict(list)
+    for item in items:
+        if not any(mark.args[0] for mark in item.iter_markers("skipif")):
+            cases[item.nodeid.partition("[")[0]].append(item)
+    kept = set()
+    for found in cases.values():
+        if found[0].get_closest_marker("every_case") is None:
+            # Another one on each.
+            found = [found[0 if backend == "tensorflow" else -1]]
+        kept |= {id(item) for item in found}
+    left = [item for item in items if id(item) not in kept]
+    config.hook.pytest_deselected(items=left)
+    items[:] = [item for item in items if id(item) in kept]
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ import time
 import keras
 import numpy as np
 import pytest
-from utils import only_on
+from utils import mainly_on, only_on
 
 EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
 sys.path.append(str(EXAMPLES))
@@ -36,6 +36,7 @@ def saved(tmp_path, **arrays):
     return str(path)
 
 
+@mainly_on("torch")
 def test_arrays_are_split_and_get_encoders(tmp_path):
     loaded = data.load(saved(tmp_path, **arrays()))
     assert loaded.modalities == ("audio", "image", "text")
@@ -161,7 +162,7 @@ def lines_of(path):
     return path.read_text().splitlines() if path.exists() else []
 
 
-@only_on("tensorflow")
+@only_on("torch")
 def test_killed_and_resumed(tmp_path):
     log = tmp_path / "runs.jsonl"
     process = subprocess.Popen(
@@ -188,7 +189,7 @@ def test_killed_and_resumed(tmp_path):
     assert (tmp_path / "table.md").exists()
 
 
-@only_on("tensorflow")
+@only_on("torch")
 def test_other_flags_are_refused(tmp_path):
     (tmp_path / "runs.jsonl").write_text('{"epochs": 7}\n')
     done = subprocess.run(command(tmp_path), capture_output=True, text=True)

@@ -37,7 +37,8 @@ def exported(module, base):
 
 LAYERS = exported(layers, keras.layers.Layer)
 FUSIONS = exported(layers, layers.Fusion)
-MODELS = exported(models, keras.Model)
+# Of a few cases the last is one: the main one.
+MODELS = sorted(exported(models, keras.Model), key=lambda p: p.id == "MLA")
 
 
 def make_layer(cls):

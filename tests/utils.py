@@ -10,6 +10,24 @@ import keras_mla
 WIDTHS = {"text": 3, "audio": 5, "image": 8}
 CLASSES = 4
 FEATURES = 6
+# Set by conftest from the option `--long`.
+LONG = False
+
+
+def long():
+    """Leaves a test out unless `--long` is given."""
+    return pytest.mark.skipif(not LONG, reason="Runs with --long.")
+
+
+def mainly_on(backend):
+    """Runs a test on this backend; on the others only with `--long`.
+
+    For what takes long on them and hardly differs between them.
+    """
+    return pytest.mark.skipif(
+        keras.backend.backend() != backend and not LONG,
+        reason=f"Runs on {backend}, elsewhere with --long.",
+    )
 
 
 def only_on(backend):
@@ -25,9 +43,10 @@ def only_on(backend):
 def some(cases, *kept):
     """Returns all cases on PyTorch, where tests start fast; elsewhere `kept`.
 
-    For what differs between cases, but hardly between backends.
+    For what differs between cases, but hardly between backends. With `--long`
+    all cases run everywhere.
     """
-    if keras.backend.backend() == "torch":
+    if LONG or keras.backend.backend() == "torch":
         return list(cases)
     assert set(kept) <= set(cases)
     return list(kept)

@@ -1,11 +1,12 @@
 import pytest
-from utils import compiled, make_data, make_model
+from utils import compiled, mainly_on, make_data, make_model
 
 import keras_mla
 
 pytest.importorskip("matplotlib")
 
 
+@mainly_on("torch")
 def test_draws_a_run(tmp_path):
     model = compiled(make_model())
     x, y = make_data()
@@ -35,6 +36,7 @@ def test_draws_a_run(tmp_path):
     )
 
 
+@mainly_on("torch")
 def test_counts_epochs_over_a_resumption():
     model = compiled(make_model())
     x, y = make_data()

@@ -4,6 +4,7 @@ import pytest
 from utils import (
     compiled,
     largest_difference,
+    mainly_on,
     make_data,
     make_model,
     to_numpy,
@@ -78,6 +79,7 @@ def test_backup_and_restore_is_exact(tmp_path, uninterrupted, killed_at):
     assert largest_difference(uninterrupted, resumed) == 0
 
 
+@mainly_on("torch")
 def test_a_loaded_model_goes_on_exactly(tmp_path, uninterrupted):
     model = random_model()
     with pytest.raises(Killed):
@@ -89,6 +91,7 @@ def test_a_loaded_model_goes_on_exactly(tmp_path, uninterrupted):
     assert largest_difference(uninterrupted, resumed) == 0
 
 
+@mainly_on("torch")
 def test_unpaired_data_resume_exactly(tmp_path):
     def run(*callbacks, **kwargs):
         model = (

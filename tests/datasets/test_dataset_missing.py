@@ -4,6 +4,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+from utils import mainly_on
 
 from keras_mla.datasets import missing, unpaired
 
@@ -145,6 +146,7 @@ def test_unpaired_wrong_arguments():
         unpaired.unpaired({"a": data.map(lambda x, y: x)})
 
 
+@mainly_on("torch")
 @pytest.mark.skipif(
     keras.backend.backend() == "tensorflow", reason="needs another backend"
 )

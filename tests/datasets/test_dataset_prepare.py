@@ -9,6 +9,7 @@ import pytest
 import soundfile
 from dataset_layouts import iemocap
 from dataset_media import write_video
+from utils import mainly_on
 
 from keras_mla.datasets import crema_d, prepare, video
 
@@ -94,6 +95,7 @@ def test_corrupt_files_are_named_and_the_rest_is_made(tmp_path, capsys):
     assert not list(out.rglob("*.partial"))
 
 
+@mainly_on("torch")
 def test_killed_and_resumed(tmp_path):
     root, out, whole = (tmp_path / n for n in ("in", "out", "whole"))
     clips(root, 12, frames=40)

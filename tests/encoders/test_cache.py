@@ -3,6 +3,7 @@ import json
 import keras
 import numpy as np
 import pytest
+from utils import mainly_on
 
 from keras_mla import MLA, encoders
 
@@ -128,6 +129,7 @@ def test_a_change_is_noticed(tmp_path, x):
     assert len(index["checksums"]) == 3
 
 
+@mainly_on("torch")
 def test_dicts_and_datasets(tmp_path):
     encoder = encoders.M3AE("text", width=8, depth=1, num_heads=2)
     ids = np.random.default_rng(0).integers(0, 99, (5, 4))

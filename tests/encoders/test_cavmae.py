@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+from utils import mainly_on
 
 from keras_mla import encoders
 from tests.encoders.utils import (
@@ -44,6 +45,7 @@ def test_number_of_parameters_at_full_size():
     assert encoder.embedding.grid == (8, 64)
 
 
+@mainly_on("torch")
 @pytest.mark.parametrize("modality", ["audio", "image"])
 def test_encoder_round_trips_in_each_precision(modality, tmp_path):
     x = data()[modality]
@@ -58,6 +60,7 @@ def test_encoder_round_trips_in_each_precision(modality, tmp_path):
     check_mixed_precision(make, x)
 
 
+@mainly_on("torch")
 def test_every_variable_learns():
     encoder = encoders.CAVMAE("audio", SHAPES["audio"], **{**TINY, "depth": 1})
     model = keras.Sequential([randomise(encoder), keras.layers.Dense(1)])
@@ -79,6 +82,7 @@ def test_spectrograms_are_read_frequency_first():
     np.testing.assert_allclose(tokens[:, 1], expected, atol=1e-5)
 
 
+@mainly_on("torch")
 def test_autoencoder_learns_and_round_trips(tmp_path):
     x = data(8)
     model = encoders.CAVMAEAutoencoder(
@@ -108,6 +112,7 @@ def test_autoencoder_learns_and_round_trips(tmp_path):
     check_round_trip(model, x, tmp_path, noise=noise)
 
 
+@mainly_on("torch")
 def test_a_copied_encoder_computes_the_features_of_the_whole():
     x = data()
     model = encoders.CAVMAEAutoencoder(
@@ -123,6 +128,7 @@ def test_a_copied_encoder_computes_the_features_of_the_whole():
         )
 
 
+@mainly_on("torch")
 def test_autoencoder_in_mixed_precision():
     # The harder of the two: it needs loss scaling.
     model = encoders.CAVMAEAutoencoder(**AUTOENCODER, dtype="mixed_float16")

@@ -7,6 +7,7 @@ from collections import OrderedDict
 
 import numpy as np
 import pytest
+from utils import mainly_on
 
 from keras_mla import encoders
 
@@ -45,6 +46,7 @@ def test_npz_and_safetensors(tmp_path):
     check(tmp_path / "x.safetensors")
 
 
+@mainly_on("torch")
 @pytest.mark.parametrize("wrap", ["plain", "model", "state_dict"])
 def test_torch_files(tmp_path, wrap):
     torch = pytest.importorskip("torch")
@@ -133,6 +135,7 @@ def test_inert_records_cannot_be_made_to_act(tmp_path):
         encoders.read_checkpoint(tmp_path / "x.pkl")
 
 
+@mainly_on("torch")
 def test_malicious_torch_and_npz_files_are_refused(tmp_path):
     marker = tmp_path / "marker"
     evil = np.array([Malicious(marker)], dtype=object)

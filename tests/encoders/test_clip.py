@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from utils import mainly_on
 
 from keras_mla import encoders
 from tests.encoders.utils import write_clip_preset
@@ -60,6 +61,7 @@ def test_tokens_are_cut_and_checked(clip):
         encoders.clip_tokenizer(clip[0], 2)
 
 
+@mainly_on("torch")
 def test_frozen_means_frozen(clip, tmp_path):
     folder, _ = clip
     frozen = encoders.clip_image_encoder(folder, trainable=False)
@@ -81,6 +83,7 @@ def test_frozen_means_frozen(clip, tmp_path):
     )
 
 
+@mainly_on("torch")
 @pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_precision_and_round_trip(clip, tmp_path, dtype):
     folder, backbone = clip

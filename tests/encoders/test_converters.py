@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from utils import mainly_on
 
 from keras_mla import encoders
 from keras_mla.encoders import convert
@@ -33,6 +34,7 @@ def flax(tmp_path):
     return path, fixture["outputs"]
 
 
+@mainly_on("torch")
 def test_m3ae_flax_encoders_equal_the_original(flax):
     path, expected = flax
     image, ids = inputs((2, 16, 16, 3), words=50)
@@ -46,6 +48,7 @@ def test_m3ae_flax_encoders_equal_the_original(flax):
     check(encoder(text), expected["text_feature_padding_pooled"])
 
 
+@mainly_on("torch")
 def test_m3ae_flax_autoencoder_equals_the_original(flax):
     path, expected = flax
     image, ids = inputs((2, 16, 16, 3), words=50)
@@ -75,6 +78,7 @@ def test_m3ae_flax_autoencoder_equals_the_original(flax):
     check(encoder(image), expected["image_feature"])
 
 
+@mainly_on("torch")
 def test_m3ae_torch_port_permutes_its_patches(tmp_path):
     torch = pytest.importorskip("torch")
     fixture = synthetic.load("m3ae_torch.json")
@@ -107,6 +111,7 @@ def cavmae(tmp_path):
     return path, fixture
 
 
+@mainly_on("torch")
 def test_cavmae_encoders_equal_the_original(cavmae, tmp_path):
     path, fixture = cavmae
     expected = fixture["outputs"]
@@ -125,6 +130,7 @@ def test_cavmae_encoders_equal_the_original(cavmae, tmp_path):
         check(encoder(x), expected[f"fine_tuned_{modality}_feature"])
 
 
+@mainly_on("torch")
 def test_cavmae_autoencoder_equals_the_original(cavmae):
     path, fixture = cavmae
     expected = fixture["outputs"]
@@ -161,6 +167,7 @@ def test_cavmae_autoencoder_equals_the_original(cavmae):
     check(encoder(x["image"]), expected["image_feature"])
 
 
+@mainly_on("torch")
 def test_cavmae_positions_are_resampled_to_another_size(cavmae):
     path, fixture = cavmae
     arrays = synthetic.weights(fixture["shapes"], fixture["seed"])
@@ -178,6 +185,7 @@ def test_cavmae_positions_are_resampled_to_another_size(cavmae):
         assert encoder(np.zeros((1, *shape))).shape == (1, 16)
 
 
+@mainly_on("torch")
 @pytest.mark.parametrize("suffix", ["safetensors", "pth"])
 def test_resnet18_equals_timm(tmp_path, suffix):
     # torchvision's names and layout are the same.
@@ -228,6 +236,7 @@ def test_a_file_must_fit_exactly(flax, tmp_path):
         encoders.convert_m3ae(path, "image", (16, 16, 1), head_dim=8)
 
 
+@mainly_on("torch")
 def test_command_line(cavmae, tmp_path, capsys):
     path, fixture = cavmae
     output = tmp_path / "encoder.keras"

@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from utils import mainly_on
 
 from keras_mla import encoders
 from tests.encoders.utils import (
@@ -60,6 +61,7 @@ def _trainable(model):
     return sum(int(np.prod(v.shape)) for v in model.trainable_variables)
 
 
+@mainly_on("torch")
 @pytest.mark.parametrize("modality", ["image", "text"])
 def test_encoder_round_trips_in_each_precision(modality, tmp_path):
     x = data()[modality]
@@ -73,6 +75,7 @@ def test_encoder_round_trips_in_each_precision(modality, tmp_path):
     check_mixed_precision(make, x)
 
 
+@mainly_on("torch")
 @pytest.mark.parametrize("modality", ["image", "text"])
 def test_every_variable_learns(modality):
     x = data()[modality]
@@ -83,6 +86,7 @@ def test_every_variable_learns(modality):
     check_training(model, x, np.ones((4, 1)))
 
 
+@mainly_on("torch")
 def test_padding_has_no_influence():
     text = data()["text"]
     encoder = randomise(encoders.M3AE("text", **TINY))
@@ -106,6 +110,7 @@ def test_positions_spread_over_the_trained_grid():
     )
 
 
+@mainly_on("torch")
 def test_autoencoder_learns_and_round_trips(tmp_path):
     x = data(8)
     model = encoders.M3AEAutoencoder(**AUTOENCODER, seed=1)
@@ -132,6 +137,7 @@ def test_autoencoder_learns_and_round_trips(tmp_path):
         assert encoder(x[modality]).shape == (8, 16)
 
 
+@mainly_on("torch")
 def test_autoencoder_in_mixed_precision():
     model = encoders.M3AEAutoencoder(**AUTOENCODER, dtype="mixed_bfloat16")
     model.compile(optimizer="adam")
@@ -139,6 +145,7 @@ def test_autoencoder_in_mixed_precision():
     assert np.isfinite(history["loss"]).all()
 
 
+@mainly_on("torch")
 def test_only_what_is_masked_counts():
     x = data(2)
     model = encoders.M3AEAutoencoder(**AUTOENCODER)

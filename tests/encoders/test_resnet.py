@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from utils import mainly_on
 
 from keras_mla import encoders
 
@@ -13,12 +14,14 @@ def video():
     return encoders.video_resnet18((2, 32, 32, 3))
 
 
+@mainly_on("torch")
 def test_published_number_of_parameters(video):
     trainable = sum(int(np.prod(v.shape)) for v in video.trainable_variables)
     assert trainable == 11_176_512
     assert video.count_params() == 11_186_112
 
 
+@mainly_on("torch")
 def test_shapes_of_any_size(video):
     assert video(np.zeros((2, 2, 32, 32, 3), "float32")).shape == (2, 512)
     free = encoders.video_resnet18((None, None, None, 3))
@@ -30,6 +33,7 @@ def test_shapes_of_any_size(video):
     assert free(np.zeros((1, 4, 16, 32, 3), "float32")).shape == (1, 512)
 
 
+@mainly_on("torch")
 @pytest.mark.parametrize("batch, shape", [(3, (40, 51, 1)), (1, (32, 32, 3))])
 def test_a_step_equals_keras_hubs_network(batch, shape):
     import keras_hub
@@ -60,6 +64,7 @@ def test_a_step_equals_keras_hubs_network(batch, shape):
     )
 
 
+@mainly_on("torch")
 def test_frames_are_averaged(video):
     x = np.random.default_rng(0).random((2, 2, 32, 32, 3)).astype("float32")
     both = ops.convert_to_numpy(video(x))
@@ -71,6 +76,7 @@ def test_frames_are_averaged(video):
     np.testing.assert_allclose(both, np.mean(parts, axis=0), atol=1e-5)
 
 
+@mainly_on("torch")
 def test_a_preset_starts_it_and_one_channel_sums_the_colours(tmp_path):
     import keras_hub
 
@@ -93,6 +99,7 @@ def test_a_preset_starts_it_and_one_channel_sums_the_colours(tmp_path):
         encoders.audio_resnet18((32, 32, 1), preset=tmp_path / "nowhere")
 
 
+@mainly_on("torch")
 @pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
 def test_round_trip_and_mixed_precision(tmp_path, dtype):
     encoder = encoders.audio_resnet18((32, 32, 1), dtype=dtype)

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from keras import ops
 from scipy.special import erf
+from utils import mainly_on
 
 from keras_mla import encoders
 from keras_mla.encoders import masking, tokens
@@ -75,6 +76,7 @@ def test_block_equals_numpy(approximate, masked):
         )
 
 
+@mainly_on("torch")
 def test_stack_round_trips_and_every_variable_gets_a_gradient():
     stack = encoders.Transformer(2, 4, drop_path=0.1, dropout=0.1)
     copy = encoders.Transformer.from_config(stack.get_config())
@@ -98,6 +100,7 @@ def test_stack_round_trips_and_every_variable_gets_a_gradient():
         assert moved.max() > 0, variable.path
 
 
+@mainly_on("torch")
 def test_drop_path_skips_whole_samples():
     block = encoders.TransformerBlock(2, drop_path=0.5)
     block.build((None, None, 8))

@@ -8,7 +8,7 @@ import example_runs  # noqa: F401 (puts the examples on the path)
 import keras
 import numpy as np
 import pytest
-from utils import encoder
+from utils import encoder, mainly_on
 
 common = pytest.importorskip("common")
 runs = pytest.importorskip("runs")
@@ -69,6 +69,7 @@ def set_flags(monkeypatch, **flags):
 
 
 # A killed run leaves its log open.
+@mainly_on("torch")
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_killed_run_goes_on(tmp_path, monkeypatch, stream):
@@ -104,6 +105,7 @@ def test_a_killed_run_goes_on(tmp_path, monkeypatch, stream):
     assert compare("killed", kill)[0] == {"validation": 2, "test": {}}
 
 
+@mainly_on("torch")
 def test_validation_chooses_rate_and_epoch(tmp_path, monkeypatch):
     set_flags(monkeypatch, learning_rate=["1e-9", "0.05"], seeds=2)
     results = runs.compare(

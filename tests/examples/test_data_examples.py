@@ -1,12 +1,12 @@
 """The examples on the paper's data sets, on small folders in their layout.
 
-`food101_clip.py` runs on every backend. The others differ in data and encoders
-alone, which have tests of their own on every backend: each runs on one.
+They differ in data and encoders alone, which have tests of their own on every
+backend. Each example runs on one, `food101_clip.py` with `--long` on every one.
 """
 
 import pytest
 from example_runs import read_table, run
-from utils import only_on
+from utils import long, mainly_on, only_on
 
 pytest.importorskip("keras_hub")
 pytest.importorskip("av")
@@ -18,7 +18,7 @@ from tests.encoders.utils import write_clip_preset  # noqa: E402
 SMALL = ("--width=8", "--depth=1", "--num_heads=2", "--image_size=32")
 
 
-@only_on("torch")
+@long()
 def test_mvsa(tmp_path):
     dataset_layouts.mvsa(tmp_path / "data")
     methods = "--methods=MLA; no projection,MLA"
@@ -44,7 +44,7 @@ def test_iemocap(tmp_path):
 @pytest.mark.parametrize(
     "dataset",
     [
-        pytest.param("crema_d", marks=only_on("tensorflow")),
+        pytest.param("crema_d", marks=long()),
         pytest.param("kinetics_sounds", marks=only_on("torch")),
     ],
 )
@@ -68,6 +68,7 @@ def test_audio_video(tmp_path, dataset):
     assert [row[0] for row in table[1:]] == ["audio", "video", "all"]
 
 
+@mainly_on("torch")
 def test_food101(tmp_path):
     data, preset = tmp_path / "data", tmp_path / "clip"
     dataset_layouts.food101(data)

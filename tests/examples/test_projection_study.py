@@ -7,6 +7,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+from utils import mainly_on
 
 EXAMPLES = pathlib.Path(__file__).resolve().parents[2] / "examples"
 sys.path.append(str(EXAMPLES))
@@ -30,6 +31,7 @@ def toy():
     )
 
 
+@mainly_on("torch")
 def test_a_twin_is_changed_as_much_and_nothing_is_left_changed():
     factor = {"pretrained": 0.0, "optimizer": "SGD"}
     starts = [(0, 0.1), (1, 0.3)]
@@ -48,6 +50,7 @@ def test_a_twin_is_changed_as_much_and_nothing_is_left_changed():
         np.testing.assert_array_equal(old, new)
 
 
+@mainly_on("torch")
 def test_starts_side_by_side_train_as_each_alone():
     data = toy()
     starts = [(3, 1e-2), (4, 1e-2), (3, 1e-3)]
@@ -119,6 +122,7 @@ def test_rates_are_chosen_on_validation_and_seeds_paired():
     assert "| base | alpha 1 | +20.0 ± 10.0 |" in table
 
 
+@mainly_on("torch")
 def test_a_tiny_study(tmp_path):
     command = [
         sys.executable,

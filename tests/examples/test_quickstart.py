@@ -4,12 +4,15 @@ import subprocess
 import sys
 
 import pytest
+from utils import mainly_on
 
 pytest.importorskip("sklearn")
 pytest.importorskip("matplotlib")
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
+# The backend of the command in README.
+@mainly_on("jax")
 def test_prints_tables_and_draws(tmp_path):
     figure = tmp_path / "curves.png"
     result = subprocess.run(

@@ -3,6 +3,7 @@ import methods_reference as ref
 import numpy as np
 import pytest
 from keras import ops
+from utils import mainly_on
 
 from keras_mla import MLA
 from keras_mla.layers import AverageFusion, EntropyFusion
@@ -48,6 +49,7 @@ def nll(z, y):
     return ref.cross_entropy(np.asarray(z, "float64"), y)
 
 
+@mainly_on("torch")
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("presence", [False, True])
 def test_temperatures_minimise_each_likelihood(method, presence, tmp_path):

@@ -10,6 +10,8 @@ from utils import (
     WIDTHS,
     compiled,
     largest_difference,
+    long,
+    mainly_on,
     make_data,
     make_model,
     to_numpy,
@@ -34,6 +36,7 @@ def twins(**kwargs):
     return first, second
 
 
+@mainly_on("torch")
 @pytest.mark.parametrize(
     "options", [{"run_eagerly": True}, {"jit_compile": False}]
 )
@@ -86,6 +89,7 @@ class Scale(keras.layers.Layer):
         return {**super().get_config(), **own}
 
 
+@long()
 @pytest.mark.parametrize("traceable", [True, False])
 def test_jit_compile_follows_the_batch_and_the_model(traceable):
     # Two models in turn; batches of another size, and with other parts.
@@ -127,6 +131,7 @@ def test_steps_per_execution():
         assert largest_difference(expected, trained(second)) < 1e-6
 
 
+@mainly_on("torch")
 @pytest.mark.parametrize(
     "name",
     "Adadelta Adafactor Adagrad Adamax Ftrl Lamb Lion RMSprop".split(),
@@ -183,6 +188,7 @@ def test_moving_average_is_taken_once_a_batch():
     assert optimizer.use_ema
 
 
+@mainly_on("torch")
 def test_learning_rate_multiplier():
     x, y = make_data(8)
     multiplier = {"audio": 0.0, "image": 0.5, "head": 3.0}
@@ -214,6 +220,7 @@ def test_learning_rate_multiplier():
     assert largest_difference(frozen, weights_of(model.encoders["audio"])) == 0
 
 
+@mainly_on("torch")
 def test_frozen_parts_stay():
     model = make_model()
     model.encoders["image"].trainable = False
@@ -373,6 +380,7 @@ def test_a_moving_average_and_presence():
         model.train_on_batch({**x, "presence": presence}, y)
 
 
+@mainly_on("torch")
 def test_a_multiplier_keeps_constraints():
     # As a rate of its own and Keras's constraint: of SGD, in NumPy.
     x, y = make_data(8, ("image",))

@@ -9,6 +9,7 @@ from utils import (
     compiled,
     encoder,
     largest_difference,
+    mainly_on,
     make_data,
     make_model,
     only_on,
@@ -188,6 +189,7 @@ def test_wrong_lengths_and_types_are_told_by_what_knows_them():
         assert "has no attribute" not in str(error.value)
 
 
+@mainly_on("torch")
 def test_an_interrupted_epoch_does_not_accuse_the_next_evaluation():
     class Interrupt(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
@@ -385,6 +387,7 @@ def test_a_method_s_callbacks_begin_first_and_end_last(as_list):
         ]
 
 
+@mainly_on("torch")
 def test_an_ensemble_s_best_epochs_outlast_early_stopping():
     x, y = make_data(24)
     model = models.UnimodalEnsemble(

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
-from utils import CLASSES, WIDTHS, compiled, make_data, make_model
+from utils import CLASSES, WIDTHS, compiled, mainly_on, make_data, make_model
 
 NAMES = {
     "loss",
@@ -13,6 +13,7 @@ NAMES = {
 }
 
 
+@mainly_on("torch")
 def test_history_evaluate_and_validation_share_names():
     x, y = make_data()
     model = compiled(make_model())
@@ -78,6 +79,7 @@ def test_early_stopping_finds_the_direction_of_a_modality():
     )
 
 
+@mainly_on("torch")
 def test_without_metrics_and_compiled_again():
     x, y = make_data()
     model = compiled(make_model(), metrics=None)

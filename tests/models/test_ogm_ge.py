@@ -2,6 +2,7 @@ import keras
 import methods_reference as ref
 import numpy as np
 import pytest
+from utils import mainly_on
 
 from keras_mla.models import OGMGE
 
@@ -51,6 +52,7 @@ def test_encoders_are_slowed_and_the_head_is_not(modalities, presence):
         )
 
 
+@mainly_on("torch")
 def test_noise_is_as_large_as_the_gradient_varies():
     # Many steps from the same weights: a sample of the noise.
     x, y, _ = ref.data("ab")

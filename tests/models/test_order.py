@@ -63,6 +63,7 @@ def test_what_an_objective_returns_keeps_its_order():
     assert list(outputs.features) == ["z", "a"]
 
 
+@pytest.mark.every_case
 @pytest.mark.parametrize("method", some(METHODS, "QMF", "OGMGE"))
 def test_metrics_of_training_are_those_of_evaluation(method):
     # At a rate of 0 both see the same weights.

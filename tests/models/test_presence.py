@@ -9,6 +9,7 @@ from utils import (
     compiled,
     encoder,
     largest_difference,
+    mainly_on,
     make_data,
     make_model,
     reference_weights,
@@ -199,6 +200,7 @@ def test_other_reductions(reduction):
     np.testing.assert_allclose(scores["audio_loss"], expected, rtol=1e-5)
 
 
+@mainly_on("torch")
 def test_predict_modalities():
     x, _ = make_data(20)
     presence = draw_presence(20)

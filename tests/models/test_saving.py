@@ -10,6 +10,7 @@ from utils import (
     compiled,
     encoder,
     largest_difference,
+    mainly_on,
     make_data,
     make_model,
     only_on,
@@ -103,6 +104,7 @@ def test_a_saved_model_goes_on_as_if_never_saved(tmp_path, policy):
     assert largest_difference(weights_of(model), weights_of(loaded)) == 0
 
 
+@mainly_on("torch")
 def test_everything_of_a_model_is_restored(tmp_path):
     model, x, y = trained_token_model()
     model.save(tmp_path / "model.keras")
@@ -118,6 +120,7 @@ def test_everything_of_a_model_is_restored(tmp_path):
     loaded.fit(x, y, verbose=0)
 
 
+@mainly_on("torch")
 def test_weights_alone(tmp_path):
     model = compiled(make_model())
     x, y = make_data()
@@ -141,6 +144,7 @@ def test_an_uncompiled_model_stays_so(tmp_path):
     assert not keras.saving.load_model(tmp_path / "model.keras").compiled
 
 
+@mainly_on("torch")
 @pytest.mark.parametrize("deep", [False, True])
 def test_unimodal_shares_weights(tmp_path, deep):
     model, x, y = trained_token_model()
@@ -160,6 +164,7 @@ def test_unimodal_shares_weights(tmp_path, deep):
     )
 
 
+@mainly_on("torch")
 def test_unimodal_of_nested_inputs():
     model, x, _ = trained_token_model()
     logits = model.unimodal("text").predict(x["text"], verbose=0)

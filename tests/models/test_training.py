@@ -8,9 +8,11 @@ from utils import (
     WIDTHS,
     compiled,
     encoder,
+    mainly_on,
     make_data,
     make_model,
     reference_weights,
+    some,
     to_numpy,
     weights_of,
 )
@@ -86,7 +88,7 @@ def test_without_projection_and_with_previous_order():
     )
 
 
-@pytest.mark.parametrize("modality", list(WIDTHS))
+@pytest.mark.parametrize("modality", some(WIDTHS, "audio"))
 def test_idle_encoders_do_not_move_by_a_bit(modality):
     x, y = make_data()
     model = compiled(
@@ -151,6 +153,7 @@ def test_each_kernel_of_a_deep_head_is_projected_by_its_own_input():
         np.testing.assert_allclose(to_numpy(projector.P), expected, atol=1e-5)
 
 
+@mainly_on("torch")
 def test_feature_dim_brings_widths_together():
     x, y = make_data(modalities=("audio", "text"))
     model = compiled(
@@ -166,6 +169,7 @@ def test_feature_dim_brings_widths_together():
     assert (to_numpy(model.projections["text"].kernel) != before).any()
 
 
+@mainly_on("torch")
 def test_nested_inputs_and_an_encoder_without_a_declared_input():
     class Tokens(keras.layers.Layer):
         def __init__(self):

@@ -3,7 +3,16 @@
 import keras
 import numpy as np
 import pytest
-from utils import CLASSES, WIDTHS, compiled, encoder, make_data, some, to_numpy
+from utils import (
+    CLASSES,
+    WIDTHS,
+    compiled,
+    encoder,
+    mainly_on,
+    make_data,
+    some,
+    to_numpy,
+)
 
 from keras_mla import models
 
@@ -100,6 +109,7 @@ def test_separate_heads_of_several_layers_and_widths(method, built, tmp_path):
     )
 
 
+@mainly_on("torch")
 @pytest.mark.filterwarnings("ignore")  # Keras warns of layers that it leaves.
 @pytest.mark.parametrize("change", ["quantize", "lora"])
 def test_predict_modalities_sees_changed_layers(change):

@@ -17,6 +17,7 @@ def test_the_first_version_saved_a_file_of_each_kind():
     )
 
 
+@pytest.mark.every_case
 @pytest.mark.parametrize(
     "file",
     some(FILES, *(f for f in FILES if f.stem in EVERYWHERE)),
