@@ -2,9 +2,9 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
-from utils import mainly_on
+from utils import mainly_on, only_on, to_numpy
 
-from keras_mla import encoders
+from keras_mla import encoders, training
 
 pytest.importorskip("keras_hub")
 
@@ -127,3 +127,19 @@ def test_errors():
     encoder = encoders.audio_resnet18((32, 32, 1))
     with pytest.raises(ValueError, match=r"inputs.shape=\(2, 32, 32, 3\)"):
         encoder(np.zeros((2, 32, 32, 3), "float32"))
+
+
+@only_on("torch")
+def test_a_single_value_is_normalized_as_keras_does():
+    layer = keras.layers.BatchNormalization(axis=1)
+    x = np.random.default_rng(0).normal(size=(1, 3, 1, 1)).astype("float32")
+    layer.build(x.shape)
+    moving = [to_numpy(v) for v in layer.non_trainable_variables]
+    found = training.batch_norm(layer, keras.ops.convert_to_tensor(x), True)
+    np.testing.assert_array_equal(to_numpy(found), np.zeros_like(x))
+    np.testing.assert_allclose(
+        to_numpy(layer.moving_mean), 0.01 * x.ravel(), rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        to_numpy(layer.moving_variance), 0.99 * moving[1], rtol=1e-5
+    )

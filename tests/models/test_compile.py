@@ -124,6 +124,9 @@ def test_steps_per_execution():
     first, second = twins()
     expected = trained(compiled(first))
     compiled(second, steps_per_execution=3)
+    assert second.steps_per_execution == 3
+    config = second.get_compile_config()
+    assert config["steps_per_execution"] == 3
     if BACKEND == "torch":
         with pytest.raises(ValueError, match="steps_per_execution"):
             trained(second)

@@ -233,6 +233,36 @@ def test_class_weight_of_unpaired_labels():
             call(x, labels, class_weight=dict.fromkeys(range(4), 1.0))
 
 
+@only_on("tensorflow")
+def test_class_weight_of_unpaired_labels_in_a_tf_dataset():
+    import tensorflow as tf
+
+    x, y = make_data(8)
+    data = tf.data.Dataset.from_tensor_slices((x, dict.fromkeys(NAMES, y)))
+    with pytest.raises(ValueError, match="`class_weight` is not supported"):
+        compiled(make_model()).fit(data.batch(4), class_weight={0: 2.0})
+
+
+def test_a_batch_is_predicted_as_all_samples_are():
+    model = make_model()
+    x, _ = make_data(8)
+    np.testing.assert_allclose(
+        model.predict_on_batch(x),
+        model.predict(x, verbose=0),
+        atol=1e-6,
+    )
+
+
+@only_on("torch")
+def test_a_step_called_directly_prepares_what_fit_does():
+    x, y = make_data(8)
+    x = {name: keras.ops.convert_to_tensor(value) for name, value in x.items()}
+    model = compiled(make_model(), "adam")
+    logs = model.train_step((x, keras.ops.convert_to_tensor(y)))
+    assert {f"{name}_accuracy" for name in NAMES} < set(logs)
+    assert len(model.optimizer.variables) > 2 * len(model.trainable_variables)
+
+
 def test_labels_are_needed():
     x, _ = make_data(8)
     with pytest.raises(ValueError, match="need labels"):

@@ -137,3 +137,27 @@ def test_an_update_names_its_losses():
     assert Update(("text",), (model.head,)).losses == ("text",)
     assert make("SumFusion").updates()[0].losses == ("fused",)
     assert make("MultiLossFusion").updates()[0].losses == ("fused", *NAMES)
+
+
+class Doubles(keras.layers.Layer):
+    """Doubles its inputs in training, and only then."""
+
+    def call(self, inputs, training=None):
+        return 2 * inputs if training else inputs
+
+
+def test_a_frozen_update_passes_as_in_training():
+    x, y = make_data(8)
+    first = make("LateFusion", [Doubles()])
+    second = make("LateFusion", [Doubles()])
+    second.set_weights(first.get_weights())
+    second.trainable = False
+    expected, found = (
+        compiled(model).train_on_batch(x, y, return_dict=True)
+        for model in (first, second)
+    )
+    for name in NAMES:
+        key = f"{name}_loss"
+        assert float(found[key]) == pytest.approx(float(expected[key]), 1e-5)
+    tested = second.test_on_batch(x, y, return_dict=True)
+    assert abs(float(tested["loss"]) - float(found["loss"])) > 1e-3

@@ -149,6 +149,11 @@ def test_a_modality_that_no_sample_has_is_compared_with_none():
     assert np.abs(gradients["b_W"]).max() == 0
 
 
+def test_defaults_are_those_of_the_authors():
+    config = OGMGE(ref.encoders("ab"), head=3).get_config()
+    assert (config["alpha"], config["epochs"]) == (0.8, (0, 50))
+
+
 def test_bad_arguments():
     with pytest.raises(ValueError, match="at least two"):
         OGMGE(ref.encoders("a"), head=3)

@@ -160,6 +160,17 @@ def test_a_file_holds_no_placeholder(tmp_path):
     assert config["config"]["keras_mla_version"] == keras_mla.__version__
 
 
+def test_the_first_of_several_errors_is_told():
+    class Refuses(keras.layers.Layer):
+        def call(self, inputs):
+            raise RuntimeError(f"{inputs.shape[1]} is no length")
+
+    model = keras_mla.MLA({"sequence": Refuses()}, 4)
+    signature = {"sequence": {"shape": [None, None, 2], "dtype": "float32"}}
+    with pytest.raises(RuntimeError, match="16 is no length"):
+        model.build_from_config({"signature": signature})
+
+
 def test_a_symbolic_call_knows_the_length_no_better():
     model = keras_mla.MLA({"sequence": Subclassed(), "image": encoder(8)}, 4)
     model.build_from_config(
