@@ -1,5 +1,6 @@
 """Training steps on TensorFlow: gradient tape and `tf.distribute`."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -48,8 +49,27 @@ def compile_step(model: keras.Model, step: Callable) -> Callable:
 
 
 def stateful_step(*groups: str) -> Callable:
-    """Returns the step as it is: variables hold their own state."""
-    return lambda step: step
+    """Returns the step, before which reads are kept in order.
+
+    Variables hold their own state. But TensorFlow's dependency optimizer drops
+    the control edge from a read of a variable to the assignment that follows
+    it (seen in 2.21): what no gradient needs, such as a modality's own logits,
+    the product with P or a copy to be put back, was now and then computed from
+    a variable that had already moved. The optimizer is turned off, for the
+    process, once a step is traced.
+    """
+
+    def decorate(step: Callable) -> Callable:
+        @functools.wraps(step)
+        def ordered(*args: Any, **kwargs: Any) -> Any:
+            tf.config.optimizer.set_experimental_options(
+                {"dependency_optimization": False}
+            )
+            return step(*args, **kwargs)
+
+        return ordered
+
+    return decorate
 
 
 def value_and_grad(

@@ -4,7 +4,15 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
-from utils import WIDTHS, compiled, make_data, make_method, some, to_numpy
+from utils import (
+    WIDTHS,
+    compiled,
+    make_data,
+    make_method,
+    only_on,
+    some,
+    to_numpy,
+)
 
 from keras_mla import models, training
 
@@ -119,3 +127,48 @@ def test_ogm_ge_slows_the_modality_that_is_ahead():
 
 def encoders(model):
     return [model.encoders[name] for name in NAMES]
+
+
+def upstream(nodes, name):
+    """Names of all nodes that a node waits for."""
+    found, open_ = set(), [name]
+    while open_:
+        for source in nodes[open_.pop()].input:
+            source = source.removeprefix("^").split(":")[0]
+            if source not in found:
+                found.add(source)
+                open_.append(source)
+    return found
+
+
+@only_on("tensorflow")
+@pytest.mark.every_case
+@pytest.mark.parametrize("method", ["OGMGE", "MLA"])
+def test_reads_and_assignments_of_a_variable_are_in_order(method):
+    from tensorflow.python.eager import context
+
+    model = make(method, keras.optimizers.SGD(0.1))
+    x, y = make_data()
+    context.enable_run_metadata()
+    try:
+        model.train_on_batch(x, y)
+        graphs = context.export_run_metadata().function_graphs
+    finally:
+        context.disable_run_metadata()
+    nodes = max(
+        (
+            {node.name: node for node in graph.post_optimization_graph.node}
+            for graph in graphs
+        ),
+        key=len,
+    )
+    writes = [n for n in nodes.values() if n.op.startswith("Assign")]
+    assert len(writes) > 8
+    before = {n.name: upstream(nodes, n.name) for n in writes}
+    for read in nodes.values():
+        if read.op != "ReadVariableOp":
+            continue
+        earlier = upstream(nodes, read.name)
+        for write in writes:
+            if write.input[0] == read.input[0]:
+                assert read.name in before[write.name] or write.name in earlier
