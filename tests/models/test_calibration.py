@@ -10,8 +10,8 @@ from keras_mla.layers import AverageFusion, EntropyFusion
 from keras_mla.models import QMF, LateFusion, MultiLossFusion, SumFusion
 
 METHODS = {
-    "average": (LateFusion, {"fusion": AverageFusion()}),
-    "entropy": (LateFusion, {"fusion": EntropyFusion()}),
+    "average": (LateFusion, {"fusion": AverageFusion}),
+    "entropy": (LateFusion, {"fusion": EntropyFusion}),
     "multi-loss": (MultiLossFusion, {}),
     "qmf": (QMF, {"num_samples": 400}),
 }
@@ -26,6 +26,8 @@ def overconfident(method, presence=False):
         # The posterior of such inputs is the softmax of themselves.
         x[name] = np.eye(3)[y] + rng.normal(size=(samples, 3))
     make, arguments = METHODS[method]
+    if "fusion" in arguments:  # One of its own: it is fitted.
+        arguments = {"fusion": arguments["fusion"]()}
     model = make(
         {
             m: keras.Sequential([keras.Input((3,)), keras.layers.Dense(3)])
