@@ -49,14 +49,14 @@ def compile_step(model: keras.Model, step: Callable) -> Callable:
 
 
 def stateful_step(*groups: str) -> Callable:
-    """Returns the step, before which reads are kept in order.
+    """Makes the step read each variable before it assigns the variable.
 
-    Variables hold their own state. But TensorFlow's dependency optimizer drops
-    the control edge from a read of a variable to the assignment that follows
-    it (seen in 2.21): what no gradient needs, such as a modality's own logits,
-    the product with P or a copy to be put back, was now and then computed from
-    a variable that had already moved. The optimizer is turned off, for the
-    process, once a step is traced.
+    Variables hold their own state, so the step itself stays as it is. But
+    TensorFlow's dependency optimizer drops the control edge from a read to the
+    assignment after it (seen in 2.21). A value that no gradient needs, such as
+    a modality's own logits, may then be computed from a variable that has
+    already moved. This turns the optimizer off when the step is traced, for
+    the whole process.
     """
 
     def decorate(step: Callable) -> Callable:
