@@ -22,7 +22,7 @@ from keras_mla import models as models
 from keras_mla.datasets.unpaired_dataset import (
     UnpairedDataset as UnpairedDataset,
 )
-from keras_mla.models.mla import MLA as MLA
+from keras_mla.models.balanced.mla import MLA as MLA
 from keras_mla.version import __version__ as __version__
 
 __all__ = [

@@ -21,7 +21,7 @@ ARGUMENTS = {
     },
     "QMF": {"num_samples": 16},
 }
-ABSTRACT = {"Fusion", "MultimodalClassifier"}
+ABSTRACT = {"Fusion", "MultimodalModel"}
 
 
 def exported(module, base):
@@ -111,7 +111,7 @@ def test_model_trains_saves_and_loads(cls, tmp_path):
         for v, b in zip(model.trainable_variables, before, strict=True)
         if v.name == "kernel"
     )
-    names = {"loss", "accuracy"} | {
+    names = {"loss", "fused_loss", "accuracy"} | {
         f"{n}_{k}" for n in NAMES for k in ("loss", "accuracy")
     }
     assert names | {f"val_{n}" for n in names} == set(history.history)

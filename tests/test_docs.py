@@ -14,7 +14,7 @@ import keras_mla
 MODULES = [
     name
     for _, name, _ in pkgutil.walk_packages(keras_mla.__path__, "keras_mla.")
-    if not name.startswith("keras_mla.training")
+    if not name.startswith("keras_mla.backend")
 ]
 
 

@@ -16,11 +16,11 @@ class Method(NamedTuple):
         grid: Values of the method's own parameters to choose from.
     """
 
-    make: Callable[..., models.MultimodalClassifier]
+    make: Callable[..., models.MultimodalModel]
     grid: dict[str, list]
 
 
-def _plain(method: type) -> Callable[..., models.MultimodalClassifier]:
+def _plain(method: type) -> Callable[..., models.MultimodalModel]:
     def make(encoders: dict, classes: int, samples: int, **own: Any) -> Any:
         return method(encoders, classes, **own)
 

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_mla.backend.kernels import batch_norm
 from keras_mla.encoders.hub import import_hub, load_preset
-from keras_mla.training import batch_norm
 
 
 @keras.saving.register_keras_serializable(package="keras_mla")

@@ -1,10 +1,13 @@
-"""Layers of MLA: gradient projection and test-time fusion."""
+"""Layers: gradient projection, and fusion of predictions."""
 
 from keras_mla.layers.fusion import AdditiveFusion as AdditiveFusion
 from keras_mla.layers.fusion import AverageFusion as AverageFusion
 from keras_mla.layers.fusion import EnergyFusion as EnergyFusion
 from keras_mla.layers.fusion import EntropyFusion as EntropyFusion
 from keras_mla.layers.fusion import Fusion as Fusion
+from keras_mla.layers.fusion import (
+    InverseVarianceFusion as InverseVarianceFusion,
+)
 from keras_mla.layers.gradient_projector import (
     GradientProjector as GradientProjector,
 )
@@ -16,4 +19,5 @@ __all__ = [
     "EntropyFusion",
     "Fusion",
     "GradientProjector",
+    "InverseVarianceFusion",
 ]

@@ -3,7 +3,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_mla import training as backend
+from keras_mla.backend import kernels
 
 
 class Fusion(keras.layers.Layer):
@@ -21,6 +21,11 @@ class Fusion(keras.layers.Layer):
     (Fusing log-probabilities instead of logits would change nothing: the two
     differ by a number that is the same for all classes.)
 
+    Attributes:
+        tasks: Names of the tasks that the fusion makes sense for.
+        task: Name of the task of the model that the fusion is a part of. The
+            model sets it.
+
     Call arguments:
         logits: Tensor of shape `(batch, modalities, classes)`.
         presence: Bool tensor of shape `(batch, modalities)`, or `None` where
@@ -29,6 +34,9 @@ class Fusion(keras.layers.Layer):
     Returns:
         Fused logits, float32 of shape `(batch, classes)`.
     """
+
+    tasks: tuple[str, ...] = ("single_label", "multi_label", "regression")
+    task = "single_label"
 
     def __init__(self, **kwargs: Any) -> None:
         # Confidences are compared in full precision under any policy.
@@ -62,9 +70,24 @@ class Fusion(keras.layers.Layer):
         """Returns the weights, float32 of shape `(batch, modalities)`."""
         raise NotImplementedError
 
+    def factors_of(self, logits: Any, presence: Any | None = None) -> Any:
+        """Returns what logits are multiplied with, `(batch, modalities)`.
+
+        These are the weights, times the scale, over the temperatures.
+        """
+        logits = self._prepared(logits)
+        weights = self.weights_of(logits, presence)
+        return weights * (self.scale / self.temperature)
+
     def call(self, logits: Any, presence: Any | None = None) -> Any:
         """Returns the fused logits."""
         return self.combine(self.weights_of(logits, presence), logits, presence)
+
+    def compute_output_shape(
+        self, logits_shape: tuple, presence_shape: tuple | None = None
+    ) -> tuple:
+        """Returns `(batch, classes)`."""
+        return logits_shape[0], logits_shape[2]
 
     def combine(self, weights: Any, logits: Any, presence: Any | None) -> Any:
         """Returns the weighted sum of calibrated logits."""
@@ -95,6 +118,15 @@ class EntropyFusion(Fusion):
     adds the largest entropy to every exponent, which cancels. Nothing depends
     on the other samples of the batch.
 
+    Where a sample has any number of labels, each a yes or no, $e_m$ is the
+    mean entropy of its labels. Regression has no entropy.
+
+    Args:
+        task: `"single_label"` or `"multi_label"`. A model sets it to its own
+            task. Defaults to `"single_label"`.
+        **kwargs: Of `keras.layers.Layer`. Weights and results are float32
+            whatever the dtype policy.
+
     Call arguments:
         logits: Tensor of shape `(batch, modalities, classes)`.
         presence: Bool tensor of shape `(batch, modalities)`, or `None` where
@@ -115,6 +147,12 @@ class EntropyFusion(Fusion):
         Unimodal Adaptation", CVPR 2024, Eqs. 6 to 8.
     """
 
+    tasks = ("single_label", "multi_label")
+
+    def __init__(self, task: str = "single_label", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.task = check_task(self, task)
+
     def build(
         self, logits_shape: tuple, presence_shape: tuple | None = None
     ) -> None:
@@ -126,21 +164,32 @@ class EntropyFusion(Fusion):
 
     def weights_of(self, logits: Any, presence: Any | None = None) -> Any:
         """Returns lambda, float32 of shape `(batch, modalities)`."""
-        log_p = ops.log_softmax(self.calibrated(logits), axis=-1)
-        # A class with no probability adds exactly 0: its log is kept finite.
-        log_p = ops.maximum(log_p, -1e30)
-        minus_entropy = ops.sum(ops.exp(log_p) * log_p, axis=-1)
+        minus_entropy = self._minus_entropy(self.calibrated(logits))
         score = self.sharpness * minus_entropy
         if presence is not None:
             # Below any other, so that its exponential is 0.
             absent = 1 - ops.cast(presence, "float32")
-            score = backend.zero_unless(presence, score) - 1e9 * absent
+            score = kernels.zero_unless(presence, score) - 1e9 * absent
         # Keras's softmax warns of a single modality.
         weights = ops.exp(ops.log_softmax(score, axis=-1))
         if presence is not None:
             # Zero too where a sample has no modality.
             weights = ops.where(presence, weights, ops.zeros_like(weights))
         return weights
+
+    def _minus_entropy(self, logits: Any) -> Any:
+        if self.task == "multi_label":
+            yes, no = -ops.softplus(-logits), -ops.softplus(logits)
+            entropies = ops.exp(yes) * yes + ops.exp(no) * no
+            return ops.mean(entropies, axis=-1)
+        log_p = ops.log_softmax(logits, axis=-1)
+        # A class with no probability adds exactly 0: its log is kept finite.
+        log_p = ops.maximum(log_p, -1e30)
+        return ops.sum(ops.exp(log_p) * log_p, axis=-1)
+
+    def get_config(self) -> dict:
+        """Returns the constructor's arguments."""
+        return {**super().get_config(), "task": self.task}
 
 
 @keras.saving.register_keras_serializable(package="keras_mla")
@@ -210,7 +259,16 @@ class EnergyFusion(Fusion):
       z = \sum_m \mathrm{sg}(c_m)\, z_m,$$
 
     over the modalities that a sample has, with $\mathrm{sg}$ a stopped
-    gradient. The fusion of `QMF`.
+    gradient. The fusion of `QMF`. Where a sample has any number of labels,
+    each has an energy of its own, and
+
+    $$c_m = \tfrac1{10} \sum_j \log (1 + \exp z_{m,j}).$$
+
+    Args:
+        task: `"single_label"` or `"multi_label"`. A model sets it to its own
+            task. Defaults to `"single_label"`.
+        **kwargs: Of `keras.layers.Layer`. Weights and results are float32
+            whatever the dtype policy.
 
     Call arguments:
         logits: Tensor of shape `(batch, modalities, classes)`.
@@ -228,15 +286,26 @@ class EnergyFusion(Fusion):
 
     Reference:
         Zhang et al., "Provable Dynamic Fusion for Low-Quality Multimodal
-        Data", ICML 2023, section 4.
+        Data", ICML 2023, section 4. Wang et al., "Can Multi-Label
+        Classification Networks Know What They Don't Know?", NeurIPS 2021,
+        Eq. 4 (the energy of several labels).
     """
 
+    tasks = ("single_label", "multi_label")
     # Scale of the energy that serves as a confidence.
     DIVISOR = 10.0
 
+    def __init__(self, task: str = "single_label", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.task = check_task(self, task)
+
     def weights_of(self, logits: Any, presence: Any | None = None) -> Any:
         """Returns c, float32 of shape `(batch, modalities)`."""
-        energy = ops.logsumexp(self.calibrated(logits), axis=-1) / self.DIVISOR
+        logits = self.calibrated(logits)
+        if self.task == "multi_label":
+            energy = ops.sum(ops.softplus(logits), axis=-1) / self.DIVISOR
+        else:
+            energy = ops.logsumexp(logits, axis=-1) / self.DIVISOR
         if presence is None:
             return energy
         return ops.where(presence, energy, ops.zeros_like(energy))
@@ -248,3 +317,78 @@ class EnergyFusion(Fusion):
             logits,
             presence,
         )
+
+    def get_config(self) -> dict:
+        """Returns the constructor's arguments."""
+        return {**super().get_config(), "task": self.task}
+
+
+@keras.saving.register_keras_serializable(package="keras_mla")
+class InverseVarianceFusion(Fusion):
+    r"""Weighs each modality by how exact its predictions are on average.
+
+    $$\lambda_m = \frac{\sigma_m^{-2}}{\sum_v \sigma_v^{-2}}, \qquad
+      z = \sum_m \lambda_m z_m,$$
+
+    over the modalities that a sample has. The variance $\sigma_m^2$ is 1 for
+    all until `calibrate` of a model sets it to the mean squared error of the
+    modality's own predictions on validation data: until then this is the
+    average. If errors of modalities are independent, no other weights give a
+    smaller expected error.
+
+    Call arguments:
+        logits: Predictions, a tensor of shape `(batch, modalities, targets)`.
+        presence: Bool tensor of shape `(batch, modalities)`, or `None` where
+            every modality is present.
+
+    Returns:
+        Fused predictions, float32 of shape `(batch, targets)`.
+
+    Example:
+    >>> predictions = np.array([[[1.0], [4.0]]], "float32")
+    >>> fusion = keras_mla.layers.InverseVarianceFusion()
+    >>> float(fusion(predictions)[0, 0])
+    2.5
+    >>> variances = fusion.variance.assign([1.0, 0.5])
+    >>> round(float(fusion(predictions)[0, 0]), 4)
+    3.0
+
+    Reference:
+        Cochran, "Problems Arising in the Analysis of a Series of Similar
+        Experiments", Supplement to the JRSS 4, 1937.
+    """
+
+    def build(
+        self, logits_shape: tuple, presence_shape: tuple | None = None
+    ) -> None:
+        """Creates a variance for each modality."""
+        super().build(logits_shape, presence_shape)
+        self.variance = self.add_weight(
+            shape=(logits_shape[1],),
+            initializer="ones",
+            trainable=False,
+            name="variance",
+        )
+
+    def weights_of(self, logits: Any, presence: Any | None = None) -> Any:
+        """Returns lambda, float32 of shape `(batch, modalities)`."""
+        logits = self._prepared(logits)
+        precision = ops.ones(ops.shape(logits)[:2], "float32") / self.variance
+        if presence is not None:
+            precision = ops.where(
+                presence, precision, ops.zeros_like(precision)
+            )
+        total = ops.sum(precision, axis=-1, keepdims=True)
+        return precision / ops.where(total > 0, total, ops.ones_like(total))
+
+
+def check_task(fusion: Fusion, task: str) -> str:
+    """Returns the name of a task that a fusion makes sense for."""
+    if task not in fusion.tasks:
+        raise ValueError(
+            f"{type(fusion).__name__} fuses predictions of the tasks "
+            f"{list(fusion.tasks)}. For regression take "
+            "`InverseVarianceFusion` or `AverageFusion`. "
+            f"Received: task={task!r}"
+        )
+    return task

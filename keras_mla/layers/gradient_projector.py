@@ -5,7 +5,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_mla import training
+from keras_mla.backend import kernels
 
 
 @keras.saving.register_keras_serializable(package="keras_mla")
@@ -128,6 +128,14 @@ class GradientProjector(keras.layers.Layer):
                 name="previous",
             )
 
+    def compute_output_shape(
+        self,
+        gradient_shape: tuple[int, ...],
+        feature_shape: tuple[int, ...] | None = None,
+    ) -> tuple[int, ...]:
+        """Returns the gradient's shape."""
+        return gradient_shape
+
     def call(self, gradient: Any, feature: Any) -> Any:
         """Takes a step and returns the projected gradient."""
         projected, advance = self.project(gradient, feature)
@@ -151,8 +159,8 @@ class GradientProjector(keras.layers.Layer):
         if self.order == "previous":
             h = self.previous.value
         else:
-            h = training.zero_unless(started, feature)
-        k = training.matrix_vector(P, h)
+            h = kernels.zero_unless(started, feature)
+        k = kernels.matrix_vector(P, h)
         # An outer product of one vector with itself is exactly symmetric, and
         # so P stays.
         k = k * (self.alpha + ops.sum(h * k)) ** -0.5
@@ -162,19 +170,19 @@ class GradientProjector(keras.layers.Layer):
             P = ops.where(started, rescaled, P)
             projected = P @ float_gradient
         else:
-            projected = training.deflated_product(P, k, float_gradient)
+            projected = kernels.deflated_product(P, k, float_gradient)
 
         def advance(taken: Any | None = None) -> None:
             one = 1 if taken is None else ops.cast(taken, "int32")
-            training.add_to(self.steps, one)
+            kernels.add_to(self.steps, one)
             if self.order == "previous":
-                training.assign_where(taken, self.previous, feature)
+                kernels.assign_where(taken, self.previous, feature)
             if self._rescales:
-                training.assign_where(taken, self.P, P)
+                kernels.assign_where(taken, self.P, P)
             else:
-                training.subtract_outer(
+                kernels.subtract_outer(
                     self.P,
-                    k if taken is None else training.zero_unless(taken, k),
+                    k if taken is None else kernels.zero_unless(taken, k),
                 )
 
         return ops.cast(projected, gradient.dtype), advance

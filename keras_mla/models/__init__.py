@@ -1,19 +1,21 @@
-"""Multimodal models: MLA, what it compares with, and their base class."""
+"""Multimodal models: MLA, and what it compares with."""
 
-from keras_mla.models.base import MultimodalClassifier as MultimodalClassifier
-from keras_mla.models.bigated import BiGated as BiGated
-from keras_mla.models.film import FiLM as FiLM
-from keras_mla.models.joint import ConcatFusion as ConcatFusion
-from keras_mla.models.joint import SumFusion as SumFusion
-from keras_mla.models.late_fusion import LateFusion as LateFusion
-from keras_mla.models.late_fusion import UnimodalEnsemble as UnimodalEnsemble
-from keras_mla.models.losses import MeanLoss as MeanLoss
-from keras_mla.models.mla import MLA as MLA
-from keras_mla.models.multi_loss import MultiLossFusion as MultiLossFusion
-from keras_mla.models.ogm_ge import OGMGE as OGMGE
-from keras_mla.models.qmf import QMF as QMF
-from keras_mla.models.trainer import Outputs as Outputs
-from keras_mla.models.trainer import Update as Update
+from keras_mla.core import MeanLoss as MeanLoss
+from keras_mla.core import MultimodalModel as MultimodalModel
+from keras_mla.core import Outputs as Outputs
+from keras_mla.core import Update as Update
+from keras_mla.models.balanced.mla import MLA as MLA
+from keras_mla.models.balanced.ogm_ge import OGMGE as OGMGE
+from keras_mla.models.joint.bigated import BiGated as BiGated
+from keras_mla.models.joint.concat_fusion import ConcatFusion as ConcatFusion
+from keras_mla.models.joint.film import FiLM as FiLM
+from keras_mla.models.joint.sum_fusion import SumFusion as SumFusion
+from keras_mla.models.late.late_fusion import LateFusion as LateFusion
+from keras_mla.models.late.multi_loss import MultiLossFusion as MultiLossFusion
+from keras_mla.models.late.qmf import QMF as QMF
+from keras_mla.models.late.unimodal_ensemble import (
+    UnimodalEnsemble as UnimodalEnsemble,
+)
 
 __all__ = [
     "MLA",
@@ -25,7 +27,7 @@ __all__ = [
     "LateFusion",
     "MeanLoss",
     "MultiLossFusion",
-    "MultimodalClassifier",
+    "MultimodalModel",
     "Outputs",
     "SumFusion",
     "UnimodalEnsemble",

@@ -152,7 +152,7 @@ def test_nothing_of_it_is_trained():
 def test_a_gpu_s_product_is_the_same(monkeypatch):
     import tensorflow as tf
 
-    from keras_mla.training import matrix_vector
+    from keras_mla.backend import matrix_vector
 
     rng = np.random.default_rng(0)
     matrix, vector = (

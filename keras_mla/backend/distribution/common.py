@@ -1,0 +1,57 @@
+"""One device, or a backend that shows the global batch as one."""
+
+from typing import Any
+
+from keras import ops
+
+
+def num_replicas() -> int:
+    """One: a step sees the global batch."""
+    return 1
+
+
+def global_mean(values: Any, weights: Any | None) -> Any:
+    """Mean over the batch, of the rows that `weights` counts.
+
+    Args:
+        values: Tensor of shape `(batch, ...)`.
+        weights: `None`, or a bool or float tensor of shape `(batch,)`.
+
+    Returns:
+        Tensor of shape `values.shape[1:]`; zeros where nothing is counted.
+    """
+    return weighted_mean(values, weights)
+
+
+def weighted_mean(values: Any, weights: Any | None) -> Any:
+    """Mean over the first axis, of the rows that `weights` counts.
+
+    Args:
+        values: Tensor of shape `(batch, ...)`.
+        weights: `None`, or a bool or float tensor of shape `(batch,)`.
+
+    Returns:
+        Tensor of shape `values.shape[1:]`; zeros where nothing is counted.
+    """
+    if weights is None:
+        return ops.mean(values, axis=0)
+    total, count = weighted_sum(values, weights)
+    return total / ops.maximum(count, 1)
+
+
+def weighted_sum(values: Any, weights: Any) -> tuple[Any, Any]:
+    """Sum of the rows that `weights` counts, and how many these are."""
+    weights = ops.cast(weights, values.dtype)
+    column = ops.reshape(weights, (-1,) + (1,) * (len(values.shape) - 1))
+    # `where`, since an uncounted row may hold NaN.
+    rows = ops.where(column > 0, values * column, ops.zeros_like(values))
+    return ops.sum(rows, axis=0), ops.sum(weights)
+
+
+def row_groups() -> int:
+    """One: absent rows are filled with any present rows of the batch."""
+    return 1
+
+
+def check_processes() -> None:
+    """Does nothing: the backend knows of other processes."""

@@ -1,0 +1,29 @@
+"""`tf.distribute`: each replica sees its own part of a batch."""
+
+from typing import Any
+
+import tensorflow as tf
+
+from keras_mla.backend.distribution.common import weighted_mean, weighted_sum
+
+
+def num_replicas() -> int:
+    """How many replicas of the current strategy share a batch."""
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def global_mean(values: Any, weights: Any | None) -> Any:
+    """Mean over the batch on all replicas, of the rows that count.
+
+    Args:
+        values: Tensor of shape `(batch, ...)`, the replica's own part.
+        weights: `None`, or a bool or float tensor of shape `(batch,)`.
+    """
+    if num_replicas() == 1 or tf.distribute.in_cross_replica_context():
+        return weighted_mean(values, weights)
+    if weights is None:
+        weights = tf.ones(tf.shape(values)[:1], values.dtype)
+    total, count = tf.distribute.get_replica_context().all_reduce(
+        tf.distribute.ReduceOp.SUM, list(weighted_sum(values, weights))
+    )
+    return total / tf.maximum(count, 1)

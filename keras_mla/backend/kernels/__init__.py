@@ -1,0 +1,31 @@
+"""Small computations that a backend does in a way of its own, for speed.
+
+- `batch_norm(layer, x, training)`: a batch normalization layer, fused.
+- `assign_where(taken, variable, value)`: an assignment under a condition.
+- `zero_unless(condition, values)`: values where a condition is true.
+- `matrix_vector(matrix, vector)`: their product, in full precision.
+- `subtract_outer(variable, vector)`, `deflated_product(matrix, vector, other)`:
+  for P.
+- `vector(scalars, dtype)`: a tensor of scalars.
+- `add_to(variable, value)`, `update_metric(metric, y, logits, weight)`,
+  `mean_results(metrics)`, `mean_of_groups(total, count, sizes)`: for metrics.
+- `reduced_loss(loss, y, logits)`: a loss of a batch.
+- `refuses_labels()`: whether losses refuse labels that are no classes.
+"""
+
+from keras_mla.backend.choice import finder
+
+_find = finder(__name__)
+batch_norm = _find("batch_norm")
+assign_where = _find("assign_where")
+zero_unless = _find("zero_unless")
+matrix_vector = _find("matrix_vector")
+subtract_outer = _find("subtract_outer")
+deflated_product = _find("deflated_product")
+vector = _find("vector")
+add_to = _find("add_to")
+update_metric = _find("update_metric")
+mean_results = _find("mean_results")
+mean_of_groups = _find("mean_of_groups")
+reduced_loss = _find("reduced_loss")
+refuses_labels = _find("refuses_labels")

@@ -1,0 +1,106 @@
+"""Kernels as Keras computes them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+
+def batch_norm(
+    layer: keras.layers.BatchNormalization, x: Any, training: bool | None
+) -> Any:
+    """What the layer computes, its moving statistics included.
+
+    Args:
+        layer: the layer.
+        x: Tensor of the layer's rank.
+        training: Whether to use the batch's own statistics.
+
+    Returns:
+        Tensor of the shape of `x`.
+    """
+    return layer(x, training=training)
+
+
+def assign_where(taken: Any | None, variable: Any, value: Any) -> None:
+    """Assigns to a variable, where a bool scalar is given if it is true."""
+    if taken is not None:
+        value = ops.where(taken, value, variable.value)
+    variable.assign(value)
+
+
+def zero_unless(condition: Any, values: Any) -> Any:
+    """Returns `values` where `condition` is true, else zeros."""
+    return ops.where(condition, values, ops.zeros_like(values))
+
+
+def matrix_vector(matrix: Any, vector: Any) -> Any:
+    """Returns `matrix @ vector`."""
+    return ops.matmul(matrix, vector)
+
+
+def subtract_outer(variable: Any, vector: Any) -> None:
+    """Subtracts `vector vector^T`; what is symmetric stays so."""
+    variable.assign(variable.value - vector[:, None] * vector)
+
+
+def deflated_product(matrix: Any, vector: Any, other: Any) -> Any:
+    """Returns `(matrix - vector vector^T) @ other`, for symmetric `matrix`."""
+    return matrix @ other - vector[:, None] * (vector[None] @ other)
+
+
+def vector(scalars: Sequence, dtype: str) -> Any:
+    """Returns a tensor of numbers and scalar tensors."""
+    return ops.stack([ops.cast(scalar, dtype) for scalar in scalars])
+
+
+def add_to(variable: Any, value: Any) -> None:
+    """Adds to a variable, such as a metric's, in a step."""
+    variable.assign_add(value)
+
+
+def update_metric(
+    metric: keras.metrics.Metric, y: Any, logits: Any, weight: Any | None
+) -> None:
+    """Updates a metric."""
+    metric.update_state(y, logits, weight)
+
+
+def mean_results(metrics: Sequence) -> Sequence:
+    """Results of `keras.metrics.Mean` metrics."""
+    return [metric.result() for metric in metrics]
+
+
+def mean_of_groups(total: Any, count: Any, sizes: Sequence[int]) -> Any:
+    """Returns the mean over groups of the sum of each one's means.
+
+    Args:
+        total: Variable of shape `(means,)`: what each is a mean of, summed.
+        count: Variable of shape `(means,)`: of how many. Where it is 0, the
+            mean is 0.
+        sizes: How many means each group has, one group after the other.
+            Groups that count nothing are left out.
+    """
+    total, count = total.value, count.value
+    seen = count > 0
+    means = ops.where(seen, total / ops.maximum(count, 1e-12), 0)
+    if len(sizes) == sum(sizes):
+        groups = ops.sum(ops.cast(seen, means.dtype))
+    else:
+        starts = [sum(sizes[:group]) for group in range(len(sizes))]
+        groups = sum(
+            ops.cast(ops.any(seen[start : start + size]), means.dtype)
+            for start, size in zip(starts, sizes, strict=True)
+        )
+    return ops.sum(means) / ops.maximum(groups, 1)
+
+
+def reduced_loss(loss: keras.losses.Loss, y: Any, logits: Any) -> Any:
+    """Returns `loss(y, logits)`: a replica's part of the batch's mean."""
+    return loss(y, logits)
+
+
+def refuses_labels() -> bool:
+    """No: a loss may take labels that are no classes, in silence."""
+    return False

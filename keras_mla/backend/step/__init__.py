@@ -1,0 +1,19 @@
+"""What makes a training step, on each backend.
+
+- `stateful_step(*groups)`: decorator that gives a step written with plain
+  variables, `step(model, data) -> logs`, the signature of the backend.
+- `value_and_grads(model, objective, variables)`: gradients of each of several
+  losses, by one forward pass.
+- `apply_gradients(model, gradients, variables, active)`: an optimizer step.
+- `compile_step(model, step)`: the train function that is compiled.
+- `keeping_weights(model)`: context in which an error leaves a model's weights.
+"""
+
+from keras_mla.backend.choice import finder
+
+_find = finder(__name__)
+stateful_step = _find("stateful_step")
+value_and_grads = _find("value_and_grads")
+apply_gradients = _find("apply_gradients")
+compile_step = _find("compile_step")
+keeping_weights = _find("keeping_weights")

@@ -1,0 +1,180 @@
+"""Steps on JAX: variables become state that is threaded through."""
+
+import collections
+import contextlib
+import functools
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import keras
+
+from keras_mla.backend import internals
+
+
+def stateful_step(*groups: str) -> Callable:
+    """Threads the named groups of variables through a step.
+
+    Args:
+        *groups: Names of the model's variable lists, in the order in which
+            Keras's JAX trainer passes their values.
+    """
+
+    def decorate(step: Callable) -> Callable:
+        @functools.wraps(step)
+        def stateless(
+            model: keras.Model, state: Sequence, data: Any
+        ) -> tuple[Any, tuple]:
+            variables = [_variables(model, group) for group in groups]
+            mapping = [
+                pair
+                for references, values in zip(variables, state, strict=True)
+                for pair in zip(references, values, strict=True)
+            ]
+            with keras.StatelessScope(mapping, collect_losses=True) as scope:
+                logs = step(model, data)
+            new_state = tuple(
+                [scope.get_current_value(v) for v in references]
+                for references in variables
+            )
+            return logs, new_state
+
+        return stateless
+
+    return decorate
+
+
+def value_and_grads(
+    model: keras.Model, objective: Callable, variables: list
+) -> tuple[list[list], Any]:
+    """Differentiates `objective() -> (losses, aux)` for `variables`.
+
+    Returns:
+        A list of gradients for each loss, zeros for a variable that the loss
+        does not depend on; and `aux`, in which dicts keep their order.
+    """
+    state = [
+        v
+        for group in (
+            "trainable_variables",
+            "non_trainable_variables",
+            "optimizer_variables",
+        )
+        for v in _variables(model, group)
+    ]
+    values = [v.value for v in state]
+
+    def call(differentiated: list) -> tuple[Any, Any]:
+        mapping = [
+            *zip(state, values, strict=True),
+            *zip(variables, differentiated, strict=True),
+        ]
+        with keras.StatelessScope(mapping, collect_losses=True) as scope:
+            losses, aux = objective()
+            aux = _ordered(aux)
+        updated = [
+            scope.get_current_value(v) for v in model.non_trainable_variables
+        ]
+        return list(losses), (aux, updated)
+
+    losses, pull_back, (aux, updated) = jax.vjp(
+        call, [v.value for v in variables], has_aux=True
+    )
+    zeros = [jax.numpy.zeros_like(loss) for loss in losses]
+    gradients = []
+    for index, zero in enumerate(zeros):
+        chosen = [
+            *zeros[:index],
+            jax.numpy.ones_like(zero),
+            *zeros[index + 1 :],
+        ]
+        (of_loss,) = pull_back(chosen)
+        gradients.append(of_loss)
+    for variable, value in zip(
+        model.non_trainable_variables, updated, strict=True
+    ):
+        variable.assign(value)
+    return gradients, aux
+
+
+def apply_gradients(
+    model: keras.Model, gradients: list, variables: list, active: Any | None
+) -> None:
+    """Moves `variables` by one optimizer step, if `active` is true or None."""
+    optimizer = model.optimizer
+    by_variable = {id(v): g for v, g in zip(variables, gradients, strict=True)}
+    trainable = internals.optimized_variables(optimizer)
+    slots = optimizer.variables
+    values = [v.value for v in trainable], [v.value for v in slots]
+
+    def step() -> tuple[list, list]:
+        # `None`, not zeros, for the rest: the optimizer then leaves them and
+        # their slots alone (and warns, which is meant for mistakes).
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return optimizer.stateless_apply(
+                values[1],
+                [by_variable.get(id(v)) for v in trainable],
+                values[0],
+            )
+
+    if active is None or not isinstance(active, jax.core.Tracer):
+        moved = step() if active is None or bool(active) else values
+    else:
+        moved = jax.lax.cond(active, step, lambda: values)
+    for references, new, old in zip(
+        (trainable, slots), moved, values, strict=True
+    ):
+        for variable, value, before in zip(references, new, old, strict=True):
+            if value is not before:
+                variable.assign(value)
+
+
+def _variables(model: keras.Model, group: str) -> list:
+    if group == "optimizer_variables":
+        optimizer = getattr(model, "optimizer", None)
+        return optimizer.variables if optimizer else []
+    return getattr(model, group)
+
+
+@contextlib.contextmanager
+def keeping_weights(model: keras.Model) -> Iterator[None]:
+    """Gives a model its weights back where an error interrupts it.
+
+    Keras takes the values out of a model's variables while `fit`, `evaluate`
+    and `predict` run. An error inside would leave the model without them.
+    """
+    model.jax_state_sync()  # Where a callback of `fit` calls this.
+    variables = [
+        *model.variables,
+        *_variables(model, "optimizer_variables"),
+        *model.metrics_variables,
+    ]
+    held = [(v, v._value) for v in variables if v._value is not None]
+    model._jax_state = None  # What an earlier call may have left.
+    try:
+        yield
+    except BaseException:
+        # What the last step returned, unless the failed one has consumed it.
+        with contextlib.suppress(RuntimeError):
+            model.jax_state_sync()
+        model._jax_state = None
+        for variable, value in held:
+            # A step that ran since then has consumed the value.
+            if variable._value is None and not value.is_deleted():
+                variable.assign(value)
+        raise
+
+
+def _ordered(tree: Any) -> Any:
+    """Makes dicts ordered, as JAX would sort the keys of plain ones."""
+    if isinstance(tree, dict):
+        return collections.OrderedDict(
+            (key, _ordered(value)) for key, value in tree.items()
+        )
+    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        return type(tree)(*map(_ordered, tree))
+    if isinstance(tree, list | tuple):
+        return type(tree)(map(_ordered, tree))
+    return tree

@@ -1,0 +1,77 @@
+"""Steps on TensorFlow: gradient tape and `tf.distribute`."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_mla.backend.distribution.tensorflow import num_replicas
+
+
+def stateful_step(*groups: str) -> Callable:
+    """Makes the step read each variable before it assigns the variable.
+
+    Variables hold their own state, so the step itself stays as it is. But
+    TensorFlow's dependency optimizer drops the control edge from a read to the
+    assignment after it (seen in 2.21). A value that no gradient needs, such as
+    a modality's own logits, may then be computed from a variable that has
+    already moved. This turns the optimizer off when the step is traced, for
+    the whole process.
+    """
+
+    def decorate(step: Callable) -> Callable:
+        @functools.wraps(step)
+        def ordered(*args: Any, **kwargs: Any) -> Any:
+            tf.config.optimizer.set_experimental_options(
+                {"dependency_optimization": False}
+            )
+            return step(*args, **kwargs)
+
+        return ordered
+
+    return decorate
+
+
+def value_and_grads(
+    model: keras.Model, objective: Callable, variables: list
+) -> tuple[list[list], Any]:
+    """Differentiates `objective() -> (losses, aux)` for `variables`.
+
+    Returns:
+        A list of gradients for each loss, zeros for a variable that the loss
+        does not depend on; and `aux`.
+    """
+    with tf.GradientTape(persistent=True) as tape:
+        losses, aux = objective()
+    values = [v.value for v in variables]
+    gradients = [
+        tape.gradient(
+            loss,
+            values,
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )
+        for loss in losses
+    ]
+    return gradients, aux
+
+
+def apply_gradients(
+    model: keras.Model, gradients: list, variables: list, active: Any | None
+) -> None:
+    """Moves `variables` by one optimizer step, if `active` is true or None."""
+
+    def step() -> None:
+        model.optimizer.apply(gradients, variables)
+
+    if active is None:
+        step()
+    elif num_replicas() > 1:
+        # A step synchronises replicas, which no branch of a graph may do.
+        raise ValueError(
+            "x['presence'] is not supported under a `tf.distribute` strategy "
+            f"with several replicas. Received: {num_replicas()} replicas"
+        )
+    else:
+        tf.cond(active, step, lambda: None)

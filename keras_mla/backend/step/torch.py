@@ -1,0 +1,118 @@
+"""Steps on PyTorch: autograd over the variables of one update."""
+
+import types
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import torch
+
+
+def stateful_step(*groups: str) -> Callable:
+    """Runs a step without recording gradients: variables hold their state."""
+    return torch.no_grad()
+
+
+def value_and_grads(
+    model: keras.Model, objective: Callable, variables: list
+) -> tuple[list[list], Any]:
+    """Differentiates `objective() -> (losses, aux)` for `variables`.
+
+    Returns:
+        A list of gradients for each loss, zeros for a variable that the loss
+        does not depend on; and `aux`.
+    """
+    values = [v.value for v in variables]
+    # What was frozen since `compile` moves until it is called again.
+    frozen = [value for value in values if not value.requires_grad]
+    for value in frozen:
+        value.requires_grad_(True)
+    with torch.enable_grad():
+        losses, aux = objective()
+        last = len(losses) - 1
+        gradients = [
+            list(
+                torch.autograd.grad(
+                    loss,
+                    values,
+                    retain_graph=index < last,
+                    allow_unused=True,
+                    materialize_grads=True,
+                )
+            )
+            for index, loss in enumerate(losses)
+        ]
+    for value in frozen:
+        value.requires_grad_(False)
+    if torch.compiler.is_compiling():
+        # A compiled graph must not return what still asks for gradients.
+        aux = keras.tree.map_structure(
+            lambda leaf: leaf.detach() if torch.is_tensor(leaf) else leaf,
+            aux,
+        )
+    return gradients, aux
+
+
+def apply_gradients(
+    model: keras.Model, gradients: list, variables: list, active: Any | None
+) -> None:
+    """Moves `variables` by one optimizer step, if `active` is true or None."""
+    if active is None or bool(active):
+        model.optimizer.apply(gradients, variables)
+
+
+def compile_step(model: keras.Model, step: Callable) -> Callable:
+    """Compiles a whole training step, gradients included, as one graph.
+
+    As on the other backends, what the model's Python attributes said when the
+    graph was made holds until the model is compiled anew. Looking through all
+    of them before each step, as `torch.compile` does, takes longer than a
+    small step itself.
+
+    Args:
+        model: The model, of which the graph is the only user.
+        step: Keras's step for all models, whose place is taken.
+    """
+    _model_of_step = model
+
+    def step_of_model(_batch_of_step: Any) -> Any:
+        return _model_of_step.train_step(_batch_of_step[0])
+
+    # Graphs belong to a code object. Guards would tell those of two models
+    # apart, so without these each model has a code object of its own.
+    own = types.FunctionType(
+        step_of_model.__code__.replace(),
+        step_of_model.__globals__,
+        closure=step_of_model.__closure__,
+    )
+    compiled = torch.compile(own, options={"guard_filter_fn": _guards_on_batch})
+
+    def run(data: Any) -> Any:
+        # For an array, as of `train_on_batch`, PyTorch can make no guard.
+        data = keras.tree.map_structure(_as_tensor, data)
+        # These two hold while the step runs and are restored after it.
+        with torch._dynamo.config.patch(
+            trace_autograd_ops=True, capture_scalar_outputs=True
+        ):
+            return compiled(data)
+
+    return run
+
+
+def _as_tensor(leaf: Any) -> Any:
+    is_array = isinstance(leaf, np.ndarray | np.generic)
+    return keras.ops.convert_to_tensor(leaf) if is_array else leaf
+
+
+def _guards_on_batch(guards: Sequence) -> list[bool]:
+    """Which guards to keep: of a model's step, those on batch and PyTorch.
+
+    Where a layer breaks the graph, parts of it are compiled as functions that
+    other layers share; these keep their guards.
+    """
+    if not any("_model_of_step" in guard.name for guard in guards):
+        return [True] * len(guards)
+    return [
+        not guard.name or "_batch_of_step" in guard.name for guard in guards
+    ]

@@ -1,0 +1,339 @@
+"""The convention of a batch: modalities, presence, paired and unpaired labels.
+
+`x` is a dict keyed by modality, with `presence` beside the modalities where
+some are missing. `y` is one tensor, or a dict keyed by modality where each
+modality has samples and labels of its own.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_mla.backend import distribution
+
+RESERVED = ("presence", "sample_id")
+
+
+@dataclasses.dataclass
+class Batch:
+    """One batch, checked and with absent rows out of the way.
+
+    Attributes:
+        inputs: dict of each modality's tensors. Rows of absent samples hold
+            copies of present ones, if there are any.
+        labels: dict of each modality's labels.
+        sample_weight: dict of each modality's weights, `None` without.
+        presence: Bool tensor of shape `(batch, modalities)`, or `None`.
+        paired: bool. Whether all modalities see the same samples.
+        sample_id: Tensor of shape `(batch,)`, which samples these are, or
+            `None` where `x` does not say.
+        training: bool. Whether the batch is one to train on.
+        values: dict of each modality's tensors as they were passed. Rows that
+            the user marked absent may hold anything.
+        hidden: Bool tensor of shape `(batch, modalities)`: values that were
+            passed as present and that `hide` has made absent. `None` where
+            nothing was hidden.
+    """
+
+    inputs: dict[str, Any]
+    labels: dict[str, Any]
+    sample_weight: dict[str, Any]
+    presence: Any | None
+    paired: bool
+    sample_id: Any | None = None
+    training: bool = True
+    values: dict[str, Any] = dataclasses.field(default_factory=dict)
+    hidden: Any | None = None
+
+    @classmethod
+    def from_data(
+        cls, modalities: Sequence[str], data: Any, training: bool = True
+    ) -> "Batch":
+        """Takes `(x, y)` or `(x, y, sample_weight)` as Keras passes it."""
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        inputs, presence = split_inputs(modalities, x, training)
+        paired = not isinstance(y, dict)
+        if paired:
+            check_rows(modalities, x)
+        elif presence is not None:
+            raise ValueError(
+                "x['presence'] and a dict `y` exclude each other: unpaired "
+                "data do not mark absent samples: omit them instead."
+            )
+        labels, weights = split_targets(modalities, y, sample_weight)
+        return cls(
+            inputs,
+            labels,
+            weights,
+            presence,
+            paired,
+            x.get("sample_id"),
+            training,
+            {name: x[name] for name in modalities},
+        )
+
+    def hide(self, mask: Any) -> "Batch":
+        """Returns the batch with further values absent.
+
+        Args:
+            mask: Bool tensor of shape `(batch, modalities)`: what to hide.
+
+        Raises:
+            ValueError: If the batch is unpaired.
+        """
+        if not self.paired:
+            raise ValueError(
+                "Unpaired data cannot be hidden: each modality has samples of "
+                "its own."
+            )
+        mask = ops.cast(mask, "bool")
+        presence = ops.logical_not(mask)
+        if self.presence is not None:
+            mask = ops.logical_and(mask, self.presence)
+            presence = ops.logical_and(presence, self.presence)
+        if self.hidden is not None:
+            mask = ops.logical_or(mask, self.hidden)
+        inputs = {
+            name: fill_absent(value, presence[:, index], self.training)
+            for index, (name, value) in enumerate(self.values.items())
+        }
+        return dataclasses.replace(
+            self, inputs=inputs, presence=presence, hidden=mask
+        )
+
+    def present(self, name: str) -> Any | None:
+        """Bool `(batch,)` of one modality, `None` where all are present."""
+        if self.presence is None:
+            return None
+        return self.presence[:, list(self.inputs).index(name)]
+
+    def active(self, names: Sequence[str]) -> Any | None:
+        """Bool scalar: does at least one sample have one of `names`?
+
+        `None` if no modality is missing.
+        """
+        if self.presence is None:
+            return None
+        return sum(present_share(self.present(name)) for name in names) > 0
+
+    def known(self) -> Any | None:
+        """Bool `(batch,)`: which samples have a modality; `None` for all."""
+        if self.presence is None:
+            return None
+        return ops.any(self.presence, axis=1)
+
+    def size(self, name: str) -> Any:
+        """Number of rows of one modality."""
+        return ops.shape(keras.tree.flatten(self.inputs[name])[0])[0]
+
+
+def check_inputs(modalities: Sequence[str], x: Any) -> None:
+    """Checks the keys of `x`, and the shape of `presence`.
+
+    Raises:
+        ValueError: If modalities are missing or unknown, or `presence` has
+            another shape than `(batch, modalities)`.
+    """
+    if not isinstance(x, dict):
+        raise ValueError(
+            "Inputs must be a dict keyed by modality, such as "
+            f"{{{', '.join(f'{m!r}: ...' for m in modalities)}}}. "
+            f"Received: an object of type {type(x).__name__}"
+        )
+    missing = [name for name in modalities if name not in x]
+    if missing:
+        raise ValueError(
+            f"The inputs lack {_plural('modality', missing)}. To use one "
+            "modality alone, take `model.unimodal(name)`. Where only some "
+            "samples lack a modality, pass any value for it and say so in "
+            "x['presence'], a bool array of shape (batch, "
+            f"{len(modalities)}). Received: keys {sorted(x)}"
+        )
+    unknown = [
+        name for name in x if name not in modalities and name not in RESERVED
+    ]
+    if unknown:
+        raise ValueError(
+            f"The inputs have unknown {_plural('key', unknown)}. The model's "
+            f"modalities are {list(modalities)}."
+        )
+    presence = x.get("presence")
+    if presence is None:
+        return
+    shape = tuple(getattr(presence, "shape", ()))
+    if len(shape) != 2 or shape[1] != len(modalities):
+        raise ValueError(
+            "x['presence'] must be a bool array of shape (batch, "
+            f"{len(modalities)}), with a column for each of the modalities "
+            f"{list(modalities)}. Received: shape {shape}"
+        )
+    for name in modalities:
+        rows = _rows(x[name])
+        if None not in (rows, _int(shape[0])) and rows != shape[0]:
+            raise ValueError(
+                f"x['presence'] has {shape[0]} rows, but modality "
+                f"{name!r} has {rows}. Presence is for samples that share "
+                "their rows; unpaired data (with `y` a dict) do not mark "
+                "absent samples: omit them instead."
+            )
+
+
+def check_rows(modalities: Sequence[str], x: dict[str, Any]) -> None:
+    """Raises unless all modalities have the same number of rows."""
+    rows = {name: _rows(x[name]) for name in modalities}
+    if len(set(rows.values()) - {None}) > 1:
+        raise ValueError(
+            "With one `y` for all modalities, each must have a row for each "
+            "sample. Received: "
+            + ", ".join(f"{name!r} with {n} rows" for name, n in rows.items())
+            + ". For modalities with samples of their own, pass `y` as a dict "
+            "of each one's labels (unpaired training)."
+        )
+
+
+def _rows(value: Any) -> int | None:
+    shapes = [getattr(leaf, "shape", ()) for leaf in keras.tree.flatten(value)]
+    return _int(shapes[0][0]) if shapes and shapes[0] else None
+
+
+def _int(size: Any) -> int | None:
+    # What is not an int is a tracer's stand-in for a size yet unknown.
+    return size if isinstance(size, int) else None
+
+
+def split_inputs(
+    modalities: Sequence[str], x: Any, training: bool | None = False
+) -> tuple[dict[str, Any], Any | None]:
+    """Checks `x` and separates the modalities from `presence`.
+
+    Returns:
+        A dict of each modality's tensors, in the model's order, in which rows
+        of absent samples hold copies of present ones (or what they held,
+        where no sample is present); and `presence` as bool, or `None`.
+
+    Raises:
+        ValueError: If `check_inputs` does.
+    """
+    check_inputs(modalities, x)
+    inputs = {name: x[name] for name in modalities}
+    presence = x.get("presence")
+    if presence is None:
+        return inputs, None
+    presence = ops.cast(presence, "bool")
+    for index, name in enumerate(modalities):
+        inputs[name] = fill_absent(inputs[name], presence[:, index], training)
+    return inputs, presence
+
+
+def split_targets(
+    modalities: Sequence[str], y: Any, sample_weight: Any | None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns labels and sample weights of each modality, as dicts.
+
+    Raises:
+        ValueError: If one of them is a dict and the other does not fit it.
+    """
+    if y is None:
+        raise ValueError(
+            "Training and evaluation need labels: pass `y`, or batches "
+            "`(x, y)`. Received: y=None"
+        )
+    if not isinstance(y, dict):
+        if isinstance(sample_weight, dict):
+            raise ValueError(
+                "`sample_weight` may be a dict only where `y` is one too "
+                "(unpaired training). Received: sample_weight with keys "
+                f"{list(sample_weight)} and a single `y`"
+            )
+        return (
+            dict.fromkeys(modalities, y),
+            dict.fromkeys(modalities, sample_weight),
+        )
+    if set(y) != set(modalities):
+        raise ValueError(
+            "With `y` a dict (unpaired training), each modality needs its "
+            f"labels: expected the keys {list(modalities)}. "
+            f"Received: {list(y)}"
+        )
+    if sample_weight is None:
+        return y, dict.fromkeys(modalities)
+    if not isinstance(sample_weight, dict):
+        raise ValueError(
+            "With `y` a dict (unpaired training), `sample_weight` must be a "
+            "dict keyed by modality too, and `class_weight` is not supported. "
+            "Received: `sample_weight` of type "
+            f"{type(sample_weight).__name__}"
+        )
+    return y, {name: sample_weight.get(name) for name in modalities}
+
+
+def present_share(present: Any) -> Any:
+    """The share of samples that are present, on all replicas together."""
+    return distribution.global_mean(ops.cast(present, "float32"), None)
+
+
+def fill_absent(values: Any, present: Any, training: bool | None) -> Any:
+    """Replaces rows of absent samples by rows of present ones.
+
+    In prediction each absent row is a copy of the first present row. In
+    training present rows are taken in turn, so that statistics such as those
+    of BatchNormalization see each about equally often. Where no row is
+    present, an absent row stays what it is: what comes of it must be replaced
+    by `where`, since it may be NaN.
+
+    Args:
+        values: Tensor of shape `(batch, ...)`, or a structure of them.
+        present: Bool tensor of shape `(batch,)`.
+        training: bool. Whether to take present rows in turn.
+    """
+    if training:
+        index = rows_in_turn(present, distribution.row_groups())
+    else:
+        positions = ops.arange(ops.shape(present)[0], dtype="int32")
+        # So many rows come before the first present one.
+        rank = ops.cumsum(ops.cast(present, "int32"))
+        first = ops.sum(ops.cast(rank == 0, "int32"))
+        kept = ops.logical_or(present, first == ops.shape(present)[0])
+        index = ops.where(kept, positions, first)
+    return keras.tree.map_structure(
+        lambda value: ops.take(value, index, axis=0), values
+    )
+
+
+def rows_in_turn(present: Any, groups: int = 1) -> Any:
+    """Tells which row to put in the place of each row.
+
+    Args:
+        present: Bool tensor of shape `(batch,)`.
+        groups: int. The batch consists of so many groups of rows, one after
+            the other; a row is replaced by one of its own group.
+
+    Returns:
+        int32 tensor of shape `(batch,)`: the row itself where it is present,
+        or no row of its group is; else the present rows of its group in turn.
+    """
+    rows = ops.shape(present)[0] // groups
+    positions = ops.arange(rows, dtype="int32")
+
+    def of_group(present: Any) -> Any:
+        rank = ops.cumsum(ops.cast(present, "int32"))
+        count = ops.sum(ops.cast(present, "int32"))
+        # The k-th present row is the first one of rank k + 1.
+        wanted = positions % ops.maximum(count, 1) + 1
+        found = ops.cast(ops.searchsorted(rank, wanted), "int32")
+        return ops.where(ops.logical_or(present, count == 0), positions, found)
+
+    if groups == 1:
+        return of_group(present)
+    index = ops.vectorized_map(of_group, ops.reshape(present, (groups, rows)))
+    offset = rows * ops.arange(groups, dtype="int32")
+    return ops.reshape(index + offset[:, None], (-1,))
+
+
+def _plural(noun: str, names: Sequence[str]) -> str:
+    plural = {"modality": "modalities"}.get(noun, noun + "s")
+    label = noun if len(names) == 1 else plural
+    return f"{label} {', '.join(repr(name) for name in names)}"

@@ -1,0 +1,147 @@
+"""How a model is built: when, for which inputs, and from which config."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+
+class BuiltLast(type):
+    """Builds a model after the outermost constructor has ended.
+
+    So a subclass of any method can make weights and layers of its own after
+    `super().__init__`.
+    """
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        """Makes a model, and builds it if its encoders know their inputs."""
+        model = super().__call__(*args, **kwargs)
+        model.build_if_possible()
+        return model
+
+
+# === Signatures: nested dicts of {"shape": ..., "dtype": ...} ===
+
+
+def signature_of(inputs: Any) -> Any:
+    """Records shape (batch aside) and dtype of nested tensors."""
+    if isinstance(inputs, dict):
+        return {name: signature_of(value) for name, value in inputs.items()}
+    dtype = keras.backend.standardize_dtype(inputs.dtype)
+    if "float" in dtype:
+        # Not the precision of one batch: encoders cast as they need.
+        dtype = keras.config.floatx()
+    # What is not an int is a tracer's stand-in for a size yet unknown.
+    sizes = [n if isinstance(n, int) else None for n in inputs.shape[1:]]
+    return {"shape": [None, *sizes], "dtype": dtype}
+
+
+def ends_of(encoder: keras.layers.Layer) -> tuple[Any, Any]:
+    """Returns the symbolic input and output that an encoder was made with.
+
+    Both are `None` where it has not been called on a symbolic input.
+    """
+    if isinstance(encoder, keras.Sequential):
+        if not (encoder.built and encoder.inputs):
+            return None, None
+        return encoder.inputs[0], encoder.outputs[0]
+    try:
+        return encoder.input, encoder.output
+    except (AttributeError, ValueError):  # None, or several.
+        return None, None
+
+
+def plain(signature: Any) -> Any:
+    """Returns a signature in plain dicts and lists, for JSON."""
+    if isinstance(signature, dict):
+        return {name: plain(value) for name, value in signature.items()}
+    return list(signature) if isinstance(signature, list) else signature
+
+
+def map_signature(make: Callable, signature: Any, name: str = "") -> Any:
+    """Calls `make(shape, dtype, name)` for each tensor of a signature."""
+    if set(signature) == {"shape", "dtype"}:
+        return make(
+            shape=tuple(signature["shape"]),
+            dtype=signature["dtype"],
+            name=name,
+        )
+    return {
+        key: map_signature(make, value, f"{name}_{key}" if name else key)
+        for key, value in signature.items()
+    }
+
+
+# In the place of sizes that are not known, one after the other is tried.
+PLACEHOLDERS = (16, 64, 256, 4, 1)
+
+
+def encode_symbolically(encoder: keras.layers.Layer, signature: Any) -> Any:
+    """Returns the symbolic output of an encoder, which this builds.
+
+    Not every layer can be traced with unknown sizes on every backend, so
+    placeholders take their place. The width of features does not depend on
+    them.
+    """
+
+    def attempt(placeholder: int) -> Any:
+        def make(shape: tuple, dtype: str, name: str) -> Any:
+            sizes = [placeholder if n is None else n for n in shape[1:]]
+            return keras.KerasTensor((None, *sizes), dtype, name=name)
+
+        return encoder(map_signature(make, signature))
+
+    tried = PLACEHOLDERS if has_unknown_sizes(signature) else PLACEHOLDERS[:1]
+    first: Exception | None = None
+    for placeholder in tried:
+        try:
+            return attempt(placeholder)
+        except Exception as error:  # Of any kind, as layers differ.
+            first = first or error
+    assert first is not None
+    raise first
+
+
+def has_unknown_sizes(signature: Any) -> bool:
+    """Tells whether any size but that of the batch is unknown."""
+    if set(signature) == {"shape", "dtype"}:
+        return None in signature["shape"][1:]
+    return any(map(has_unknown_sizes, signature.values()))
+
+
+def zeros_like(feature: Any) -> Any:
+    """Returns zeros of one sample, in the place of a symbolic tensor."""
+    sizes = [
+        n if isinstance(n, int) else PLACEHOLDERS[0] for n in feature.shape[1:]
+    ]
+    return keras.ops.zeros((1, *sizes), feature.dtype)
+
+
+# === Configs ===
+
+
+def revive(config: Any, custom_objects: dict | None = None) -> Any:
+    """Makes objects of all that is serialized inside a config."""
+    if isinstance(config, dict):
+        if isinstance(config.get("class_name"), str):
+            return keras.saving.deserialize_keras_object(
+                config, custom_objects=custom_objects
+            )
+        return {k: revive(v, custom_objects) for k, v in config.items()}
+    if isinstance(config, list):
+        return [revive(value, custom_objects) for value in config]
+    return config
+
+
+def portable(config: Any) -> Any:
+    """Names Keras's optimizers by their public module.
+
+    On PyTorch, Keras writes down the class that is PyTorch's own, which no
+    other backend can use.
+    """
+    if not isinstance(config, dict):
+        return config
+    config = {key: portable(value) for key, value in config.items()}
+    if str(config.get("module")).startswith("keras.src.backend.torch.optim"):
+        config |= {"module": "keras.optimizers", "registered_name": None}
+    return config

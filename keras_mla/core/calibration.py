@@ -1,0 +1,165 @@
+"""Temperatures that make unimodal predictions comparable in a fusion."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_mla.layers.fusion import Fusion, InverseVarianceFusion
+
+
+def calibrate(model: Any, data: Any, batch_size: int | None) -> dict:
+    """See `ServedModel.calibrate`."""
+    if model.fusion is None:
+        raise ValueError(
+            f"{type(model).__name__} joins features and does not fuse unimodal "
+            "predictions, so there is nothing to calibrate. Methods with a "
+            "`fusion` layer, such as MLA and LateFusion, can be calibrated."
+        )
+    if model.task.certain:
+        return _calibrate_certainty(model, data, batch_size)
+    return _set_variances(model, data, batch_size)
+
+
+def _calibrate_certainty(model: Any, data: Any, batch_size: int | None) -> dict:
+    """Fits temperatures, a sharpness and a scale."""
+    fusion, nll = model.fusion, model.task.negative_log_likelihood
+    logits, present, y = _predictions(model, data, batch_size)
+    temperature = []
+    for z, labels in _of_each(model, logits, present, y):
+        temperature.append(
+            _minimum(lambda t, z=z, y=labels: nll(z / t, y))  # type: ignore[misc]
+        )
+    fusion.temperature.assign(np.array(temperature, "float32"))
+
+    known = present.any(axis=1)
+
+    def fused() -> np.ndarray:
+        fusion.scale.assign(1.0)
+        return _fused(fusion, logits, present)[known]
+
+    def best_scale(z: np.ndarray) -> float:
+        return _minimum(lambda s: nll(s * z, y[known]))
+
+    def loss_of(sharpness: float) -> float:
+        fusion.sharpness.assign(sharpness)
+        z = fused()
+        return nll(best_scale(z) * z, y[known])
+
+    result: dict[str, Any] = {
+        "temperature": dict(zip(model.experts, temperature, strict=True))
+    }
+    if hasattr(fusion, "sharpness"):
+        # 0, the plain average, is a candidate of its own. Beyond 10 weights
+        # of 0 and 1 change little, and their exponentials may vanish.
+        sharpness = min((0.0, _minimum(loss_of, 10.0)), key=loss_of)
+        fusion.sharpness.assign(sharpness)
+        result["sharpness"] = sharpness
+    scale = best_scale(fused())
+    fusion.scale.assign(scale)
+    result["scale"] = scale
+    return result
+
+
+def _set_variances(model: Any, data: Any, batch_size: int | None) -> dict:
+    """Sets each expert's variance to its mean squared error."""
+    fusion = model.fusion
+    if not isinstance(fusion, InverseVarianceFusion):
+        raise ValueError(
+            f"There is nothing to calibrate in the {type(fusion).__name__} of "
+            "a regression. Make the model with "
+            "`fusion=keras_mla.layers.InverseVarianceFusion()`, which weighs "
+            "modalities by how exact they are."
+        )
+    logits, present, y = _predictions(model, data, batch_size)
+    variance = [
+        max(float(np.mean((z - targets) ** 2)), 1e-12)
+        for z, targets in _of_each(model, logits, present, y)
+    ]
+    fusion.variance.assign(np.array(variance, "float32"))
+    return {"variance": dict(zip(model.experts, variance, strict=True))}
+
+
+def _of_each(
+    model: Any, logits: np.ndarray, present: np.ndarray, y: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields each expert's logits and labels, of samples that have it."""
+    for index, name in enumerate(model.experts):
+        here = present[:, index]
+        if not here.any():
+            raise ValueError(
+                f"The validation data have no sample with modality {name!r}, "
+                "so that its predictions cannot be calibrated."
+            )
+        yield logits[here, index], y[here]
+
+
+def _fused(
+    fusion: Fusion, logits: np.ndarray, present: np.ndarray
+) -> np.ndarray:
+    """Calls a fusion layer on NumPy arrays."""
+    return ops.convert_to_numpy(
+        fusion(
+            ops.convert_to_tensor(logits, "float32"),
+            ops.convert_to_tensor(present),
+        )
+    )
+
+
+def _predictions(
+    model: Any, data: Any, batch_size: int | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns logits of experts, which are present, and labels."""
+    if isinstance(data, tuple):
+        data = [data]
+    if isinstance(data, keras.utils.PyDataset):
+        # Python would ask such a dataset for batches without end.
+        data = map(data.__getitem__, range(len(data)))
+    parts = []
+    for batch in data:
+        x, y = batch[0], batch[1]
+        if isinstance(y, dict):
+            raise ValueError(
+                "`calibrate` fits the fused prediction, which needs all "
+                "modalities of the same samples: `y` must be one array. "
+                f"Received: a dict with the keys {list(y)}"
+            )
+        y = np.asarray(ops.convert_to_numpy(y))
+        result = model.predict_modalities(x, batch_size)
+        logits = np.stack([result[m]["logits"] for m in model.experts], 1)
+        present = np.ones(logits.shape[:2], bool)
+        if x.get("presence") is not None:
+            given = ops.convert_to_tensor(np.asarray(x["presence"], bool))
+            present = np.asarray(
+                ops.convert_to_numpy(model.expert_presence(given))
+            )
+        parts.append(
+            (logits, present, model.task.labels_of(y, logits.shape[2]))
+        )
+    if not parts:
+        raise ValueError(
+            "`validation_data` has no samples. Pass `(x, y)`, or batches of it."
+        )
+    logits, present, y = (
+        np.concatenate(part) for part in zip(*parts, strict=True)
+    )
+    return logits, present, y
+
+
+def _minimum(function: Callable[[float], float], most: float = 100.0) -> float:
+    """The number from 0.01 to `most` with a function's smallest value."""
+    try:
+        from scipy.optimize import minimize_scalar
+    except ImportError as error:
+        raise ImportError(
+            "`calibrate` needs SciPy: pip install scipy"
+        ) from error
+    # By its logarithm.
+    found = minimize_scalar(
+        lambda u: function(float(np.exp(u))),
+        bounds=(np.log(0.01), np.log(most)),
+        method="bounded",
+    )
+    return float(np.exp(found.x))

@@ -1,0 +1,210 @@
+"""Checks of what a user gives to a constructor, to `compile` and to `fit`."""
+
+import contextlib
+import contextvars
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import keras
+
+from keras_mla.backend import internals
+from keras_mla.core import probabilities
+from keras_mla.core.batch import RESERVED
+from keras_mla.layers.fusion import Fusion
+
+# Names that cannot be modalities: reserved inputs, parts of the model, and
+# prefixes of logs.
+TAKEN = (*RESERVED, "fused", "head", "val", "weighted")
+# Names that every backend takes for weights, inputs and scopes.
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+
+
+def check_encoders(encoders: Any) -> None:
+    """Raises unless `encoders` is a dict of distinct layers."""
+    if not isinstance(encoders, Mapping) or not encoders:
+        raise ValueError(
+            "`encoders` must be a dict with at least one modality, such as "
+            "{'image': image_encoder, 'text': text_encoder}. "
+            f"Received: encoders={encoders}"
+        )
+    owners: dict[int, str] = {}
+    parts = []  # Kept, as ids of what is gone are given again.
+    for name, encoder in encoders.items():
+        check_name(name)
+        if not isinstance(encoder, keras.layers.Layer):
+            raise TypeError(
+                f"The encoder of modality {name!r} must be a Keras layer or "
+                f"model. Received: encoders[{name!r}]={encoder} of type "
+                f"{type(encoder).__name__}"
+            )
+        for part in _own_parts(encoder):
+            parts.append(part)
+            owner = owners.setdefault(id(part), name)
+            if owner != name:
+                raise ValueError(
+                    f"Modalities {owner!r} and {name!r} share an encoder, a "
+                    "layer of it or some of its weights "
+                    f"({getattr(part, 'name', part)!r}; a layer that is not "
+                    "built yet may have weights). Each needs an encoder "
+                    "of its own: a shared one would be moved in the other's "
+                    "updates and become two when the model is loaded. Make a "
+                    "second one, for instance with "
+                    "`keras.models.clone_model`."
+                )
+
+
+# Whether a model of version 0.1 is being loaded.
+_as_before = contextvars.ContextVar("as_before", default=False)
+
+
+@contextlib.contextmanager
+def as_before() -> Iterator[None]:
+    """Lets pass what version 0.1 let pass, for the files that it saved."""
+    token = _as_before.set(True)
+    try:
+        yield
+    finally:
+        _as_before.reset(token)
+
+
+def check_name(name: Any) -> None:
+    """Raises unless a modality can be called so."""
+    if _as_before.get() and isinstance(name, str):
+        return
+    if (
+        not isinstance(name, str)
+        or not NAME.fullmatch(name)
+        or name in TAKEN
+        or name.startswith("val_")
+    ):
+        raise ValueError(
+            "A modality must be named by a string of English letters, digits, "
+            "'_' and '-' that begins with a letter or a digit, other than "
+            f"{TAKEN} and names that begin with 'val_', which have a meaning "
+            f"of their own. Received: {name!r}"
+        )
+
+
+def _own_parts(encoder: keras.layers.Layer) -> list:
+    """Layers and weights that no two encoders may share."""
+    layers = [
+        layer
+        for layer in internals.sublayers(encoder)
+        # One without weights can be shared, if it is sure to have none.
+        if layer is encoder or not layer.built or layer.variables
+    ]
+    return [*layers, *encoder.variables]
+
+
+def check_fusion(fusion: Any) -> None:
+    """Raises unless `fusion` is a fusion layer or `None`."""
+    if fusion is not None and not isinstance(fusion, Fusion):
+        raise TypeError(
+            "`fusion` must be a fusion layer such as "
+            f"`keras_mla.layers.AverageFusion()`. Received: fusion={fusion}"
+        )
+
+
+def check_main(main: str | None, modalities: tuple[str, ...]) -> str:
+    """Returns the name of the modality that others act on."""
+    if len(modalities) < 2:
+        raise ValueError(
+            "This method conditions one modality on others: it needs at least "
+            f"two. Received: encoders for {list(modalities)}"
+        )
+    if main is None:
+        return modalities[-1]
+    if main not in modalities:
+        raise ValueError(
+            f"`main` must be one of the modalities {list(modalities)}. "
+            f"Received: main={main!r}"
+        )
+    return main
+
+
+def check_features(name: str, feature: Any) -> None:
+    """Raises unless an encoder's output is `(batch, features)`."""
+    shape = getattr(feature, "shape", None)
+    if shape is None or len(shape) != 2 or shape[1] is None:
+        raise ValueError(
+            f"The encoder of modality {name!r} must return one tensor of "
+            "shape (batch, features), with `features` known. Pool or flatten "
+            "its output, for instance with "
+            "`keras.layers.GlobalAveragePooling1D`. Received: "
+            + (
+                type(feature).__name__
+                if shape is None
+                # A tracer's stand-in for an unknown size is not for users.
+                else f"shape {_known(shape)}"
+            )
+        )
+
+
+def _known(shape: Any) -> tuple[int | None, ...]:
+    return tuple(size if isinstance(size, int) else None for size in shape)
+
+
+def check_widths(widths: dict[str, int]) -> None:
+    """Raises unless all features, by modality, are of one width."""
+    if len(set(widths.values())) > 1:
+        raise ValueError(
+            "A shared head needs features of one width. Pass `feature_dim=` "
+            "to project each modality's features to it, or change the "
+            "encoders. Received features of width "
+            + ", ".join(f"{width} ({name})" for name, width in widths.items())
+        )
+
+
+def check_loss(loss: Any) -> None:
+    """Raises unless `loss` is a single one that takes logits."""
+    if loss is None or isinstance(loss, list | tuple | dict):
+        raise ValueError(
+            "`loss` must be a single loss, such as "
+            "`keras.losses.SparseCategoricalCrossentropy(from_logits=True)`. "
+            f"Received: loss={loss}"
+        )
+    if getattr(loss, "reduction", "mean") in (None, "none"):
+        raise ValueError(
+            "The loss must reduce a batch to one number. "
+            f"Received: reduction={loss.reduction}"
+        )
+    advice = probabilities.of_loss(loss)
+    if advice:
+        name = getattr(loss, "__name__", None) or type(loss).__name__
+        raise ValueError(
+            "The model returns logits, and this loss expects probabilities. "
+            f"{advice} Received: loss={loss if isinstance(loss, str) else name}"
+        )
+
+
+def check_metrics(argument: str, metrics: Any) -> None:
+    """Raises unless `metrics` is a flat list or `None`."""
+    if metrics is not None and (
+        not isinstance(metrics, list | tuple)
+        or any(isinstance(metric, list | tuple | dict) for metric in metrics)
+    ):
+        raise ValueError(
+            f"`{argument}` must be a list of metrics. Each is computed for "
+            "the fused prediction and for every modality. "
+            f"Received: {argument}={metrics}"
+        )
+    for metric in metrics or ():
+        advice = probabilities.of_metric(metric)
+        if advice:
+            name = getattr(metric, "__name__", None) or type(metric).__name__
+            raise ValueError(
+                f"The model returns logits, and a metric in `{argument}` "
+                f"expects probabilities. {advice} Received: "
+                f"{metric if isinstance(metric, str) else name}"
+            )
+
+
+def check_class_weight(class_weight: Any, y: Any) -> None:
+    """Raises if `class_weight` is given with unpaired labels."""
+    if class_weight is not None and isinstance(y, dict):
+        raise ValueError(
+            "`class_weight` is not supported with `y` a dict (unpaired "
+            "training). Give batches with a dict of sample weights, keyed by "
+            "modality."
+        )

@@ -1,0 +1,473 @@
+"""What `compile` settles: the task, losses, metrics and stages of updates."""
+
+import dataclasses
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_mla import backend
+from keras_mla.core import building, checks, heads, metrics, optimizers, tasks
+from keras_mla.core.batch import split_targets
+from keras_mla.core.entrances import CheckedModel, check_samples
+from keras_mla.core.losses import SampleLoss, UpdateLosses
+from keras_mla.core.tasks import Task
+from keras_mla.core.update import Stage, Update
+
+
+@dataclasses.dataclass
+class Plan:
+    """What a compiled model knows. Keras does not track what is in it.
+
+    Metrics and optimizer belong to the compilation, not to the model.
+
+    Attributes:
+        arguments: The arguments of `compile`, `jit_compile` unresolved: the
+            backend that loads the model decides what `"auto"` means.
+        multiplier: dict of factors to the learning rate.
+        loss: The loss, of the samples that count.
+        metrics: Losses and metrics of each expert.
+        stage: int. The index of the current stage.
+        stages: The stages that are trained, with their variables, from when
+            the train function is made.
+        tested: The stages that are evaluated, likewise.
+        reported: dict of metrics by the names of their results, once all
+            metrics are built.
+    """
+
+    arguments: dict
+    multiplier: dict[str, float]
+    loss: SampleLoss
+    metrics: metrics.ExpertMetrics
+    stage: int = 0
+    stages: list[Stage] | None = None
+    tested: list[Stage] | None = None
+    reported: dict | None = None
+
+
+class CompiledModel(CheckedModel):
+    """The part of a multimodal model that `compile` configures."""
+
+    # What a method defines; see `MultimodalModel`.
+    head: keras.layers.Layer
+    tasks: tuple[str, ...]
+    task: Task
+
+    _plan: Plan | None = None
+    # Keras's, of any type.
+    optimizer: Any
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Sets an attribute, which Keras tracks, with two exceptions.
+
+        Keras's `fit` reassigns `_jax_state` at each step: it holds values of
+        variables alone, and searching it for layers is slow. `_loss_tracker`
+        belongs to the compilation.
+        """
+        if name in ("_jax_state", "_loss_tracker"):
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    @property
+    def plan(self) -> Plan:
+        """What `compile` has settled.
+
+        Raises:
+            ValueError: If the model is not compiled.
+        """
+        if self._plan is None:
+            raise ValueError(
+                f"{type(self).__name__} is not compiled: call `compile` first."
+            )
+        return self._plan
+
+    def forget_graphs(self) -> None:
+        """Drops compiled functions that Keras does not know of."""
+
+    def updates(self) -> Sequence[Update]:
+        """The updates of one batch, in order."""
+        raise NotImplementedError
+
+    def stages(self) -> Sequence[Stage]:
+        """The stages of training, in order."""
+        return [Stage(self.updates())]
+
+    @property
+    def experts(self) -> tuple[str, ...]:
+        """Names of what gives logits."""
+        return self.modalities
+
+    def use_task(self, task: Task) -> None:
+        """Makes heads and fusion serve a task."""
+        raise NotImplementedError
+
+    # === Compile ===
+
+    def compile(
+        self,
+        optimizer: Any = "rmsprop",
+        loss: Any = None,
+        metrics: list | None = None,
+        weighted_metrics: list | None = None,
+        learning_rate_multiplier: Mapping[str, float] | None = None,
+        run_eagerly: bool = False,
+        steps_per_execution: int = 1,
+        jit_compile: bool | str = "auto",
+        auto_scale_loss: bool = True,
+    ) -> None:
+        """Configures training, as `keras.Model.compile` with one addition.
+
+        The loss tells the task, unless the model was given one: binary losses
+        are for several labels, losses such as `MeanSquaredError` for
+        regression, all others for one class of several.
+
+        Args:
+            optimizer: Name or `keras.optimizers.Optimizer`. Where a method
+                makes several updates per batch, `gradient_accumulation_steps`,
+                Nadam and MultiOptimizer are refused.
+            loss: A single loss that takes logits, such as
+                `SparseCategoricalCrossentropy(from_logits=True)`.
+            metrics: List of metrics, computed for the fused prediction and,
+                as `<modality>_<metric>`, for each modality
+                (`<modality>_<metric>_<key>` if its result is a dict).
+            weighted_metrics: The same, weighted by `sample_weight`.
+            learning_rate_multiplier: dict of factors to the learning rate,
+                keyed by modality (its encoder, without a projection) and
+                `"head"` (all the rest); 1 where not given. For pretrained
+                encoders beside a new head.
+            run_eagerly: bool. Whether to run steps without compiling them.
+            steps_per_execution: int. Batches per call of the compiled step.
+            jit_compile: bool or `"auto"`.
+            auto_scale_loss: bool. Whether a `mixed_float16` policy wraps the
+                optimizer in a `LossScaleOptimizer`.
+
+        Raises:
+            ValueError: If an argument does not fit the model.
+        """
+        checks.check_loss(loss)
+        checks.check_metrics("metrics", metrics)
+        checks.check_metrics("weighted_metrics", weighted_metrics)
+        multiplier = optimizers.check_multiplier(
+            learning_rate_multiplier, [*self.modalities, "head"]
+        )
+        task = self._task_of(loss)
+        optimizer = keras.optimizers.get(optimizer)
+        stages = list(self.stages())
+        for stage in stages:
+            optimizers.check_optimizer(
+                optimizer, len(stage.updates), multiplier
+            )
+        arguments = dict(
+            optimizer=optimizer,
+            loss=loss,
+            metrics=metrics,
+            weighted_metrics=weighted_metrics,
+            run_eagerly=run_eagerly,
+            steps_per_execution=steps_per_execution,
+            jit_compile=jit_compile,
+            auto_scale_loss=auto_scale_loss,
+        )
+        units = heads.number_of_units(self.head)
+        of_task = {
+            group: [task.metric(metric, units) for metric in arguments[group]]
+            for group in ("metrics", "weighted_metrics")
+            if arguments[group] is not None
+        }
+        self.use_task(task)
+        super().compile(**{**arguments, **of_task})
+        self.forget_graphs()
+        self._loss_tracker = UpdateLosses(_sizes(stages))
+        logs = {
+            name: None for s in stages for u in s.updates for name in u.logs
+        }
+        self._plan = Plan(
+            {**arguments, "learning_rate_multiplier": learning_rate_multiplier},
+            multiplier,
+            # Keras's container of losses handles several outputs and is slow.
+            SampleLoss(loss),
+            _metrics_of(self.experts, ["fused_loss", *logs], of_task),
+        )
+
+    def _task_of(self, loss: Any) -> Task:
+        """Returns the task that the loss is for, which the method supports."""
+        task = tasks.task_of(loss, self.given_task)
+        if task.name not in self.tasks:
+            raise ValueError(
+                f"{type(self).__name__} is a method for the tasks "
+                f"{list(self.tasks)}, and the loss is for {task.name!r}. Other "
+                "methods, such as `LateFusion`, can be used. "
+                f"Received: loss={loss}"
+            )
+        task.check_units(heads.number_of_units(self.head))
+        return task
+
+    def get_compile_config(self) -> dict | None:
+        """Returns the arguments of `compile`, serialized."""
+        if self._plan is None:
+            return None
+        arguments = keras.saving.serialize_keras_object(self._plan.arguments)
+        return building.portable(arguments)
+
+    def compile_from_config(self, config: dict) -> None:
+        """Compiles a loaded model as the saved one was.
+
+        Where this version refuses what an earlier one took, the model can be
+        used, and a warning says why it is not compiled.
+        """
+        try:
+            self.compile(**keras.saving.deserialize_keras_object(config))
+        except ValueError as error:
+            warnings.warn(
+                f"The loaded model is not compiled: {error}", stacklevel=2
+            )
+            return
+        if self.built:
+            # Before weights are loaded, so that there is where to put them.
+            self.optimizer.build(self.trainable_variables)
+
+    # === Stages ===
+
+    def make_train_function(self, force: bool = False) -> Any:
+        """Makes the function that trains one batch."""
+        if self.train_function is not None and not force:
+            return self.train_function
+        self._cache_results()
+        if self.built and self.plan.stages is None:
+            # Which variables move is settled here, until `compile` is called.
+            self.plan.stages = list(self.stages())
+            for stage in self.plan.stages:
+                optimizers.check_optimized(self.optimizer, stage.updates)
+        super().make_train_function(force=force)
+        if self.jit_compile:
+            self.train_function = backend.step.compile_step(
+                self, self.train_function
+            )
+        return self.train_function
+
+    def make_test_function(self, force: bool = False) -> Any:
+        """Makes the function that evaluates one batch."""
+        if self.test_function is None or force:
+            self._cache_results()
+            if self.built:
+                self.plan.tested = list(self.stages())
+        return super().make_test_function(force=force)
+
+    def _cache_results(self) -> None:
+        """Caches which metric has which name.
+
+        Looking it up is slow, and `torch.compile` cannot trace it.
+        """
+        if self._compile_metrics is None or self._compile_metrics.built:
+            self.plan.reported = metrics.by_name(self.metrics)
+
+    def current_updates(self, training: bool) -> Sequence[Update]:
+        """Returns the updates of the current stage.
+
+        Args:
+            training: bool. Whether to train, or to evaluate.
+        """
+        stages = self.plan.stages if training else self.plan.tested
+        return (stages or list(self.stages()))[self.plan.stage].updates
+
+    def use_stage(self, epoch: int) -> None:
+        """Goes to the stage of an epoch, counted from 0.
+
+        Only which updates are made changes. Weights, what is trainable and
+        the optimizer's state stay.
+        """
+        stages = self.plan.stages or list(self.stages())
+        index, end = 0, 0.0
+        while index < len(stages) - 1:
+            end += stages[index].epochs or float("inf")
+            if epoch < end:
+                break
+            index += 1
+        if index != self.plan.stage:
+            self.plan.stage = index
+            self.make_train_function(force=True)
+            self.test_function = None
+
+    def house_callbacks(self) -> list[keras.callbacks.Callback]:
+        """Callbacks of the library itself."""
+        return [_UseStage(), *super().house_callbacks()]
+
+    # === Data ===
+
+    def check_data(self, x: Any, y: Any, sample_weight: Any = None) -> None:
+        """Raises unless arrays can be trained on; data sets pass."""
+        if not check_samples(self.modalities, x, y):
+            return
+        labels, weights = split_targets(self.modalities, y, sample_weight)
+        units = heads.number_of_units(self.head)
+        for name in self.modalities if isinstance(y, dict) else ("",):
+            first = name or self.modalities[0]
+            self.task.check_values(
+                _where(name),
+                labels[first],
+                units,
+                self.loss,
+                weights[first],
+                x.get("presence"),
+            )
+
+    def check_labels(self, name: str, y: Any, logits: Any) -> None:
+        """Raises unless labels fit the logits and the loss, by their shapes.
+
+        Args:
+            name: The modality, or `""` for all.
+            y: Labels.
+            logits: Tensor of shape `(batch, units)`.
+        """
+        self.task.check_labels(_where(name), y, logits.shape[-1], self.loss)
+
+    def check_labels_seen(self) -> None:
+        """Raises if steps since the last reset met labels out of range."""
+        if self._plan is None:
+            return
+        strays = int(ops.convert_to_numpy(self._loss_tracker.strays.value))
+        if strays:
+            self._loss_tracker.strays.assign(0)
+            last = heads.number_of_units(self.head) - 1
+            raise ValueError(
+                f"{strays} labels are outside 0 to {last}, the classes of the "
+                f"head. {tasks.UNLABELLED}"
+            )
+
+    # === Metrics ===
+
+    @property
+    def metrics(self) -> list:
+        """The loss, compiled metrics, and those of each expert."""
+        found = super().metrics
+        if self._plan is None:
+            return found
+        return [*found, *self._plan.metrics.metrics]
+
+    def get_metrics_result(self) -> dict:
+        """Returns the current value of each metric, by name."""
+        reported = self.plan.reported or metrics.by_name(self.metrics)
+        return metrics.results(reported, self.plan.metrics.names)
+
+    def unpaired_results(self) -> dict:
+        """Returns what `get_metrics_result` does, of modalities alone.
+
+        Unpaired data have no fused prediction, and no expert on all
+        modalities.
+        """
+        own = self.plan.metrics
+        paired = [
+            update
+            for stage in self.stages()
+            for update in stage.updates
+            if update.paired
+        ]
+        hidden = [
+            *own.of_mean("fused_loss"),
+            *(c for u in paired for name in u.logs for c in own.of_mean(name)),
+            *(
+                c
+                for name in self.experts
+                if name not in self.modalities
+                for c in own.of_expert(name)
+            ),
+        ]
+        if self._compile_metrics is not None:
+            hidden.append(self._compile_metrics)
+        ids = {id(m) for c in hidden for m in (c, *c.metrics)}
+        reported = self.plan.reported or metrics.by_name(self.metrics)
+        shown = {k: m for k, m in reported.items() if id(m) not in ids}
+        return metrics.results(shown, own.names)
+
+    def compute_metrics(
+        self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
+    ) -> dict:
+        """Adds logits, or a dict of each modality's, to the compiled metrics.
+
+        Keras calls it with symbolic tensors, which builds the metrics.
+        """
+        labels, _ = split_targets(self.modalities, y, sample_weight)
+        first = self.modalities[0]
+        for name in self.experts:
+            of_modality = name if name in labels else first
+            label = labels[of_modality]
+            logits = y_pred[of_modality] if isinstance(y_pred, dict) else y_pred
+            self.check_labels(
+                name if isinstance(y, dict) else "", label, logits
+            )
+            self.plan.metrics.build(name, label, logits)
+            for container in self.plan.metrics.compiled[name]:
+                container.update_state(label, logits)
+        if self._compile_metrics is not None:
+            self._compile_metrics.update_state(label, logits)
+        return self.get_metrics_result()
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
+        """Returns the compiled loss of logits, without regularisers.
+
+        Args:
+            x: Not used.
+            y: Labels, or a dict of each modality's.
+            y_pred: Logits `(batch, classes)`, or a dict of each modality's.
+            sample_weight: Tensor of shape `(batch,)`, or a dict, or `None`.
+            training: Not used.
+        """
+        if not isinstance(y, dict):
+            return self._compile_loss(y, y_pred, sample_weight)
+        labels, weights = split_targets(self.modalities, y, sample_weight)
+        losses = [
+            self._compile_loss(
+                labels[name],
+                y_pred[name] if isinstance(y_pred, dict) else y_pred,
+                weights[name],
+            )
+            for name in self.modalities
+        ]
+        return sum(losses) / len(losses)
+
+
+class _UseStage(keras.callbacks.Callback):
+    """Goes to each epoch's stage."""
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self.model.use_stage(epoch)
+
+
+def _metrics_of(
+    experts: Sequence[str], means: Sequence[str], compiled: dict
+) -> metrics.ExpertMetrics:
+    return metrics.ExpertMetrics(
+        experts,
+        means,
+        compiled.get("metrics"),
+        compiled.get("weighted_metrics"),
+    )
+
+
+def _sizes(stages: Sequence[Stage]) -> dict[str, int]:
+    """Returns the number of losses of each update, by its name."""
+    sizes: dict[str, int] = {}
+    for stage in stages:
+        names = [update.name for update in stage.updates]
+        for update in stage.updates:
+            size = sizes.setdefault(update.name, len(update.losses))
+            if names.count(update.name) > 1 or size != len(update.losses):
+                raise ValueError(
+                    "Each update of a stage needs a name of its own, and an "
+                    "update has as many losses in each stage. Received: "
+                    f"updates {names}"
+                )
+    return sizes
+
+
+def _where(name: str) -> str:
+    return f" of modality {name!r}" if name else ""

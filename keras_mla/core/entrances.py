@@ -1,0 +1,240 @@
+"""What happens before and around Keras's `fit`, `evaluate` and `predict`."""
+
+import contextlib
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import keras
+
+from keras_mla import backend
+from keras_mla.core import checks
+from keras_mla.core.batch import check_inputs, check_rows
+
+
+class CheckedModel(keras.Model):
+    """A model that checks data before Keras runs, and keeps its weights.
+
+    Arrays are checked before the first step, in the user's terms. An error
+    inside a step leaves the model with the weights that it had.
+    """
+
+    modalities: tuple[str, ...]
+    # Keras's, of any type.
+    train_function: Any
+    test_function: Any
+    predict_function: Any
+
+    def own_callbacks(self) -> list[keras.callbacks.Callback]:
+        """Callbacks that a method adds to every `fit`. Defaults to none.
+
+        They begin before the user's callbacks and end after them: what they
+        restore at the end of training stays.
+        """
+        return []
+
+    def house_callbacks(self) -> list[keras.callbacks.Callback]:
+        """Callbacks of the library itself."""
+        return [_CheckLabels()]
+
+    def check_data(self, x: Any, y: Any, sample_weight: Any = None) -> None:
+        """Raises unless arrays can be trained on; data sets pass."""
+        raise NotImplementedError
+
+    def check_labels_seen(self) -> None:
+        """Raises if a step has met labels that are no classes."""
+        raise NotImplementedError
+
+    def fit(self, *args: Any, **kwargs: Any) -> Any:
+        """Trains the model, as `keras.Model.fit`.
+
+        `class_weight` is not supported with unpaired data (`y` a dict).
+        """
+        call = inspect.signature(super().fit).bind(*args, **kwargs)
+        given = call.arguments
+        x, y = given.get("x"), given.get("y")
+        if given.get("class_weight") is not None:
+            checks.check_class_weight(given["class_weight"], peek_labels(x, y))
+        self.check_data(x, y, given.get("sample_weight"))
+        validation = given.get("validation_data")
+        if isinstance(validation, tuple | list):
+            self.check_data(*validation[:3])
+        backend.distribution.check_processes()
+        given["callbacks"] = self._with_own(given.get("callbacks"))
+        with self._running():
+            return super().fit(*call.args, **call.kwargs)
+
+    @contextlib.contextmanager
+    def _running(self) -> Iterator[None]:
+        """Surrounds what Keras runs, so that an error leaves a usable model."""
+        with backend.step.keeping_weights(self):
+            try:
+                yield
+            except ValueError:
+                # What TensorFlow traced up to an error is of no further use.
+                self.train_function = self.test_function = None
+                raise
+
+    def _with_own(self, callbacks: Any) -> Any:
+        """Puts a method's callbacks around the user's."""
+        own = [*self.house_callbacks(), *self.own_callbacks()]
+        first, last = _Around(own, "begin"), _Around(own, "end")
+        if isinstance(callbacks, keras.callbacks.CallbackList):
+            # It has its model and parameters already.
+            for callback in (first, last):
+                callback.set_model(self)
+                callback.set_params(callbacks.params)
+            callbacks.callbacks[:] = [
+                first,
+                *(c for c in callbacks.callbacks if not isinstance(c, _Around)),
+                last,
+            ]
+            return callbacks
+        callbacks = keras.tree.flatten(callbacks) if callbacks else []
+        return [first, *callbacks, last]
+
+    def evaluate(
+        self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Evaluates the model, as `keras.Model.evaluate`."""
+        call = inspect.signature(super().evaluate).bind(x, y, *args, **kwargs)
+        if "_use_cached_eval_dataset" in kwargs:
+            # In `fit`, which has checked arrays and will reset metrics.
+            self.check_labels_seen()
+        else:
+            self.check_data(x, y, call.arguments.get("sample_weight"))
+        with self._running():
+            result = super().evaluate(*call.args, **call.kwargs)
+        self.check_labels_seen()
+        return result
+
+    def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        """Predicts fused logits, as `keras.Model.predict`."""
+        check_arrays(self.modalities, x)
+        with self._running():
+            return super().predict(x, *args, **kwargs)
+
+    def train_on_batch(
+        self,
+        x: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        class_weight: Any = None,
+        return_dict: bool = False,
+    ) -> Any:
+        """Trains one batch, as `keras.Model.train_on_batch`."""
+        checks.check_class_weight(class_weight, y)
+        self.check_data(x, y, sample_weight)
+        backend.distribution.check_processes()
+        with self._running():
+            result = super().train_on_batch(
+                x, y, sample_weight, class_weight, return_dict
+            )
+        self.check_labels_seen()
+        return result
+
+    def test_on_batch(
+        self,
+        x: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        return_dict: bool = False,
+    ) -> Any:
+        """Evaluates one batch, as `keras.Model.test_on_batch`."""
+        self.check_data(x, y, sample_weight)
+        with self._running():
+            result = super().test_on_batch(x, y, sample_weight, return_dict)
+        self.check_labels_seen()
+        return result
+
+    def predict_on_batch(self, x: Any) -> Any:
+        """Predicts one batch, as `keras.Model.predict_on_batch`."""
+        check_arrays(self.modalities, x)
+        with self._running():
+            return super().predict_on_batch(x)
+
+
+class _Around(keras.callbacks.Callback):
+    """Passes on to a method's callbacks what begins, or what ends.
+
+    Args:
+        callbacks: The method's callbacks.
+        what: `"begin"` or `"end"`.
+    """
+
+    def __init__(
+        self, callbacks: list[keras.callbacks.Callback], what: str
+    ) -> None:
+        super().__init__()
+        self.callbacks = callbacks
+        base = keras.callbacks.Callback
+        for hook in dir(base):
+            if not (hook.startswith("on_") and hook.endswith(what)):
+                continue
+            # Keras waits for each batch's logs if a callback wants batches.
+            wanted = [
+                getattr(callback, hook)
+                for callback in callbacks
+                if hook in vars(callback)
+                or getattr(type(callback), hook) is not getattr(base, hook)
+            ]
+            if wanted:
+                setattr(self, hook, _to_all(wanted))
+
+    def set_model(self, model: Any) -> None:
+        super().set_model(model)
+        for callback in self.callbacks:
+            callback.set_model(model)
+
+    def set_params(self, params: Any) -> None:
+        super().set_params(params)
+        for callback in self.callbacks:
+            callback.set_params(params)
+
+
+def _to_all(hooks: list[Callable]) -> Callable:
+    def call(*args: Any, **kwargs: Any) -> None:
+        for hook in hooks:
+            hook(*args, **kwargs)
+
+    return call
+
+
+class _CheckLabels(keras.callbacks.Callback):
+    """Raises at the end of an epoch that met labels which are no classes."""
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        self.model.check_labels_seen()
+
+
+def check_arrays(modalities: Sequence[str], x: Any) -> bool:
+    """Checks inputs that are arrays; returns whether they are.
+
+    Raises:
+        ValueError: If they are no dict of the modalities.
+    """
+    if not isinstance(x, dict):
+        if hasattr(x, "shape") or isinstance(x, list | tuple):
+            check_inputs(modalities, x)
+        return False
+    check_inputs(modalities, x)
+    return True
+
+
+def check_samples(modalities: Sequence[str], x: Any, y: Any) -> bool:
+    """Checks arrays to train on or evaluate; returns whether they are ones."""
+    if not check_arrays(modalities, x):
+        return False
+    if not isinstance(y, dict):
+        check_rows(modalities, x)
+    return True
+
+
+def peek_labels(x: Any, y: Any) -> Any:
+    """Returns the labels of a first batch, if they can be had unused."""
+    if y is not None:
+        return y
+    if isinstance(x, keras.utils.PyDataset):
+        return keras.utils.unpack_x_y_sample_weight(x[0])[1]
+    spec = getattr(x, "element_spec", None)  # Of a tf.data.Dataset.
+    return keras.utils.unpack_x_y_sample_weight(spec)[1]

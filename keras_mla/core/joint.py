@@ -1,0 +1,208 @@
+"""The base of methods that join features and train on the result alone."""
+
+import types
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_mla.core.batch import Batch
+from keras_mla.core.losses import MeanLoss
+from keras_mla.core.model import MultimodalModel, same_size
+from keras_mla.core.update import Outputs, Update
+
+
+class JointModel(MultimodalModel):
+    r"""Base class of methods that join features and train on the result alone.
+
+    Features are put side by side for the head, unless a subclass defines
+    another `join`. Each batch makes one update of everything, by the loss of
+    the joint prediction.
+
+    What stands for an absent modality is what `complete` says: zeros, unless
+    a subclass knows better. A sample without any modality gets zero logits and
+    trains nothing.
+
+    Unimodal scores are measured, never trained on. They are what the joint
+    layers make of one modality's features with zeros for all others. With a
+    single `Dense` for a head of features side by side, modality m has the
+    slice $W_m$ of its kernel and its share of the bias,
+    $z_m = W_m f_m + b / M$, so that $z = \sum_m z_m$.
+
+    Args:
+        encoders: dict of modality name to Keras layer or model, each mapping
+            its modality to features `(batch, features)`.
+        head: int, the number of classes, labels or targets; or a
+            `keras.layers.Dense`; or a `keras.Sequential` that ends in one. It
+            returns logits.
+        feature_dim: int. If given, a linear projection per modality brings
+            its features to this width.
+        **kwargs: Of `MultimodalModel`: `task`, `name`, `dtype`.
+    """
+
+    # === What a method defines ===
+
+    def complete(
+        self, features: dict[str, Any], presence: Any, training: bool | None
+    ) -> tuple[dict[str, Any], Any]:
+        """Puts something in the place of absent features.
+
+        It is called if `presence` is known. A method that fills in features
+        also where all are present does it in `join`.
+
+        Args:
+            features: dict of each modality's features, `(batch, features)`.
+                Those of absent samples are a stand-in that must not be used.
+            presence: Bool tensor of shape `(batch, modalities)`.
+            training: Whether layers behave as in training.
+
+        Returns:
+            The features to join; and a structure of tensors for
+            `Outputs.kept`, such as a reconstruction that losses need.
+        """
+        completed = {
+            name: ops.where(
+                presence[:, index, None],
+                features[name],
+                ops.zeros_like(features[name]),
+            )
+            for index, name in enumerate(self.modalities)
+        }
+        return completed, ()
+
+    def join(self, features: dict[str, Any], training: bool | None) -> Any:
+        """Returns logits `(batch, units)` of all modalities' features.
+
+        Defaults to the head, applied to features side by side.
+        """
+        return self.head(self._beside(features), training=training)
+
+    def join_one(self, features: dict[str, Any]) -> Any:
+        """Returns the logits of features of which all but one are zeros."""
+        if self._share is None:
+            return self.join(features, False)
+        return self._share.head(self._beside(features), training=False)
+
+    # === The rest ===
+
+    # Of a head of features side by side: what gives unimodal scores, hidden
+    # from Keras's tracking, as the head is tracked already.
+    _share: Any = None
+
+    def build_head(self, widths: dict[str, int]) -> None:
+        """Builds the head for all features side by side."""
+        if not self.head.built:
+            self.head.build((None, sum(widths.values())))
+        part: keras.layers.Layer = self.head
+        if isinstance(self.head, keras.layers.Dense) and self.head.use_bias:
+            # The zeros leave W_m f_m + b; each modality has its share of b.
+            part = ShareOfHead(
+                self.head,
+                1 / len(self.modalities),
+                name=f"share_of_{self.head.name}",
+                dtype=self.head.dtype_policy,
+            )
+        self._share = types.SimpleNamespace(head=part)
+
+    def _beside(self, features: dict[str, Any]) -> Any:
+        joined = [features[name] for name in self.modalities]
+        return ops.concatenate(joined, axis=-1)
+
+    def unimodal_pass(
+        self, name: str, feature: Any, training: bool | None
+    ) -> tuple[Any, Any]:
+        """Joins one modality's features with zeros for all others."""
+        # Not `ops.zeros`: the size of the batch may be unknown.
+        nothing = ops.zeros_like(feature[:, :1])
+        features = {
+            other: feature
+            if other == name
+            else ops.repeat(nothing, width, axis=1)
+            for other, width in self.widths.items()
+        }
+        return self.join_one(features), ()
+
+    def decode(
+        self,
+        features: dict[str, Any],
+        training: bool | None,
+        presence: Any | None = None,
+        experts: Sequence[str] | None = None,
+    ) -> Outputs:
+        """Computes unimodal logits, and the joint ones as `fused`."""
+        outputs = super().decode(features, training, presence, experts)
+        if len(features) < len(self.modalities) or not same_size(features):
+            return outputs  # Unpaired data: nothing to join.
+        kept: Any = ()
+        if presence is not None:
+            features, kept = self.complete(features, presence, training)
+        joint = ops.cast(self.join(features, training), "float32")
+        if presence is not None:
+            known = ops.any(presence, axis=1, keepdims=True)
+            joint = ops.where(known, joint, ops.zeros_like(joint))
+        return outputs._replace(fused=joint, kept=kept)
+
+    def updates(self) -> Sequence[Update]:
+        """One update of everything, by the loss of the joint prediction."""
+        return [Update(self.modalities, (self,), losses=("fused",))]
+
+    def fuse(self, outputs: Outputs, presence: Any | None) -> Any:
+        """Returns the joint logits, `(batch, units)`."""
+        return outputs.fused
+
+    def update_losses(
+        self,
+        update: Update,
+        outputs: Outputs,
+        losses: dict[str, MeanLoss],
+        batch: Batch,
+    ) -> list[MeanLoss]:
+        """Returns the loss of the joint prediction."""
+        return [self.fused_loss(outputs, batch)]
+
+
+@keras.saving.register_keras_serializable(package="keras_mla")
+class ShareOfHead(keras.layers.Layer):
+    """Applies a `Dense` head, of whose bias the modality has a share.
+
+    It holds no weights of its own. It is a layer so that a `unimodal` model
+    follows the head's bias, and can be saved.
+
+    Args:
+        head: The `keras.layers.Dense`.
+        share: float. The part of the bias that is added.
+        **kwargs: Of `keras.layers.Layer`.
+    """
+
+    def __init__(
+        self, head: keras.layers.Dense, share: float, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.head = head
+        self.share = share
+
+    def build(self, input_shape: Any) -> None:
+        """Builds the head, if it is not built."""
+        if not self.head.built:
+            self.head.build(input_shape)
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """Returns `(batch, units)`."""
+        outputs = self.head(inputs, training=training)
+        bias = ops.cast((1 - self.share) * self.head.bias, outputs.dtype)
+        return outputs - bias
+
+    def get_config(self) -> dict:
+        """Returns the constructor's arguments, serialized."""
+        return {
+            **super().get_config(),
+            "head": keras.saving.serialize_keras_object(self.head),
+            "share": self.share,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict) -> "ShareOfHead":
+        """Makes a layer from what `get_config` returned."""
+        head = keras.saving.deserialize_keras_object(config["head"])
+        return cls(**{**config, "head": head})

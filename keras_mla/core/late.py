@@ -1,0 +1,88 @@
+"""The base of methods where each modality has a head of its own."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+
+from keras_mla.core.model import MultimodalModel
+from keras_mla.core.update import Update
+from keras_mla.layers.fusion import (
+    AverageFusion,
+    Fusion,
+    InverseVarianceFusion,
+)
+
+
+class LateModel(MultimodalModel):
+    """Base class of methods where each modality has a head of its own.
+
+    The head given is the first modality's; the others have one made like it,
+    with weights of their own. Widths of features may differ. Each modality
+    has an update of all that belongs to it, unless a subclass defines other
+    `updates`, and the logits are fused by a layer.
+
+    Args:
+        encoders: dict of modality name to Keras layer or model, each mapping
+            its modality to features `(batch, features)`. Widths may differ.
+        head: int, the number of classes, labels or targets; or a
+            `keras.layers.Dense`; or a `keras.Sequential` that ends in one. It
+            returns logits. The other modalities get one like it.
+        feature_dim: int. If given, a linear projection per modality brings
+            its features to this width.
+        fusion: `Fusion` layer. Defaults to what `default_fusion` returns.
+        **kwargs: Of `MultimodalModel`: `task`, `name`, `dtype`.
+    """
+
+    def __init__(
+        self,
+        encoders: Mapping[str, keras.layers.Layer],
+        head: int | keras.layers.Layer,
+        feature_dim: int | None = None,
+        fusion: Fusion | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(encoders, head, feature_dim, **kwargs)
+        # === Layers ===
+        self.heads = {
+            name: self.head if index == 0 else self.head_like(f"{name}_head")
+            for index, name in enumerate(encoders)
+        }
+        self.make_fusion(fusion)
+
+    def default_fusion(self, task: str) -> Fusion:
+        """Returns the average, for regression one that can be calibrated."""
+        regression = task == "regression"
+        return InverseVarianceFusion() if regression else AverageFusion()
+
+    def build_head(self, widths: dict[str, int]) -> None:
+        """Builds each modality's head for its width."""
+        for name, width in widths.items():
+            if not self.heads[name].built:
+                self.heads[name].build((None, width))
+
+    def unimodal_pass(
+        self, name: str, feature: Any, training: bool | None
+    ) -> tuple[Any, Any]:
+        """Applies the modality's own head."""
+        return self.heads[name](feature, training=training), ()
+
+    def parts(self, name: str) -> tuple[keras.layers.Layer, ...]:
+        """Returns the layers that belong to one modality."""
+        projection = self.projections.get(name)
+        return (
+            self.encoders[name],
+            *(() if projection is None else (projection,)),
+            self.heads[name],
+        )
+
+    def updates(self) -> Sequence[Update]:
+        """One update per modality, of all that belongs to it."""
+        return [Update((name,), self.parts(name)) for name in self.modalities]
+
+    def get_config(self) -> dict:
+        """Returns the constructor's arguments, serialized."""
+        return {
+            **super().get_config(),
+            "fusion": keras.saving.serialize_keras_object(self.fusion),
+        }

@@ -1,0 +1,205 @@
+"""Losses of a batch: means over the samples that count."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import keras
+from keras import ops
+
+from keras_mla.backend import distribution, kernels
+from keras_mla.core.batch import present_share
+
+
+class MeanLoss(NamedTuple):
+    """A loss, and of how many samples it is the mean.
+
+    Attributes:
+        mean: Scalar tensor.
+        count: int or scalar tensor.
+    """
+
+    mean: Any
+    count: Any
+
+
+class SampleLoss:
+    """A compiled loss, as a mean over the samples that are present.
+
+    Args:
+        loss: `keras.losses.Loss`, or a function of labels and logits, or the
+            name of one.
+    """
+
+    def __init__(self, loss: Any) -> None:
+        loss = keras.losses.get(loss)
+        if not isinstance(loss, keras.losses.Loss):
+            loss = _OfFunction(loss)
+        self.loss = loss
+        # Of these a sum can be had, to be divided by what counts.
+        self._is_reduced_by_keras = (
+            type(loss).__call__ is keras.losses.Loss.__call__
+        )
+        self._is_plain = self._is_reduced_by_keras and loss.reduction != "sum"
+        # It looks a class up, which must exist.
+        self._takes_classes = isinstance(
+            loss, keras.losses.SparseCategoricalCrossentropy
+        )
+        self._summed = _with_reduction(loss, "sum")
+
+    def __call__(
+        self,
+        labels: Any,
+        logits: Any,
+        sample_weight: Any | None,
+        present: Any | None,
+        size: Any,
+    ) -> MeanLoss:
+        """Returns the loss of a batch.
+
+        Args:
+            labels: Labels of the batch.
+            logits: Tensor of shape `(batch, classes)`.
+            sample_weight: Tensor of shape `(batch,)` or `(batch, 1)`, or
+                `None`.
+            present: Bool tensor of shape `(batch,)`: the samples that count;
+                `None` for all.
+            size: Number of rows of the batch.
+        """
+        if present is not None:
+            return self._of_present(labels, logits, sample_weight, present)
+        if sample_weight is not None:
+            # On PyTorch, Keras multiplies weights by a mask in place, and the
+            # next modality would get them so.
+            sample_weight = ops.copy(sample_weight)
+            if self._takes_classes:
+                labels = self._of_counted(labels, sample_weight)
+        if sample_weight is None and self._is_plain:
+            return MeanLoss(
+                kernels.reduced_loss(self.loss, labels, logits), size
+            )
+        return MeanLoss(self.loss(labels, logits, sample_weight), size)
+
+    def _of_counted(self, labels: Any, weight: Any) -> Any:
+        """Replaces labels of samples that weigh nothing: they may be anything.
+
+        Labels that the loss ignores stay, since it counts them.
+        """
+        labels = ops.convert_to_tensor(labels)
+        counted = ops.reshape(
+            ops.cast(weight, "bool"), (-1,) + (1,) * (len(labels.shape) - 1)
+        )
+        ignored = getattr(self.loss, "ignore_class", None)
+        if ignored is not None:
+            counted = ops.logical_or(counted, labels == ignored)
+        return ops.where(counted, labels, ops.zeros_like(labels))
+
+    def _of_present(
+        self, labels: Any, logits: Any, sample_weight: Any | None, present: Any
+    ) -> MeanLoss:
+        counted = ops.cast(present, logits.dtype)
+        if getattr(self.loss, "ignore_class", None) is not None:
+            classes = ops.reshape(ops.cast(labels, "int32"), (-1,))
+            known = classes != self.loss.ignore_class
+            counted = counted * ops.cast(known, counted.dtype)
+        weight = counted
+        if sample_weight is not None:
+            given = ops.reshape(ops.cast(sample_weight, weight.dtype), (-1,))
+            weight = weight * given
+        labels = self._of_counted(labels, weight)
+        reduction = self.loss.reduction
+        if not self._is_reduced_by_keras:
+            # It divides by the size of the batch, or not at all.
+            if reduction != "sum":
+                weight = weight / _or_one(present_share(counted))
+            mean = self.loss(labels, logits, weight)
+        else:
+            # Of no rows, Keras's sum is an empty tensor.
+            mean = ops.sum(self._summed(labels, logits, weight))
+            if reduction == "mean_with_sample_weight":
+                mean = mean / ops.cast(_or_one(ops.sum(weight)), mean.dtype)
+            elif reduction != "sum":
+                # The number that count on all replicas.
+                rows = ops.cast(ops.shape(counted)[0], counted.dtype)
+                number = (
+                    present_share(counted) * rows * distribution.num_replicas()
+                )
+                mean = mean / ops.cast(_or_one(number), mean.dtype)
+        return MeanLoss(mean, ops.sum(counted))
+
+
+def _or_one(number: Any) -> Any:
+    """Returns a number to divide by, 1 where nothing is counted."""
+    return ops.where(number > 0, number, ops.ones_like(number))
+
+
+def _with_reduction(
+    loss: keras.losses.Loss, reduction: str
+) -> keras.losses.Loss:
+    """Returns the same loss with another reduction."""
+    # Not `copy.copy`, which Keras makes a matter of (de)serialization.
+    other = object.__new__(type(loss))
+    other.__dict__.update({**vars(loss), "reduction": reduction})
+    return other
+
+
+class _OfFunction(keras.losses.Loss):
+    """The mean over samples of what a function returns."""
+
+    def __init__(self, function: Any) -> None:
+        super().__init__(name=getattr(function, "__name__", "loss"))
+        self.function = function
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        return self.function(y_true, y_pred)
+
+
+class UpdateLosses(keras.metrics.Metric):
+    """The loss of an epoch: the mean over updates of what each minimises.
+
+    Each update's losses are averaged over the samples that they count, of all
+    batches, and then added. So with `presence` the result does not depend on
+    the sizes of batches, if each loss is a mean over samples. (Without it, a
+    loss with `ignore_class` is weighted by rows, as Keras does.) Updates
+    without any sample are left out, and so are updates that no batch makes.
+
+    Args:
+        sizes: dict of the number of losses of each update, by its name.
+        name: Name of the metric.
+        dtype: Its dtype.
+    """
+
+    def __init__(
+        self, sizes: dict[str, int], name: str = "loss", dtype: Any = None
+    ) -> None:
+        super().__init__(name=name, dtype=dtype)
+        self.sizes = dict(sizes)
+        number = sum(self.sizes.values())
+        self.total = self.add_variable((number,), "zeros", name="total")
+        self.count = self.add_variable((number,), "zeros", name="count")
+        # Labels that were no classes.
+        self.strays = self.add_variable(
+            (), "zeros", dtype="int32", name="strays"
+        )
+
+    def update_state(self, losses: dict[str, Sequence[MeanLoss]]) -> None:
+        """Adds a batch: the losses of updates, by the update's name."""
+        nothing = MeanLoss(0.0, 0)
+        parts = [
+            loss
+            for name, size in self.sizes.items()
+            for loss in losses.get(name, [nothing] * size)
+        ]
+        means = kernels.vector([loss.mean for loss in parts], self.dtype)
+        counts = [loss.count for loss in parts]
+        count = counts[0]
+        if not (isinstance(count, int) and counts.count(count) == len(counts)):
+            count = kernels.vector(counts, self.dtype)
+            # `where`: the loss of no samples may be anything.
+            means = ops.where(count > 0, means, ops.zeros_like(means))
+        kernels.add_to(self.total, means * count)
+        kernels.add_to(self.count, count)
+
+    def result(self) -> Any:
+        """Returns the mean over updates."""
+        sizes = tuple(self.sizes.values())
+        return kernels.mean_of_groups(self.total, self.count, sizes)

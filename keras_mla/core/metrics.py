@@ -1,0 +1,229 @@
+"""Metrics of each expert, and how results are read."""
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_mla.backend import internals, kernels
+from keras_mla.core.losses import MeanLoss
+
+
+class ExpertMetrics:
+    """Means of losses, and compiled metrics of each expert.
+
+    They are called `<expert>_<name>`. Metric objects are cloned by their
+    config. They live in containers of the class that Keras itself uses for
+    compiled metrics, where callbacks such as `EarlyStopping` look to learn in
+    which direction a metric improves.
+
+    Args:
+        experts: Names of the experts.
+        means: Names of further means: the fused loss, a method's own logs.
+        metrics: List of metrics as given to `compile`, or `None`.
+        weighted_metrics: The same, for those weighted by `sample_weight`.
+    """
+
+    def __init__(
+        self,
+        experts: Sequence[str],
+        means: Sequence[str],
+        metrics: list | None,
+        weighted_metrics: list | None,
+    ) -> None:
+        self.experts = tuple(experts)
+        self.means = {
+            name: keras.metrics.Mean(name=name)
+            for name in [*(f"{expert}_loss" for expert in experts), *means]
+        }
+        self._mean_containers = {
+            name: _MeanContainer(mean) for name, mean in self.means.items()
+        }
+        # Both lists get weights: `metrics` only presence, `weighted_metrics`
+        # also `sample_weight`.
+        self.compiled = {
+            name: [
+                internals.CompileMetrics(
+                    None, [_clone(metric) for metric in group]
+                )
+                for group in (metrics, weighted_metrics)
+                if group
+            ]
+            for name in experts
+        }
+        # Names of the compiled metrics, filled when they are built.
+        self.names: set[str] = set()
+        self._weighted = [
+            weighted
+            for group, weighted in ((metrics, False), (weighted_metrics, True))
+            if group
+        ]
+
+    @property
+    def metrics(self) -> list:
+        """All metrics, expert by expert."""
+        of_experts = [
+            metric for name in self.experts for metric in self.of_expert(name)
+        ]
+        shown = {id(metric) for metric in of_experts}
+        others = [
+            container
+            for container in self._mean_containers.values()
+            if id(container) not in shown
+        ]
+        return [*of_experts, *others]
+
+    def of_expert(self, name: str) -> list:
+        """Returns the containers of one expert's metrics."""
+        return [self._mean_containers[f"{name}_loss"], *self.compiled[name]]
+
+    def of_mean(self, name: str) -> list:
+        """Returns the containers of a further mean."""
+        return [self._mean_containers[name]]
+
+    def add(self, name: str, loss: MeanLoss) -> None:
+        """Adds a batch to a mean."""
+        mean, count = loss
+        metric = self.means[name]
+        if not isinstance(count, int):
+            count = ops.cast(count, metric.dtype)
+        kernels.add_to(metric.total, mean * count)
+        kernels.add_to(metric.count, count)
+
+    def build(self, name: str, y: Any, logits: Any) -> None:
+        """Creates the compiled metrics and gives them the expert's name."""
+        taken: set[str] = set()
+        for container in self.compiled[name]:
+            if container.built:
+                continue
+            container.build(y, logits)
+            for metric in container.metrics:
+                if metric.name in taken:
+                    metric.name = f"weighted_{metric.name}"
+                taken.add(metric.name)
+                metric.name = f"{name}_{metric.name}"
+                self.names.add(metric.name)
+
+    def update(
+        self,
+        name: str,
+        y: Any,
+        logits: Any,
+        loss: MeanLoss,
+        present: Any | None,
+        sample_weight: Any | None,
+    ) -> None:
+        """Adds a batch.
+
+        Args:
+            name: The expert.
+            y: Labels.
+            logits: Its logits, of shape `(batch, units)`.
+            loss: Its loss.
+            present: Bool tensor of shape `(batch,)`, or `None`.
+            sample_weight: Tensor of shape `(batch,)`, or `None`.
+        """
+        self.add(f"{name}_loss", loss)
+        self.build(name, y, logits)
+        for container, weighted in zip(
+            self.compiled[name], self._weighted, strict=True
+        ):
+            weight = sample_weight if weighted else None
+            if present is not None:
+                counted = ops.cast(present, "float32")
+                weight = (
+                    counted
+                    if weight is None
+                    else counted
+                    * ops.reshape(ops.cast(weight, "float32"), (-1,))
+                )
+            for metric in container.metrics:
+                kernels.update_metric(metric, y, logits, weight)
+
+
+class _MeanContainer(internals.CompileMetrics):
+    """A mean of losses, where callbacks find that it should fall."""
+
+    def __init__(self, mean: keras.metrics.Mean) -> None:
+        super().__init__(None, None)
+        self._mean = mean
+        mean._direction = "down"
+        self.built = True
+
+    @property
+    def metrics(self) -> list:
+        return [self._mean]
+
+    def reset_state(self) -> None:
+        self._mean.reset_state()
+
+    def result(self) -> dict:
+        return {self._mean.name: self._mean.result()}
+
+
+def _clone(metric: Any) -> Any:
+    if isinstance(metric, keras.metrics.Metric):
+        return type(metric).from_config(metric.get_config())
+    return metric
+
+
+def by_name(metrics: Iterable[keras.metrics.Metric]) -> dict[str, Any]:
+    """Returns metrics by the names of their results.
+
+    Args:
+        metrics: Metrics, and Keras's containers of them, which must be built.
+
+    Raises:
+        ValueError: If two results have one name.
+    """
+    found: dict[str, Any] = {}
+    for metric in metrics:
+        if not isinstance(metric, internals.CompileMetrics):
+            parts: dict[str, Any] = {metric.name: metric}
+        else:
+            # The container knows how it tells equal names apart.
+            names = list(metric.result())
+            if len(names) == len(metric.metrics):
+                parts = dict(zip(names, metric.metrics, strict=True))
+            else:  # Except some, of which it reports one.
+                parts = {f"{metric.name}_{len(found)}": metric}
+        for name, part in parts.items():
+            if name in found:
+                raise ValueError(
+                    f"Two results are called {name!r}: one of them is that of "
+                    "a modality, `<modality>_<metric>`. Rename the modality, "
+                    "or the metric by its argument `name`."
+                )
+            found[name] = part
+    return found
+
+
+def results(metrics: dict[str, Any], prefixed: Collection[str]) -> dict:
+    """Returns each metric's `result()`, of all means at once.
+
+    Args:
+        metrics: Metrics by name.
+        prefixed: Names of metrics that pass their name on to each result,
+            where they have several.
+    """
+    means = {
+        name: metric
+        for name, metric in metrics.items()
+        if type(metric).result is keras.metrics.Mean.result
+        and metric.dtype == "float32"
+    }
+    of_means: dict[str, Any] = {}
+    if means:
+        quotients = kernels.mean_results(list(means.values()))
+        of_means.update(zip(means, quotients, strict=True))
+    found: dict[str, Any] = {}
+    for name, metric in metrics.items():
+        result = of_means[name] if name in of_means else metric.result()
+        if not isinstance(result, dict):
+            found[name] = result
+        elif name in prefixed:
+            found |= {f"{name}_{key}": value for key, value in result.items()}
+        else:
+            found |= result
+    return found

@@ -1,0 +1,548 @@
+"""What a multimodal model is: encoders, heads, and what a method defines."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_mla.backend import internals, kernels
+from keras_mla.core import building, checks, heads, tasks
+from keras_mla.core.batch import split_inputs
+from keras_mla.core.serving import ServedModel
+from keras_mla.core.step import TrainedModel
+from keras_mla.core.tasks import Task
+from keras_mla.core.update import Outputs, Update
+from keras_mla.layers.fusion import Fusion, check_task
+from keras_mla.version import __version__
+
+
+class MultimodalModel(TrainedModel, ServedModel, metaclass=building.BuiltLast):
+    """Base class of all methods: encoders, head, and what a method defines.
+
+    A method is a subclass that says which *updates* a batch makes, how
+    features become logits and a fused prediction, and, if it wants, how
+    gradients are changed before they are applied. It overrides some of the
+    methods below; the training step, presence, unpaired data, metrics,
+    saving and export are the same for all.
+
+    The model is built when the outermost constructor has ended, so a subclass
+    of any method may make layers and weights in its own constructor.
+
+    Inputs are a dict keyed by modality; a modality's value may be a dict
+    itself. `x["presence"]`, if given, is a bool array `(batch, modalities)`:
+    values of absent modalities may be anything, NaN included, and count in no
+    loss, metric, feature mean or fusion weight.
+
+    Args:
+        encoders: dict of modality name to Keras layer or model, each mapping
+            its modality to features `(batch, features)`. The order of the
+            dict is the order of the modalities.
+        head: int, the number of classes, labels or targets; or a
+            `keras.layers.Dense`; or a `keras.Sequential` that ends in one. It
+            returns logits.
+        feature_dim: int. If given, a linear projection per modality brings
+            its features to this width, so that encoders may differ in width.
+        task: `"single_label"`, `"multi_label"`, `"regression"`, or `"auto"`:
+            as the compiled loss says. Defaults to `"auto"`.
+        **kwargs: Of `keras.Model`: `name`, `dtype`.
+
+    Attributes:
+        modalities: tuple of the names of the modalities.
+        task: The `keras_mla.core.Task`. Until the model is compiled, `"auto"`
+            stands for one class of several.
+        tasks: Names of the tasks that the method is for.
+        widths: dict of each modality's number of features, once the model is
+            built.
+    """
+
+    tasks: tuple[str, ...] = tuple(tasks.TASKS)
+
+    def __init__(
+        self,
+        encoders: Mapping[str, keras.layers.Layer],
+        head: int | keras.layers.Layer,
+        feature_dim: int | None = None,
+        task: str = "auto",
+        **kwargs: Any,
+    ) -> None:
+        kwargs.pop("keras_mla_version", None)  # Of a config.
+        checks.check_encoders(encoders)
+        head = heads.make_head(head)
+        # Encoders cast their inputs themselves, in training and in serving.
+        super().__init__(autocast=False, **kwargs)
+        # === Layers ===
+        self.encoders = dict(encoders)
+        self.projections = {
+            name: keras.layers.Dense(feature_dim, name=f"{name}_projection")
+            for name in (encoders if feature_dim is not None else ())
+        }
+        self.head = head
+        # Of a method that fuses the logits of its experts by a layer.
+        self.fusion: Fusion | None = None
+        # === Config ===
+        self.modalities = tuple(encoders)
+        self.feature_dim = feature_dim
+        self.given_task = tasks.check_task(task)
+        self.task = tasks.TASKS["single_label" if task == "auto" else task]
+        if task != "auto":
+            self._check_supported(self.task)
+        # Whether the fusion is the method's default, which follows the task.
+        self._fuses_by_default = False
+        # Shape and dtype of each input that the model was built with.
+        self._signature: Any = None
+        self.widths: dict[str, int] = {}
+
+    # === What a method defines: features ===
+
+    def check_features(self, name: str, feature: Any) -> None:
+        """Raises unless an encoder returned what the method can use.
+
+        Defaults to one tensor of shape `(batch, features)`. A method that
+        overrides it may take any structure of tensors; it then overrides
+        `width_of` and `unimodal_pass` too.
+
+        Args:
+            name: The modality.
+            feature: What its encoder returned, symbolic when the model is
+                built.
+        """
+        checks.check_features(name, feature)
+
+    def width_of(self, feature: Any) -> int:
+        """Returns the width of one modality's features."""
+        # Under a tracer, a dimension may only act as an int.
+        return int(feature.shape[1])
+
+    def build_head(self, widths: dict[str, int]) -> None:
+        """Checks features' widths, and builds the layers that take features.
+
+        Called once, in the first forward pass. Layers are made in the
+        constructor; here they are only built. Defaults to what a shared head
+        needs: that all widths are equal.
+
+        Args:
+            widths: The width of each modality's features.
+        """
+        checks.check_widths(widths)
+
+    # === What a method defines: updates ===
+
+    def updates(self) -> Sequence[Update]:
+        """The updates of one batch, in order. Defaults to one of everything."""
+        return [Update(self.modalities, (self,))]
+
+    def adapt(self, data: Any, batch_size: int | None = None) -> None:
+        """Fits what a method fits to data in closed form, before `fit`.
+
+        Defaults to nothing: most methods have nothing to adapt.
+
+        Args:
+            data: `(x, y)`, or an iterable of such batches.
+            batch_size: int. Of the passes that are made. Defaults to 32.
+        """
+
+    def variables_of(self, name: str) -> list:
+        """Returns the variables of one modality's encoder and projection."""
+        projection = self.projections.get(name)
+        of_projection = [] if projection is None else projection.variables
+        return [*self.encoders[name].variables, *of_projection]
+
+    def head_like(self, name: str) -> keras.layers.Layer:
+        """Returns a new head with the configuration of the model's.
+
+        For use in a constructor. It has weights of its own, for features of
+        any width.
+
+        Args:
+            name: Name of the new head.
+        """
+        return heads.head_like(self.head, name)
+
+    # === What a method defines: predictions ===
+
+    @property
+    def experts(self) -> tuple[str, ...]:
+        """Names of what gives logits that are fused. Defaults to modalities.
+
+        A method may add others after them, such as a joint head. Each is
+        computed by `expert_pass`.
+        """
+        return self.modalities
+
+    def expert_presence(self, presence: Any) -> Any:
+        """Tells which experts each sample has.
+
+        Args:
+            presence: Bool tensor of shape `(batch, modalities)`.
+
+        Returns:
+            Bool tensor of shape `(batch, experts)`. An expert that is no
+            modality needs any modality, unless a method overrides this.
+        """
+        others = len(self.experts) - len(self.modalities)
+        if not others:
+            return presence
+        known = ops.any(presence, axis=1, keepdims=True)
+        return ops.concatenate([presence, *[known] * others], axis=1)
+
+    def unimodal_pass(
+        self, name: str, feature: Any, training: bool | None
+    ) -> tuple[Any, Any]:
+        """Maps one modality's feature to logits, and anything worth keeping.
+
+        It may be given symbolic tensors of an unknown batch size.
+
+        Args:
+            name: The modality.
+            feature: Tensor of shape `(batch, features)`.
+            training: Whether layers behave as in training.
+
+        Returns:
+            Logits `(batch, units)`, and a structure of tensors that
+            `modify_gradients` finds in `Outputs.extra[name]`.
+        """
+        return self.head(feature, training=training), ()
+
+    def expert_pass(
+        self,
+        name: str,
+        features: dict[str, Any],
+        training: bool | None,
+        presence: Any | None,
+    ) -> tuple[Any, Any]:
+        """Maps all features to the logits of an expert that is no modality.
+
+        Args:
+            name: The expert.
+            features: dict of each modality's features.
+            training: Whether layers behave as in training.
+            presence: Bool tensor of shape `(batch, modalities)`, or `None`.
+
+        Returns:
+            Logits `(batch, units)`, and anything worth keeping.
+        """
+        raise NotImplementedError
+
+    def fuse(self, outputs: Outputs, presence: Any | None) -> Any:
+        """Returns the fused logits, `(batch, units)`.
+
+        Defaults to what the method's `fusion` layer makes of all experts'.
+        """
+        logits = self._stacked(outputs)
+        if presence is None:
+            return self.fusion_layer(logits)
+        return self.fusion_layer(logits, self.expert_presence(presence))
+
+    def fusion_weights(self, outputs: Outputs, presence: Any | None) -> Any:
+        """Returns the weights of experts in the fusion, `(batch, experts)`.
+
+        Without scale and temperatures; `Fusion.factors_of` has these too.
+        """
+        if presence is not None:
+            presence = self.expert_presence(presence)
+        return self.fusion_layer.weights_of(self._stacked(outputs), presence)
+
+    def fusion_factors(self, outputs: Outputs, presence: Any | None) -> Any:
+        """Returns what `fuse` multiplies logits with, `(batch, experts)`.
+
+        `None` for a method that does not fuse logits.
+        """
+        if self.fusion is None:
+            return None
+        if presence is not None:
+            presence = self.expert_presence(presence)
+        return self.fusion.factors_of(self._stacked(outputs), presence)
+
+    def _stacked(self, outputs: Outputs) -> Any:
+        return ops.stack([outputs.logits[name] for name in self.experts], 1)
+
+    @property
+    def fusion_layer(self) -> Fusion:
+        """The layer that fuses logits.
+
+        Raises:
+            NotImplementedError: If the method has none.
+        """
+        if self.fusion is None:
+            raise NotImplementedError(
+                f"{type(self).__name__} has no layer that fuses logits: call "
+                "`make_fusion` in its constructor, or define `fuse`."
+            )
+        return self.fusion
+
+    def default_fusion(self, task: str) -> Fusion | None:
+        """Returns the fusion layer for a task where the user gives none."""
+        return None
+
+    def make_fusion(self, fusion: Any) -> None:
+        """Sets the fusion layer to the one given, or to the default.
+
+        For use in a constructor.
+        """
+        checks.check_fusion(fusion)
+        self._fuses_by_default = fusion is None
+        self.fusion = fusion or self.default_fusion(self.task.name)
+        if self.given_task != "auto":
+            self.use_task(self.task)
+
+    def use_task(self, task: Task) -> None:
+        """Makes heads and fusion serve a task, as the compiled loss says.
+
+        Raises:
+            ValueError: If the fusion given makes no sense for the task.
+        """
+        self._check_supported(task)
+        if self._fuses_by_default:
+            fusion = self.default_fusion(task.name)
+            if fusion is not None and type(fusion) is not type(self.fusion):
+                if self.built:
+                    fusion.build((None, len(self.experts), None))
+                internals.replace(self, "fusion", fusion)
+        if self.fusion is not None:
+            self.fusion.task = check_task(self.fusion, task.name)
+        self.task = task
+
+    def _check_supported(self, task: Task) -> None:
+        if task.name not in self.tasks:
+            raise ValueError(
+                f"{type(self).__name__} is a method for the tasks "
+                f"{list(self.tasks)}. Other methods, such as `LateFusion`, are "
+                f"for all. Received: the task {task.name!r}"
+            )
+        task.check_units(heads.number_of_units(self.head))
+
+    # === Forward ===
+
+    def encode(
+        self,
+        name: str,
+        inputs: Any,
+        training: bool | None,
+        present: Any | None = None,
+    ) -> Any:
+        """Encodes one modality into features of shape `(batch, features)`.
+
+        Args:
+            name: The modality.
+            inputs: Its inputs.
+            training: Whether layers behave as in training.
+            present: Bool tensor of shape `(batch,)`. Where no sample is
+                present, the encoder's features are zeros, since what it was
+                fed may have made them NaN.
+        """
+        feature = self.encoders[name](inputs, training=training)
+        self.check_features(name, feature)
+        if present is not None:
+            any_present = ops.any(present, axis=0)
+            feature = keras.tree.map_structure(
+                lambda tensor: kernels.zero_unless(any_present, tensor), feature
+            )
+        return self._project(name, feature)
+
+    def _project(self, name: str, feature: Any) -> Any:
+        if self.projections:
+            feature = self.projections[name](feature)
+        return feature
+
+    def forward_pass(
+        self,
+        modalities: Sequence[str],
+        inputs: dict[str, Any],
+        training: bool | None,
+        presence: Any | None = None,
+        experts: Sequence[str] | None = None,
+    ) -> Outputs:
+        """Encodes the given modalities and computes logits.
+
+        Args:
+            modalities: Names of the modalities.
+            inputs: dict of each modality's inputs.
+            training: Whether layers behave as in training.
+            presence: Bool tensor of shape `(batch, modalities)`, or `None`.
+            experts: Names of the experts whose logits are computed. Defaults
+                to all that the modalities allow.
+        """
+        features = {}
+        for name in modalities:
+            present = None
+            if presence is not None:
+                present = presence[:, self.modalities.index(name)]
+            features[name] = self.encode(name, inputs[name], training, present)
+        return self.decode(features, training, presence, experts)
+
+    def decode(
+        self,
+        features: dict[str, Any],
+        training: bool | None,
+        presence: Any | None = None,
+        experts: Sequence[str] | None = None,
+    ) -> Outputs:
+        """Computes the logits of features, the second half of a pass.
+
+        A method that trains on a fused prediction of its own layers computes
+        it here too, `Outputs.fused`, from all modalities and `presence`.
+        """
+        if not self.widths:
+            widths = {name: self.width_of(f) for name, f in features.items()}
+            self.build_head(widths)
+            self.widths = widths
+        if experts is None:
+            whole = len(features) == len(self.modalities) and same_size(
+                features
+            )
+            experts = [e for e in self.experts if e in features or whole]
+        logits, extra = {}, {}
+        for name in experts:
+            if name in self.modalities:
+                output, extra[name] = self.unimodal_pass(
+                    name, features[name], training
+                )
+            else:
+                output, extra[name] = self.expert_pass(
+                    name, features, training, presence
+                )
+            logits[name] = ops.cast(output, "float32")
+        return Outputs(features, logits, extra)
+
+    def call(self, inputs: dict[str, Any], training: bool | None = None) -> Any:
+        """Returns fused logits `(batch, units)`.
+
+        For inputs of unequal batch sizes, as in unpaired training, a dict of
+        each modality's logits.
+        """
+        inputs, presence = split_inputs(self.modalities, inputs, training)
+        outputs = self.forward_pass(self.modalities, inputs, training, presence)
+        if self._signature is None:
+            self._signature = self._declared(inputs)
+        if not same_size(outputs.features):
+            return outputs.logits
+        return self.fuse(outputs, presence)
+
+    # === Building and saving ===
+
+    def build_if_possible(self) -> None:
+        """Builds the model if its encoders know their inputs."""
+        if self._signature is not None:
+            return
+        ends = {
+            name: building.ends_of(encoder)
+            for name, encoder in self.encoders.items()
+        }
+        if any(inputs is None for inputs, _ in ends.values()):
+            return  # The first batch builds it.
+        self._build_from(
+            {name: inputs for name, (inputs, _) in ends.items()},
+            {name: output for name, (_, output) in ends.items()},
+        )
+
+    def build(self, input_shape: Any = None) -> None:
+        """Does nothing: a call builds the layers, and knows dtypes too."""
+
+    def build_for(self, inputs: dict[str, Any]) -> None:
+        """Builds the model for inputs like these, if it is not built."""
+        if self._signature is None:
+            self.build_from_config({"signature": self._declared(inputs)})
+
+    def get_build_config(self) -> dict | None:
+        """Returns shape and dtype of each input."""
+        if self._signature is None:
+            return None
+        return {"signature": building.plain(self._signature)}
+
+    def build_from_config(self, config: dict | None) -> None:
+        """Builds the model for inputs of recorded shapes and dtypes."""
+        if not config or self._signature is not None:
+            return
+        signature = config["signature"]
+        encoded = {
+            name: building.encode_symbolically(encoder, signature[name])
+            for name, encoder in self.encoders.items()
+        }
+        self._signature = signature
+        self._build_from(signature, encoded)
+
+    def _declared(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Records inputs, as encoders declare them where they do."""
+        declared = {}
+        for name, value in inputs.items():
+            known, _ = building.ends_of(self.encoders[name])
+            declared[name] = building.signature_of(
+                value if known is None else known
+            )
+        return declared
+
+    def _build_from(
+        self, inputs: dict[str, Any], encoded: dict[str, Any]
+    ) -> None:
+        """Builds all layers behind the encoders, by passing zeros through.
+
+        Args:
+            inputs: Each modality's symbolic inputs, or their signature.
+            encoded: Symbolic outputs of the encoders.
+        """
+        features = {}
+        for name, feature in encoded.items():
+            self.check_features(name, feature)
+            zeros = keras.tree.map_structure(building.zeros_like, feature)
+            features[name] = self._project(name, zeros)
+        self.fuse(self.decode(features, False), None)
+        if self._signature is None:
+            self._signature = building.signature_of(inputs)
+        if not self.built:
+            # Keras keeps the shapes, for a SavedModel on TensorFlow.
+            self.build(
+                building.map_signature(
+                    lambda shape, dtype, name: shape, self._signature
+                )
+            )
+        internals.find_parameters(self)
+
+    def get_config(self) -> dict:
+        """Returns the constructor's arguments, serialized."""
+        serialize = keras.saving.serialize_keras_object
+        compiled = self._plan is not None
+        return {
+            **super().get_config(),
+            "encoders": {
+                name: serialize(encoder)
+                for name, encoder in self.encoders.items()
+            },
+            "head": serialize(self.head),
+            "feature_dim": self.feature_dim,
+            "task": self.task.name if compiled else self.given_task,
+            "keras_mla_version": __version__,
+        }
+
+    @classmethod
+    def from_config(
+        cls, config: dict, custom_objects: dict | None = None
+    ) -> "MultimodalModel":
+        """Makes a model from what `get_config` of any version returned."""
+        config = {
+            name: building.revive(value, custom_objects)
+            for name, value in config.items()
+        }
+        if "keras_mla_version" in config:
+            return cls(**config)
+        with checks.as_before():  # Of version 0.1, which checked less.
+            return cls(**config)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Refuses a hook of version 0.1, which nothing would call."""
+        super().__init_subclass__(**kwargs)
+        if "update_loss" in vars(cls):
+            raise TypeError(
+                f"`{cls.__name__}.update_loss` is not called any more: "
+                "override `update_losses`, which returns a list of `MeanLoss`, "
+                "one for each name in `Update.losses`."
+            )
+
+
+def same_size(tensors: dict[str, Any]) -> bool:
+    """Tells whether batches are of one size, as far as that is known."""
+    # What is not an int is a tracer's stand-in for a size yet unknown.
+    sizes = {
+        keras.tree.flatten(tensor)[0].shape[0] for tensor in tensors.values()
+    }
+    return len([size for size in sizes if isinstance(size, int)]) <= 1

@@ -1,0 +1,158 @@
+"""What an optimizer must bear, and how its steps are scaled."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from keras import ops
+
+from keras_mla.backend import internals
+
+
+def check_optimizer(
+    optimizer: Any, updates: int, multiplier: dict[str, float]
+) -> None:
+    """Raises if `optimizer` cannot make several updates of a batch."""
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    if multiplier and optimizer.use_ema:
+        raise ValueError(
+            "`learning_rate_multiplier` and an optimizer with `use_ema=True` "
+            "exclude each other: the moving average would take in the steps "
+            "before they are scaled."
+        )
+    if multiplier and _is_a(optimizer, "ScheduleFreeAdamW"):
+        raise ValueError(
+            "`learning_rate_multiplier` and ScheduleFreeAdamW exclude each "
+            "other: the optimizer keeps weights of its own, which would miss "
+            "the scaling. Use AdamW."
+        )
+    if updates == 1:
+        return
+    name = type(optimizer).__name__
+    if getattr(optimizer, "gradient_accumulation_steps", None):
+        raise ValueError(
+            "`gradient_accumulation_steps` is not supported with one update "
+            "per modality: the steps accumulated would be those of different "
+            "modalities. Use a larger batch. Received: "
+            f"gradient_accumulation_steps="
+            f"{optimizer.gradient_accumulation_steps}"
+        )
+    reasons = {
+        "Nadam": "its momentum schedule is one product shared by all "
+        "weights, which every modality's update would decay again. "
+        "Use `Adam`",
+        "MultiOptimizer": "it takes gradients for all weights at a time "
+        "only. Use one optimizer, and `learning_rate_multiplier` where parts "
+        "of the model need different rates",
+    }
+    for refused, reason in reasons.items():
+        if _is_a(optimizer, refused):
+            raise ValueError(
+                f"The optimizer {name} cannot be used with one update per "
+                f"modality: {reason}. Received: optimizer={name}"
+            )
+
+
+def check_average(optimizer: Any, updates: int, presence: Any | None) -> None:
+    """Raises if a moving average of weights would miss updates.
+
+    Keras takes the average in an optimizer's step. Of several updates it is
+    left to the last one, which a batch may skip.
+    """
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    if optimizer.use_ema and updates > 1 and presence is not None:
+        raise ValueError(
+            "An optimizer with `use_ema=True` cannot be used with "
+            "x['presence'] and one update per modality: the average is taken "
+            "in the last modality's update, which is not made where no sample "
+            "has it. Use an optimizer without `use_ema`."
+        )
+
+
+def _is_a(optimizer: Any, name: str) -> bool:
+    return any(base.__name__ == name for base in type(optimizer).__mro__)
+
+
+def check_optimized(optimizer: Any, updates: Any) -> None:
+    """Raises unless an optimizer knows the variables that it is to move."""
+    if not optimizer.built:
+        return
+    known = {id(v) for v in internals.optimized_variables(optimizer)}
+    for update in updates:
+        for variable in update.variables:
+            if id(variable) not in known:
+                raise ValueError(
+                    f"The optimizer does not know the weight {variable.path!r}"
+                    ", which has become trainable since the optimizer was "
+                    "first used. Compile the model with a new optimizer."
+                )
+
+
+def check_multiplier(multiplier: Any, parts: list[str]) -> dict[str, float]:
+    """Returns `learning_rate_multiplier` as a checked dict."""
+    if multiplier is None:
+        return {}
+    if not isinstance(multiplier, Mapping):
+        raise ValueError(
+            "`learning_rate_multiplier` must be a dict with some of the keys "
+            f"{parts}. Received: {multiplier}"
+        )
+    for name, value in multiplier.items():
+        if name not in parts:
+            raise ValueError(
+                f"`learning_rate_multiplier` has the unknown key {name!r}. "
+                f"The parts of this model are {parts}."
+            )
+        if not value >= 0:
+            raise ValueError(
+                "A learning-rate multiplier must be at least 0. "
+                f"Received: {name!r}: {value}"
+            )
+    return {name: float(value) for name, value in multiplier.items()}
+
+
+@contextlib.contextmanager
+def average_paused(optimizer: Any, paused: bool) -> Iterator[None]:
+    """Leaves an optimizer's moving average of weights out of a step.
+
+    It covers all weights, so it is taken once a batch, in the last update.
+    """
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    if not (paused and optimizer.use_ema):
+        yield
+        return
+    optimizer.use_ema = False
+    try:
+        yield
+    finally:
+        optimizer.use_ema = True
+
+
+@contextlib.contextmanager
+def scaled_steps(variables: list, factor_of: Callable) -> Iterator[None]:
+    """Scales what an optimizer's step adds to variables.
+
+    Keras applies a variable's constraint to what it has added, so that is
+    left until the step is scaled.
+
+    Args:
+        variables: The variables that the step moves.
+        factor_of: Tells the factor of a variable.
+    """
+    scaled = []
+    for variable in variables:
+        factor = factor_of(variable)
+        if factor != 1:
+            constraint = variable.constraint
+            variable.constraint = None
+            before = ops.copy(variable.value)
+            scaled.append((variable, factor, before, constraint))
+    try:
+        yield
+    finally:
+        for variable, _, _, constraint in scaled:
+            variable.constraint = constraint
+    for variable, factor, before, constraint in scaled:
+        variable.assign(before + factor * (variable.value - before))
+        if constraint is not None:
+            variable.assign(constraint(variable.value))

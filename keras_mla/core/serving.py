@@ -1,0 +1,271 @@
+"""What serves a trained model: unimodal parts, weights, export."""
+
+import types
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_mla.backend import step
+from keras_mla.core import building, calibration
+from keras_mla.core.batch import split_inputs
+from keras_mla.core.entrances import check_arrays
+
+
+class ServedModel(keras.Model):
+    """The part of a multimodal model that serves what is trained."""
+
+    # What a method defines; see `MultimodalModel`.
+    modalities: tuple[str, ...]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Holds the models that predictions compile, hidden from Keras's
+        # tracking.
+        self._served = types.SimpleNamespace(views={})
+
+    def unimodal(self, name: str) -> keras.Model:
+        """Returns one modality's part as a plain model, sharing weights.
+
+        Args:
+            name: The modality.
+
+        Returns:
+            `keras.Model` that maps the modality's input to its logits,
+            `(batch, classes)`. It follows this model's further training, and
+            can be saved and exported by itself.
+
+        Raises:
+            ValueError: If there is no such modality, or the model is unbuilt.
+        """
+        return _unimodal_model(self, name)
+
+    def predict_modalities(
+        self, x: dict[str, Any], batch_size: int | None = None
+    ) -> dict[str, dict[str, Any]]:
+        """Predicts with each modality and tells what it weighs in the fusion.
+
+        Args:
+            x: Inputs as for `predict`; `presence` may be among them.
+            batch_size: int. Defaults to 32.
+
+        Returns:
+            dict keyed by modality, of `{"logits": (samples, units),
+            "weight": (samples,)}` NumPy arrays; and under `"fused"` the
+            logits that `predict` returns. A method's further experts are
+            among the keys. Fused logits are the sum of the others, each times
+            its weight; weights need not sum to one. Where a sample lacks a
+            modality, both are zero. Methods that join features fuse no
+            logits, so that they have no `"weight"`.
+        """
+        return self._predict_with("experts", x, batch_size)
+
+    def features(
+        self, x: dict[str, Any], batch_size: int | None = None
+    ) -> dict[str, Any]:
+        """Returns what the encoders make of inputs.
+
+        Args:
+            x: Inputs as for `predict`; `presence` may be among them.
+            batch_size: int. Defaults to 32.
+
+        Returns:
+            dict keyed by modality, of NumPy arrays `(samples, features)`,
+            projected where the model has a `feature_dim`. Where a sample
+            lacks a modality, they are zero.
+        """
+        return self._predict_with("features", x, batch_size)
+
+    def _predict_with(self, what: str, x: Any, batch_size: int | None) -> dict:
+        check_arrays(self.modalities, x)
+        views = self._served.views
+        if what not in views:
+            views[what] = _View(self, what)
+        with step.keeping_weights(views[what]):
+            result = views[what].predict(x, batch_size=batch_size, verbose=0)
+        names = [
+            *self.modalities,
+            *(n for n in result if n not in self.modalities),
+        ]
+        return {name: result[name] for name in names}
+
+    def forget_graphs(self) -> None:
+        """Drops what `predict_modalities` and `features` have compiled."""
+        self._served.views.clear()
+
+    def quantize(self, *args: Any, **kwargs: Any) -> None:
+        """Quantizes the weights, as `keras.Model.quantize`."""
+        super().quantize(*args, **kwargs)
+        self.forget_graphs()
+
+    def calibrate(
+        self, validation_data: Any, batch_size: int | None = None
+    ) -> dict[str, Any]:
+        r"""Fits the fusion's temperatures on validation data.
+
+        Networks are more certain than right, and not all equally, which
+        misleads a fusion by certainty. This fits, by minimising the negative
+        log-likelihood: for each modality the temperature $T_m$ of its
+        prediction $\mathrm{softmax}(z_m / T_m)$; then, of the fused
+        prediction, the `sharpness` of an `EntropyFusion`'s weights and the
+        factor `scale` to the fused logits. For regression it sets the
+        variances of an `InverseVarianceFusion` to the mean squared errors of
+        the modalities' predictions. They are weights of the fusion layer.
+        Unimodal logits, as in `unimodal(name)`, stay as they are. Call it
+        when training is done: methods that train on their fused prediction
+        (`QMF`, `MultiLossFusion`) would go on with the calibrated
+        one. SciPy is needed.
+
+        Args:
+            validation_data: `(x, y)`, or an iterable of such batches, which
+                were not trained on. `presence` may be among the inputs.
+            batch_size: int. Of the prediction. Defaults to 32.
+
+        Returns:
+            dict of what was fitted: `"temperature"`, a dict keyed by
+            modality (and further experts); `"sharpness"`, if the fusion has
+            one; `"scale"`. For regression: `"variance"`, a dict.
+
+        Raises:
+            ValueError: If the method has no fusion layer or one that nothing
+                can be fitted of, or a modality has no sample.
+
+        Reference:
+            Guo et al., "On Calibration of Modern Neural Networks", ICML 2017,
+            section 4.2.
+        """
+        return calibration.calibrate(self, validation_data, batch_size)
+
+    def export(
+        self,
+        filepath: Any,
+        format: str = "tf_saved_model",
+        verbose: bool | None = None,
+        input_signature: Any = None,
+        presence: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """Exports the fused prediction, as `keras.Model.export`.
+
+        Inputs keep their names, nesting and dtypes.
+
+        Args:
+            filepath: Where to write to.
+            format: `"tf_saved_model"` (from TensorFlow and JAX), `"onnx"`
+                (from TensorFlow and PyTorch), or another that Keras offers.
+            verbose: bool. Whether Keras prints what it does.
+            input_signature: Overrides shapes and dtypes as recorded.
+            presence: bool. Whether the exported model takes `presence`.
+                Defaults to `False`.
+            **kwargs: As for `keras.Model.export`.
+        """
+        if format == "tf_saved_model" and keras.backend.backend() == "torch":
+            raise ValueError(
+                "A TensorFlow SavedModel cannot be exported from PyTorch. "
+                "Save the model as a `.keras` file, load it with "
+                "KERAS_BACKEND=tensorflow or jax, and export it there; or "
+                "use format='onnx' or 'torch'."
+            )
+        if input_signature is None:
+            input_signature = _export_signature(self, presence)
+        super().export(
+            filepath,
+            format=format,
+            verbose=verbose,
+            input_signature=input_signature,
+            **kwargs,
+        )
+
+
+def _check_built(model: Any, what: str) -> None:
+    """Raises unless the model knows its inputs."""
+    if model._signature is None:
+        raise ValueError(
+            f"{what} needs a built model: its inputs are not known yet. Call "
+            "the model on a batch first, or give encoders that know their "
+            "input (made with `keras.Input`)."
+        )
+
+
+def _export_signature(model: Any, presence: bool) -> list:
+    """Returns the inputs of an exported model, by name, as `InputSpec`."""
+    _check_built(model, "`export`")
+    specs = building.map_signature(keras.InputSpec, model._signature)
+    if presence:
+        specs["presence"] = keras.InputSpec(
+            shape=(None, len(model.modalities)), dtype="bool", name="presence"
+        )
+    return [specs]
+
+
+def _unimodal_model(model: Any, name: str) -> keras.Model:
+    """See `ServedModel.unimodal`."""
+    if name not in model.modalities:
+        raise ValueError(
+            f"There is no modality {name!r}. The model's modalities are "
+            f"{list(model.modalities)}."
+        )
+    _check_built(model, "`unimodal`")
+
+    def make(shape: tuple, dtype: str, name: str, modality: str = name) -> Any:
+        return keras.Input(shape[1:], dtype=dtype, name=name or modality)
+
+    inputs = building.map_signature(make, model._signature[name])
+    feature = model.encode(name, inputs, None)
+    logits, _ = model.unimodal_pass(name, feature, None)
+    unimodal = keras.Model(
+        inputs, ops.cast(logits, "float32"), name=f"{model.name}_{name}"
+    )
+    unimodal(inputs)  # Keras exports models that have been called.
+    return unimodal
+
+
+class _View(keras.Model):
+    """A model with other outputs than its fused prediction.
+
+    Args:
+        model: The model.
+        what: `"experts"` for logits and weights, or `"features"`.
+    """
+
+    def __init__(self, model: Any, what: str) -> None:
+        super().__init__(name=f"view_of_{what}", autocast=False)
+        self.model = model
+        self.what = what
+
+    def call(self, inputs: dict) -> dict:
+        model = self.model
+        inputs, presence = split_inputs(model.modalities, inputs)
+        outputs = model.forward_pass(model.modalities, inputs, False, presence)
+        if self.what == "features":
+            shown = presence
+            names, found = model.modalities, outputs.features
+        else:
+            shown = presence
+            if presence is not None:
+                shown = model.expert_presence(presence)
+            names, found = model.experts, outputs.logits
+        result = {}
+        for index, name in enumerate(names):
+            result[name] = _where(shown, index, found[name])
+        if self.what == "features":
+            return result
+        factors = model.fusion_factors(outputs, presence)
+        for index, name in enumerate(names):
+            result[name] = {"logits": result[name]}
+            if factors is not None:
+                result[name]["weight"] = factors[:, index]
+        return {**result, "fused": model.fuse(outputs, presence)}
+
+
+def _where(presence: Any | None, index: int, values: Any) -> Any:
+    """Returns a structure of tensors, zero where a sample is absent."""
+    if presence is None:
+        return values
+
+    def shown(value: Any) -> Any:
+        ones = (1,) * (len(value.shape) - 1)
+        mask = ops.reshape(presence[:, index], (-1, *ones))
+        return ops.where(mask, value, ops.zeros_like(value))
+
+    return keras.tree.map_structure(shown, values)

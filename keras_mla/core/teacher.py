@@ -1,0 +1,110 @@
+import types
+from typing import Any
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="keras_mla")
+class Teacher(keras.layers.Layer):
+    """A fitted model, frozen, as a part of another.
+
+    It is a copy without the optimizer. It always behaves as in prediction, no
+    gradient passes it, and none of its variables is trained.
+
+    Args:
+        model: The fitted, built `keras.Model`, or `None` for a teacher that
+            was left out of a file: then a method can predict, and not train.
+        saved: bool. Whether the teacher is saved with the model that it is a
+            part of. A teacher that is left out makes the file smaller.
+            Defaults to `True`.
+        **kwargs: Of `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: Inputs of the model.
+
+    Returns:
+        What the model returns, without gradients.
+
+    Raises:
+        ValueError: If it is called and was left out of a file.
+
+    Example:
+    >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    >>> teacher = keras_mla.core.Teacher(model)
+    >>> teacher.trainable_variables
+    []
+    >>> tuple(teacher(np.ones((2, 4))).shape)
+    (2, 3)
+    """
+
+    def __init__(
+        self, model: keras.Model | None, saved: bool = True, **kwargs: Any
+    ) -> None:
+        kwargs.pop("trainable", None)
+        super().__init__(trainable=False, **kwargs)
+        self.saved = bool(saved)
+        copy = None if model is None else _copy(model)
+        if copy is not None:
+            copy.trainable = False
+        # Keras saves what it tracks.
+        self._kept = copy if self.saved else None
+        self._left_out = types.SimpleNamespace(model=copy)
+        self.built = True
+
+    @property
+    def model(self) -> keras.Model:
+        """The frozen copy.
+
+        Raises:
+            ValueError: If it was left out of a file.
+        """
+        model = self._left_out.model
+        if model is None:
+            raise ValueError(
+                "The teacher was left out of the file that this model was "
+                "loaded from, and training needs it. Make the model anew with "
+                "its teacher, and load the weights."
+            )
+        return model
+
+    def call(self, inputs: Any) -> Any:
+        """Returns what the model returns, without gradients."""
+        return self.apply(lambda model: model(inputs, training=False))
+
+    def apply(self, function: Any) -> Any:
+        """Returns what a function returns for the model, without gradients.
+
+        For other results than the model's own output, such as those of
+        `encode` and `forward_pass`.
+
+        Args:
+            function: Takes the model, returns a structure of tensors.
+        """
+        return keras.tree.map_structure(ops.stop_gradient, function(self.model))
+
+    def get_config(self) -> dict:
+        """Returns the constructor's arguments, serialized."""
+        model = self._kept
+        return {
+            **super().get_config(),
+            "model": None
+            if model is None
+            else keras.saving.serialize_keras_object(model),
+            "saved": self.saved,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict) -> "Teacher":
+        """Makes a teacher from what `get_config` returned."""
+        model = keras.saving.deserialize_keras_object(config["model"])
+        return cls(**{**config, "model": model})
+
+
+def _copy(model: keras.Model) -> keras.Model:
+    """Returns a model of the same configuration and weights, not compiled."""
+    config = keras.saving.serialize_keras_object(model)
+    config = {k: v for k, v in config.items() if k != "compile_config"}
+    copy = keras.saving.deserialize_keras_object(config)
+    copy.set_weights(model.get_weights())
+    return copy

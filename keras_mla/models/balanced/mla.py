@@ -1,0 +1,202 @@
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_mla.backend import distribution
+from keras_mla.core import building, heads
+from keras_mla.core.batch import Batch
+from keras_mla.core.model import MultimodalModel
+from keras_mla.core.update import Outputs, Update
+from keras_mla.layers.fusion import (
+    EntropyFusion,
+    Fusion,
+    InverseVarianceFusion,
+)
+from keras_mla.layers.gradient_projector import GradientProjector
+
+
+@keras.saving.register_keras_serializable(package="keras_mla")
+class MLA(MultimodalModel):
+    """Multimodal learning by alternating unimodal adaptation.
+
+    Each batch trains one modality at a time: modality m is encoded, mapped to
+    logits by the head that all modalities share, and its own loss moves its
+    encoder and the head, nothing else. The head's gradient is projected by a
+    `GradientProjector`, so that a step for one modality undoes little of
+    what the head does for the others. A prediction fuses the unimodal logits,
+    each weighted by how certain it is.
+
+    With an optimizer of moments such as Adam, the moments of an encoder move
+    in its own updates only; the head's do in every update. `iterations`, and
+    so learning-rate schedules, count batches: bias corrections are exact for
+    encoders, and for the head as if it had moved once a batch.
+
+    Args:
+        encoders: dict of modality name to Keras layer or model, each mapping
+            its modality to features `(batch, features)`. The order of the
+            dict is the order in which modalities are trained.
+        head: int, the number of classes; or a `keras.layers.Dense`; or a
+            `keras.Sequential` that ends in one. It returns logits.
+        feature_dim: int. If given, a linear projection per modality brings
+            its features to this width, so that encoders may differ in width.
+            It is moved with the encoder.
+        projector: `GradientProjector` whose settings each Dense kernel of the
+            head is projected with, or `None` to train without projection.
+            Defaults to `"auto"`, a `GradientProjector()`.
+        fusion: `Fusion` layer. Defaults to `EntropyFusion()`, for regression
+            to `InverseVarianceFusion()`, the average until it is calibrated.
+        **kwargs: `task`, as for `MultimodalModel`; `name`, `dtype`.
+
+    Call arguments:
+        inputs: dict keyed by modality, and optionally `"presence"`, bool of
+            shape `(batch, modalities)`.
+        training: bool. Whether layers behave as in training.
+
+    Returns:
+        Fused logits, float32 of shape `(batch, classes)`.
+
+    Raises:
+        ValueError: If encoders, head or inputs do not fit together.
+
+    Example:
+    >>> def encoder(size):
+    ...     return keras.Sequential(
+    ...         [keras.Input((size,)), keras.layers.Dense(32, "relu")]
+    ...     )
+    >>> model = keras_mla.MLA(
+    ...     encoders={"image": encoder(64), "text": encoder(20)}, head=3
+    ... )
+    >>> model.compile(
+    ...     optimizer="adam",
+    ...     loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    ...     metrics=["accuracy"],
+    ... )
+    >>> x = {"image": np.zeros((8, 64)), "text": np.zeros((8, 20))}
+    >>> history = model.fit(x, np.zeros(8, "int32"), verbose=0)
+    >>> model.predict(x, verbose=0).shape
+    (8, 3)
+
+    Reference:
+        Zhang et al., "Multimodal Representation Learning by Alternating
+        Unimodal Adaptation", CVPR 2024, Algorithm 1.
+    """
+
+    def __init__(
+        self,
+        encoders: Mapping[str, keras.layers.Layer],
+        head: int | keras.layers.Layer,
+        feature_dim: int | None = None,
+        projector: GradientProjector | str | None = "auto",
+        fusion: Fusion | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(encoders, head, feature_dim, **kwargs)
+        # === Layers ===
+        if projector == "auto":
+            projector = GradientProjector()
+        if not isinstance(projector, GradientProjector | None):
+            raise TypeError(
+                "`projector` must be a `keras_mla.layers.GradientProjector`, "
+                f"'auto', or None. Received: projector={projector}"
+            )
+        self.make_fusion(fusion)
+        # === Config ===
+        # Kept as a config: the given projector is a pattern for those made.
+        self.projector_config = (
+            None
+            if projector is None
+            else keras.saving.serialize_keras_object(projector)
+        )
+        # One for each Dense kernel of the head, in its order.
+        self.projectors = [
+            type(projector).from_config(
+                {**projector.get_config(), "name": f"projector_{index}"}
+            )
+            for index, _ in enumerate(heads.dense_layers(self.head))
+            if projector is not None
+        ]
+
+    def default_fusion(self, task: str) -> Fusion:
+        """Returns a fusion by certainty; for regression, by exactness."""
+        if task == "regression":
+            return InverseVarianceFusion()
+        return EntropyFusion(task)
+
+    def updates(self) -> Sequence[Update]:
+        """One update per modality: its encoder and the shared head.
+
+        Raises:
+            ValueError: If the head has LoRA and a projector.
+        """
+        for dense in heads.dense_layers(self.head) if self.projectors else ():
+            if dense.lora_enabled:
+                raise ValueError(
+                    "A head with LoRA cannot be projected: what is trained is "
+                    "no longer its kernel. Enable LoRA in the encoders alone, "
+                    "or make the model with `projector=None`. Received: LoRA "
+                    f"in the layer {dense.name!r} of the head"
+                )
+        return [
+            Update(
+                (name,),
+                (
+                    self.encoders[name],
+                    *(p for m, p in self.projections.items() if m == name),
+                    self.head,
+                ),
+            )
+            for name in self.modalities
+        ]
+
+    def unimodal_pass(
+        self, name: str, feature: Any, training: bool | None
+    ) -> tuple[Any, Any]:
+        """Applies the head, and keeps the input of each of its Dense layers."""
+        if not self.head.built:
+            self.head.build((None, feature.shape[1]))
+        inputs = []
+        for layer in heads.leaves(self.head):
+            if isinstance(layer, keras.layers.Dense):
+                inputs.append(feature)
+            feature = layer(feature, training=training)
+        for projector, dense in zip(
+            self.projectors, heads.dense_layers(self.head), strict=False
+        ):
+            if not projector.built:
+                projector.build(dense.kernel.shape)
+        return feature, inputs
+
+    def modify_gradients(
+        self, update: Update, gradients: list, outputs: Outputs, batch: Batch
+    ) -> tuple[list, list]:
+        """Projects the gradient of each Dense kernel of the head."""
+        (name,) = update.modalities
+        gradients, advances = list(gradients), []
+        position = {id(v): i for i, v in enumerate(update.variables)}
+        for projector, dense, inputs in zip(
+            self.projectors,
+            heads.dense_layers(self.head),
+            outputs.extra[name],
+            strict=False,
+        ):
+            index = position.get(id(dense.kernel))
+            if index is None:  # Not trained.
+                continue
+            feature = distribution.global_mean(
+                ops.cast(inputs, "float32"), batch.present(name)
+            )
+            gradients[index], advance = projector.project(
+                gradients[index], feature
+            )
+            advances.append(advance)
+        return gradients, advances
+
+    def get_config(self) -> dict:
+        """Returns the constructor's arguments, serialized."""
+        return {
+            **super().get_config(),
+            "projector": building.plain(self.projector_config),
+            "fusion": keras.saving.serialize_keras_object(self.fusion),
+        }

@@ -1,0 +1,191 @@
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_mla.backend import distribution
+from keras_mla.core.batch import Batch
+from keras_mla.core.joint import JointModel
+from keras_mla.core.update import Outputs, Update
+
+
+@keras.saving.register_keras_serializable(package="keras_mla")
+class OGMGE(JointModel):
+    r"""On-the-fly gradient modulation with generalization enhancement.
+
+    Joint training as `ConcatFusion`, where the encoder of a modality that is
+    ahead is slowed down. With $p_m = \mathrm{softmax}(W_m f_m + b / M)$,
+
+    $$s_m = \sum_i p_m(x_i)[y_i], \qquad
+      \rho_m = \frac{s_m}{\frac{1}{M-1}\sum_{v \ne m} s_v}, \qquad
+      k_m = \begin{cases} 1 - \tanh(\alpha \rho_m) & \rho_m > 1 \\
+      1 & \text{otherwise,} \end{cases}$$
+
+    each gradient $g$ of encoder $m$ becomes $k_m g + \epsilon$ with
+    $\epsilon \sim N(0, \mathrm{std}(g)^2)$ of every element, the
+    generalization enhancement. The head's gradient is left alone. For more
+    than the paper's two modalities $s_m$ is compared with the mean of the
+    others'.
+
+    With `presence`, $s_m$ is a mean over the samples that have the modality,
+    and a modality that no sample of the batch has is compared with none.
+    Absent modalities count as zeros in the joint prediction.
+
+    Args:
+        encoders: dict of modality name to Keras layer or model, each mapping
+            its modality to features `(batch, features)`. Widths may differ.
+        head: int, the number of classes; or a `keras.layers.Dense`; or a
+            `keras.Sequential` that ends in one. It returns logits.
+        feature_dim: int. If given, a linear projection per modality brings
+            its features to this width. It is modulated with the encoder.
+        alpha: float >= 0. How strongly a modality that is ahead is slowed
+            down. Defaults to `0.8`.
+        epochs: Two ints, the first epoch in which gradients are modulated and
+            the first in which they no longer are, both counted from 0 as
+            `fit` does. Outside of `fit`, modulation stays as it was last,
+            and is on at first. Defaults to `(0, 50)`.
+        noise: bool. Whether to add the noise (OGM-GE) or not (OGM). Defaults
+            to `True`.
+        seed: int. Of the noise.
+        **kwargs: `task`, as for `MultimodalModel`; `name`, `dtype`.
+
+    Call arguments:
+        inputs: dict keyed by modality, and optionally `"presence"`, bool of
+            shape `(batch, modalities)`.
+        training: bool. Whether layers behave as in training.
+
+    Returns:
+        Logits, float32 of shape `(batch, classes)`.
+
+    Raises:
+        ValueError: If there are fewer than two modalities, an argument is out
+            of its range, or encoders, head or inputs do not fit together.
+
+    Example:
+    >>> encoders = {
+    ...     name: keras.Sequential([keras.Input((4,)), keras.layers.Dense(8)])
+    ...     for name in ("image", "text")
+    ... }
+    >>> model = keras_mla.models.OGMGE(encoders, head=3, alpha=0.1, seed=1)
+    >>> model.epochs
+    (0, 50)
+
+    Reference:
+        Peng et al., "Balanced Multimodal Learning via On-the-fly Gradient
+        Modulation", CVPR 2022, Eqs. 8 to 10 and 13.
+    """
+
+    def __init__(
+        self,
+        encoders: Mapping[str, keras.layers.Layer],
+        head: int | keras.layers.Layer,
+        feature_dim: int | None = None,
+        alpha: float = 0.8,
+        epochs: tuple[int, int] = (0, 50),
+        noise: bool = True,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(encoders, head, feature_dim, **kwargs)
+        if len(self.modalities) < 2:
+            raise ValueError(
+                "OGM-GE compares modalities: it needs at least two. "
+                f"Received: encoders for {list(self.modalities)}"
+            )
+        if not alpha >= 0:
+            raise ValueError(
+                f"`alpha` must be at least 0. Received: alpha={alpha}"
+            )
+        if len(epochs) != 2 or not 0 <= epochs[0] <= epochs[1]:
+            raise ValueError(
+                "`epochs` must be two ints, the first epoch with modulation "
+                f"and the first after it. Received: epochs={epochs}"
+            )
+        # === Config ===
+        self.alpha = float(alpha)
+        self.epochs = (int(epochs[0]), int(epochs[1]))
+        self.noise = bool(noise)
+        self.seed = seed
+        # === State ===
+        self.noise_seed = keras.random.SeedGenerator(seed)
+        self.modulating = self.add_weight(
+            shape=(), initializer="ones", trainable=False, name="modulating"
+        )
+
+    tasks = ("single_label", "multi_label")
+
+    def own_callbacks(self) -> list[keras.callbacks.Callback]:
+        """Switches the modulation on and off as epochs go by."""
+
+        def switch(epoch: int, logs: dict | None = None) -> None:
+            first, after = self.epochs
+            self.modulating.assign(float(first <= epoch < after))
+
+        return [keras.callbacks.LambdaCallback(on_epoch_begin=switch)]
+
+    def coefficients(self, outputs: Outputs, batch: Batch) -> Any:
+        """Returns k of each modality, float32 of shape `(modalities,)`."""
+        scores, seen = [], []
+        for name in self.modalities:
+            likelihood = self.task.log_likelihood(
+                batch.labels[name], outputs.logits[name]
+            )
+            right = ops.exp(likelihood)
+            scores.append(distribution.global_mean(right, batch.present(name)))
+            active = batch.active([name])
+            seen.append(ops.cast(True if active is None else active, "float32"))
+        score, seen = ops.stack(scores), ops.stack(seen)
+        rivals = ops.sum(seen) - seen
+        others = (ops.sum(score) - score) / ops.maximum(rivals, 1)
+        comparable = ops.logical_and(others > 0, rivals > 0)
+        ratio = ops.where(
+            comparable,
+            score / ops.where(comparable, others, ops.ones_like(others)),
+            ops.zeros_like(score),
+        )
+        slowed = ops.where(
+            ratio > 1, 1 - ops.tanh(self.alpha * ratio), ops.ones_like(ratio)
+        )
+        return ops.where(self.modulating > 0, slowed, ops.ones_like(slowed))
+
+    def modify_gradients(
+        self, update: Update, gradients: list, outputs: Outputs, batch: Batch
+    ) -> tuple[list, list]:
+        """Scales the encoders' gradients, and adds the noise."""
+        coefficients = self.coefficients(outputs, batch)
+        owners = {
+            id(variable): index
+            for index, name in enumerate(self.modalities)
+            for variable in self.variables_of(name)
+        }
+        return [
+            self._modulate(gradient, coefficients[owners[id(variable)]])
+            if id(variable) in owners
+            else gradient
+            for variable, gradient in zip(
+                update.variables, gradients, strict=True
+            )
+        ], []
+
+    def _modulate(self, gradient: Any, coefficient: Any) -> Any:
+        modulated = gradient * ops.cast(coefficient, gradient.dtype)
+        if self.noise:
+            # In float32: a loss-scaled float16 gradient may be large.
+            deviation = ops.std(ops.cast(gradient, "float32"))
+            noise = keras.random.normal(
+                gradient.shape, dtype="float32", seed=self.noise_seed
+            )
+            added = self.modulating * deviation * noise
+            modulated = modulated + ops.cast(added, gradient.dtype)
+        return modulated
+
+    def get_config(self) -> dict:
+        """Returns the constructor's arguments, serialized."""
+        return {
+            **super().get_config(),
+            "alpha": self.alpha,
+            "epochs": self.epochs,
+            "noise": self.noise,
+            "seed": self.seed,
+        }

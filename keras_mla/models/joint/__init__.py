@@ -1,0 +1,1 @@
+"""Methods that join features and train on the result alone."""

@@ -1,0 +1,1 @@
+"""Methods where each modality has a head of its own."""

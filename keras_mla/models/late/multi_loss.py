@@ -1,0 +1,82 @@
+from collections.abc import Sequence
+
+import keras
+
+from keras_mla.core.batch import Batch
+from keras_mla.core.late import LateModel
+from keras_mla.core.losses import MeanLoss
+from keras_mla.core.update import Outputs, Update
+from keras_mla.layers.fusion import (
+    AdditiveFusion,
+    Fusion,
+    InverseVarianceFusion,
+)
+
+
+@keras.saving.register_keras_serializable(package="keras_mla")
+class MultiLossFusion(LateModel):
+    r"""Joint training with a loss for each modality beside the joint one.
+
+    $$z_m = g_m(f_m), \qquad z = \sum_m z_m, \qquad
+      L = \mathrm{CE}(z, y) + \sum_m \mathrm{CE}(z_m, y)$$
+
+    A plain control: modalities learn together, and none can be lazy. The sum
+    and the losses are over the modalities that a sample has.
+
+    Args:
+        encoders: dict of modality name to Keras layer or model, each mapping
+            its modality to features `(batch, features)`. Widths may differ.
+        head: int, the number of classes; or a `keras.layers.Dense`; or a
+            `keras.Sequential` that ends in one. It returns logits. The
+            other modalities get one like it.
+        feature_dim: int. If given, a linear projection per modality brings
+            its features to this width.
+        fusion: `Fusion` layer. Defaults to `AdditiveFusion()`, for regression
+            to `InverseVarianceFusion()`, the average until it is calibrated.
+        **kwargs: `task`, as for `MultimodalModel`; `name`, `dtype`.
+
+    Call arguments:
+        inputs: dict keyed by modality, and optionally `"presence"`, bool of
+            shape `(batch, modalities)`.
+        training: bool. Whether layers behave as in training.
+
+    Returns:
+        Fused logits, float32 of shape `(batch, classes)`.
+
+    Raises:
+        ValueError: If encoders, head or inputs do not fit together.
+
+    Example:
+    >>> encoders = {
+    ...     name: keras.Sequential([keras.Input((4,)), keras.layers.Dense(8)])
+    ...     for name in ("image", "text")
+    ... }
+    >>> model = keras_mla.models.MultiLossFusion(encoders, head=3)
+    >>> x = {"image": np.ones((2, 4)), "text": np.ones((2, 4))}
+    >>> model.predict(x, verbose=0).shape
+    (2, 3)
+
+    Reference:
+        Wang et al., "What Makes Training Multi-Modal Classification Networks
+        Hard?", CVPR 2020, Eq. 3 with all weights 1.
+    """
+
+    def default_fusion(self, task: str) -> Fusion:
+        """Returns the sum of logits; of targets, the average."""
+        regression = task == "regression"
+        return InverseVarianceFusion() if regression else AdditiveFusion()
+
+    def updates(self) -> Sequence[Update]:
+        """One update of everything, by a loss of the sum and of each part."""
+        losses = ("fused", *self.modalities)
+        return [Update(self.modalities, (self,), losses)]
+
+    def update_losses(
+        self,
+        update: Update,
+        outputs: Outputs,
+        losses: dict[str, MeanLoss],
+        batch: Batch,
+    ) -> list[MeanLoss]:
+        """Returns the loss of the sum and each modality's own."""
+        return [self.fused_loss(outputs, batch), *losses.values()]

@@ -1,0 +1,292 @@
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_mla.backend import distribution, kernels
+from keras_mla.core.batch import Batch
+from keras_mla.core.late import LateModel
+from keras_mla.core.losses import MeanLoss
+from keras_mla.core.update import Outputs, Update
+from keras_mla.layers.fusion import EnergyFusion, Fusion
+
+
+@keras.saving.register_keras_serializable(package="keras_mla")
+class QMF(LateModel):
+    r"""Quality-aware multimodal fusion.
+
+    Each modality has its own head $g_m$. Its logits are weighted by an
+    energy, and the energies learn to be low for samples that have been hard:
+
+    $$z_m = g_m(f_m), \qquad c_m = \tfrac1{10} \log \sum_j \exp z_{m,j},
+      \qquad z = \sum_m \mathrm{sg}(c_m)\, z_m,$$
+    $$L = \mathrm{CE}(z, y) + \sum_m \mathrm{CE}(z_m, y)
+      + w \sum_m R_m,$$
+
+    with $\mathrm{sg}$ a stopped gradient. $R_m$ is the mean, over pairs of a
+    batch's neighbours $i, j$ (the last one's is the first), of
+
+    $$\max\big(0,\ \mathrm{sign}(\kappa_i - \kappa_j)(c_{m,i} - c_{m,j})
+      + |\kappa_i - \kappa_j|\big),$$
+
+    where $\kappa$ is the cross-entropy that a training sample has gathered
+    for modality $m$, this batch included, scaled so that over all
+    `num_samples` it runs from 0 to 1.
+
+    So samples need an identity: `x["sample_id"]`, ints of shape `(batch,)`
+    from 0 to `num_samples - 1`. It is used in training alone; evaluation and
+    prediction need none, and the loss of an evaluation has no $R_m$. The
+    gathered losses are a weight of the model, `loss_history`, and so in each
+    checkpoint. Ids outside of the range are counted out of the history and
+    raise an error: before training where `fit` is given arrays, else at the
+    end of the epoch.
+
+    With `presence`, sums are over the modalities that a sample has, and
+    pairs are those where both samples have it.
+
+    Args:
+        encoders: dict of modality name to Keras layer or model, each mapping
+            its modality to features `(batch, features)`. Widths may differ.
+        head: int, the number of classes; or a `keras.layers.Dense`; or a
+            `keras.Sequential` that ends in one. It returns logits. The
+            other modalities get one like it.
+        num_samples: int. The number of training samples.
+        feature_dim: int. If given, a linear projection per modality brings
+            its features to this width.
+        rank_weight: float >= 0. The weight $w$. Defaults to `0.1`.
+        fusion: `Fusion` layer, whose weights are the confidences $c_m$.
+            Defaults to `EnergyFusion()`.
+        **kwargs: `task`, as for `MultimodalModel`; `name`, `dtype`.
+
+    Call arguments:
+        inputs: dict keyed by modality, in training with `"sample_id"`, and
+            optionally `"presence"`, bool of shape `(batch, modalities)`.
+        training: bool. Whether layers behave as in training.
+
+    Returns:
+        Fused logits, float32 of shape `(batch, classes)`.
+
+    Raises:
+        ValueError: If an argument or an id is out of its range, ids are
+            missing in training, or encoders, head or inputs do not fit
+            together.
+
+    Example:
+    >>> encoders = {
+    ...     name: keras.Sequential([keras.Input((4,)), keras.layers.Dense(8)])
+    ...     for name in ("image", "text")
+    ... }
+    >>> model = keras_mla.models.QMF(encoders, head=3, num_samples=2)
+    >>> model.compile(
+    ...     optimizer="sgd",
+    ...     loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    ... )
+    >>> x = {"image": np.ones((2, 4)), "text": np.ones((2, 4))}
+    >>> x["sample_id"] = np.arange(2)
+    >>> history = model.fit(x, np.zeros(2, "int32"), verbose=0)
+
+    Reference:
+        Zhang et al., "Provable Dynamic Fusion for Low-Quality Multimodal
+        Data", ICML 2023, section 4.
+    """
+
+    def __init__(
+        self,
+        encoders: Mapping[str, keras.layers.Layer],
+        head: int | keras.layers.Layer,
+        num_samples: int,
+        feature_dim: int | None = None,
+        rank_weight: float = 0.1,
+        fusion: Fusion | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(encoders, head, feature_dim, fusion, **kwargs)
+        if not isinstance(num_samples, int) or num_samples < 1:
+            raise ValueError(
+                "`num_samples` must be the number of training samples. "
+                f"Received: num_samples={num_samples}"
+            )
+        if not rank_weight >= 0:
+            raise ValueError(
+                "`rank_weight` must be at least 0. "
+                f"Received: rank_weight={rank_weight}"
+            )
+        # === Config ===
+        self.num_samples = num_samples
+        self.rank_weight = float(rank_weight)
+        # === State ===
+        self.loss_history = self.add_weight(
+            shape=(num_samples, len(self.modalities)),
+            initializer="zeros",
+            dtype="float32",
+            trainable=False,
+            autocast=False,
+            name="loss_history",
+        )
+        self.strays = self.add_weight(
+            shape=(),
+            initializer="zeros",
+            dtype="int32",
+            trainable=False,
+            name="strays",
+        )
+
+    tasks = ("single_label", "multi_label")
+
+    def default_fusion(self, task: str) -> Fusion:
+        """Returns a fusion by energies."""
+        return EnergyFusion(task)
+
+    # === Training ===
+
+    def updates(self) -> Sequence[Update]:
+        """One update of everything, by a loss of the sum and of each part."""
+        losses = ("fused", *self.modalities)
+        return [Update(self.modalities, (self,), losses)]
+
+    def update_losses(
+        self,
+        update: Update,
+        outputs: Outputs,
+        losses: dict[str, MeanLoss],
+        batch: Batch,
+    ) -> list[MeanLoss]:
+        """Returns the fused loss with the rank term, and the unimodal ones."""
+        fused = self.fused_loss(outputs, batch)
+        if batch.training:
+            rank = ops.sum(self.rank_terms(outputs, batch))
+            rank = ops.cast(self.rank_weight * rank, fused.mean.dtype)
+            fused = fused._replace(mean=fused.mean + rank)
+        return [fused, *losses.values()]
+
+    def rank_terms(self, outputs: Outputs, batch: Batch) -> Any:
+        """Returns R of each modality, float32 of shape `(modalities,)`."""
+        history, _ = self._gathered(outputs, batch)
+        low = ops.min(history, axis=0)
+        spread = ops.max(history, axis=0) - low
+        scaled = (history - low) / ops.where(
+            spread > 0, spread, ops.ones_like(spread)
+        )
+        hardness = ops.take(scaled, self._ids(batch)[0], axis=0)
+        # The confidence itself, not stopped: it is what R trains.
+        confidence = self.fusion_weights(outputs, batch.presence)
+        gap = hardness - ops.roll(hardness, -1, axis=0)
+        excess = confidence - ops.roll(confidence, -1, axis=0)
+        terms = ops.relu(ops.sign(gap) * excess + ops.abs(gap))
+        if batch.presence is None:
+            return ops.mean(terms, axis=0)
+        both = ops.logical_and(
+            batch.presence, ops.roll(batch.presence, -1, axis=0)
+        )
+        counted = ops.cast(both, "float32")
+        return ops.sum(terms * counted, axis=0) / ops.maximum(
+            ops.sum(counted, axis=0), 1
+        )
+
+    def modify_gradients(
+        self, update: Update, gradients: list, outputs: Outputs, batch: Batch
+    ) -> tuple[list, list]:
+        """Leaves gradients as they are, and adds to the history."""
+        history, strays = self._gathered(outputs, batch)
+
+        def remember(taken: Any | None) -> None:
+            kernels.assign_where(taken, self.loss_history, history)
+            kernels.assign_where(taken, self.strays, self.strays + strays)
+
+        return gradients, [remember]
+
+    def _ids(self, batch: Batch) -> tuple[Any, Any]:
+        """The batch's ids, brought into range, and which ones were."""
+        if batch.sample_id is None:
+            raise ValueError(
+                "QMF keeps a history of each training sample's loss, and must "
+                "be told which samples a batch has: pass x['sample_id'], an "
+                "int array of shape (samples,), such as "
+                "`np.arange(len(y))`. It is not needed in evaluation and "
+                "prediction."
+            )
+        if distribution.num_replicas() > 1:
+            raise ValueError(
+                "QMF's history of losses is not shared by replicas: train it "
+                "on one device. Received: "
+                f"{distribution.num_replicas()} replicas"
+            )
+        ids = ops.cast(ops.reshape(batch.sample_id, (-1,)), "int32")
+        inside = ops.logical_and(ids >= 0, ids < self.num_samples)
+        return ops.clip(ids, 0, self.num_samples - 1), inside
+
+    def _gathered(self, outputs: Outputs, batch: Batch) -> tuple[Any, Any]:
+        """The history with this batch's losses, and the number of bad ids."""
+        ids, inside = self._ids(batch)
+        likelihood = self.task.log_likelihood
+        losses = ops.stack(
+            [
+                -likelihood(batch.labels[name], outputs.logits[name])
+                for name in self.modalities
+            ],
+            axis=1,
+        )
+        counted = inside[:, None]
+        if batch.presence is not None:
+            counted = ops.logical_and(counted, batch.presence)
+        losses = ops.where(counted, losses, ops.zeros_like(losses))
+        gathered = ops.segment_sum(
+            ops.stop_gradient(losses), ids, num_segments=self.num_samples
+        )
+        strays = ops.sum(ops.cast(ops.logical_not(inside), "int32"))
+        return self.loss_history + gathered, strays
+
+    # === Bad ids ===
+
+    def own_callbacks(self) -> list[keras.callbacks.Callback]:
+        """Raises at the end of an epoch that has met ids out of range."""
+
+        def check(epoch: int, logs: dict | None = None) -> None:
+            strays = int(ops.convert_to_numpy(self.strays))
+            if strays:
+                self.strays.assign(0)
+                raise ValueError(
+                    f"{strays} of the epoch's ids in x['sample_id'] are "
+                    f"outside of 0 to {self.num_samples - 1}, the range that "
+                    f"num_samples={self.num_samples} allows."
+                )
+
+        return [keras.callbacks.LambdaCallback(on_epoch_end=check)]
+
+    def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
+        """Trains the model, as `keras.Model.fit`; checks ids before."""
+        self._check_ids(args[0] if args else kwargs.get("x"))
+        return super().fit(*args, **kwargs)
+
+    def train_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        """Trains one batch, as `keras.Model.train_on_batch`."""
+        self._check_ids(x)
+        return super().train_on_batch(x, *args, **kwargs)
+
+    def _check_ids(self, x: Any) -> None:
+        if not isinstance(x, dict) or "sample_id" not in x:
+            return  # Of a dataset, batches are checked.
+        ids = np.asarray(ops.convert_to_numpy(x["sample_id"]))
+        if ids.dtype.kind not in "iu":
+            raise ValueError(
+                "x['sample_id'] must hold ints. "
+                f"Received: an array of dtype {ids.dtype}"
+            )
+        bad = ids[(ids < 0) | (ids >= self.num_samples)]
+        if bad.size:
+            raise ValueError(
+                f"x['sample_id'] must lie between 0 and "
+                f"{self.num_samples - 1}, the range that `num_samples` "
+                f"allows. Received: {bad[0]} and "
+                f"num_samples={self.num_samples}"
+            )
+
+    def get_config(self) -> dict:
+        """Returns the constructor's arguments, serialized."""
+        return {
+            **super().get_config(),
+            "num_samples": self.num_samples,
+            "rank_weight": self.rank_weight,
+        }
