@@ -32,29 +32,19 @@ from train_step import (
     make_encoder,
 )
 
-from keras_mla import models
+from keras_mla.models import registry
 
 FLAGS = flags.FLAGS
-METHODS = (
-    "ConcatFusion",
-    "SumFusion",
-    "FiLM",
-    "BiGated",
-    "OGMGE",
-    "QMF",
-    "LateFusion",
-    "UnimodalEnsemble",
-    "MultiLossFusion",
-    "MLA",
+flags.DEFINE_list(
+    "methods", [*registry.METHODS], "Methods to time; also ConcatFusion."
 )
-flags.DEFINE_list("methods", [*METHODS], "Methods to time; also ConcatFusion.")
 
 
 def make(name, samples):
     """Returns a compiled model of a method."""
     encoders = {m: make_encoder(seed) for seed, m in enumerate(MODALITIES)}
-    own = {"num_samples": samples} if name == "QMF" else {}
-    return compiled(getattr(models, name)(encoders, CLASSES, **own))
+    method = registry.METHODS[name]
+    return compiled(method.make(encoders, CLASSES, samples))
 
 
 def main(_):

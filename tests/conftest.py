@@ -14,7 +14,10 @@ os.environ.setdefault(
     "--xla_backend_optimization_level=0 "
     "--xla_llvm_disable_expensive_passes=true",
 )
+
+# What tests share.
 sys.path.insert(0, str(pathlib.Path(__file__).parent / "saving"))
+sys.path.insert(0, str(pathlib.Path(__file__).parent / "reference"))
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 import keras

@@ -52,27 +52,16 @@ def some(cases, *kept):
     return list(kept)
 
 
-# Every method, and what it needs beside encoders and head.
-METHODS = {
-    "SumFusion": {},
-    "ConcatFusion": {},
-    "FiLM": {},
-    "BiGated": {},
-    "OGMGE": {},
-    "MultiLossFusion": {},
-    "QMF": {"num_samples": 48},
-    "LateFusion": {},
-    "UnimodalEnsemble": {},
-    "MLA": {},
-}
+METHODS = keras_mla.models.METHODS
 
 
 def make_method(method, head=None, layers=lambda: (), **kwargs):
     """A model of any method, of small encoders for all modalities."""
-    return getattr(keras_mla.models, method)(
+    return METHODS[method].make(
         {name: encoder(WIDTHS[name], layers=layers()) for name in WIDTHS},
         CLASSES if head is None else head,
-        **{**METHODS[method], **kwargs},
+        num_samples=48,
+        **kwargs,
     )
 
 

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from keras_mla import models
 from keras_mla.layers import AverageFusion, EntropyFusion, GradientProjector
+from keras_mla.models import registry
 
 
 class Method(NamedTuple):
@@ -20,19 +21,13 @@ class Method(NamedTuple):
     grid: dict[str, list]
 
 
-def _plain(method: type) -> Callable[..., models.MultimodalModel]:
+def _registered(method: registry.Method) -> Method:
     def make(encoders: dict, classes: int, samples: int, **own: Any) -> Any:
-        return method(encoders, classes, **own)
+        return method.make(encoders, classes, samples, own)
 
-    return make
-
-
-def _ensemble(encoders: dict, classes: int, samples: int) -> Any:
-    return models.UnimodalEnsemble(encoders, classes, monitor="accuracy")
-
-
-def _qmf(encoders: dict, classes: int, samples: int, **own: Any) -> Any:
-    return models.QMF(encoders, classes, num_samples=samples, **own)
+    return Method(
+        make, {name: [*values] for name, values in method.grid.items()}
+    )
 
 
 def _mla(fusion: type = EntropyFusion, **fixed: Any) -> Callable[..., Any]:
@@ -52,21 +47,9 @@ def _alternating(fusion: type) -> Callable[..., Any]:
     return make
 
 
-ALPHAS = {"alpha": [1.0, 10.0, 100.0]}
-
 # Table 1: the paper's methods, and the two controls to beat.
-TABLE = {
-    "Sum": Method(_plain(models.SumFusion), {}),
-    "Concat": Method(_plain(models.ConcatFusion), {}),
-    "Late fusion": Method(_plain(models.LateFusion), {}),
-    "FiLM": Method(_plain(models.FiLM), {}),
-    "BiGated": Method(_plain(models.BiGated), {}),
-    "OGM-GE": Method(_plain(models.OGMGE), {"alpha": [0.1, 0.4, 0.8]}),
-    "QMF": Method(_qmf, {"rank_weight": [0.1, 1.0]}),
-    "Multi-loss": Method(_plain(models.MultiLossFusion), {}),
-    "Ensemble": Method(_ensemble, {}),
-    "MLA": Method(_mla(), ALPHAS),
-}
+TABLE = {m.title: _registered(m) for m in registry.METHODS.values()}
+ALPHAS = TABLE["MLA"].grid
 
 # Table 3: parts of MLA left out, and its settings one by one.
 ABLATION = {

@@ -422,6 +422,8 @@ class CompiledModel(CheckedModel):
             training: Not used.
         """
         if not isinstance(y, dict):
+            # Keras calls this first, with symbolic tensors.
+            self.check_labels("", y, y_pred)
             return self._compile_loss(y, y_pred, sample_weight)
         labels, weights = split_targets(self.modalities, y, sample_weight)
         losses = [

@@ -40,10 +40,6 @@ class SampleLoss:
             type(loss).__call__ is keras.losses.Loss.__call__
         )
         self._is_plain = self._is_reduced_by_keras and loss.reduction != "sum"
-        # It looks a class up, which must exist.
-        self._takes_classes = isinstance(
-            loss, keras.losses.SparseCategoricalCrossentropy
-        )
         self._summed = _with_reduction(loss, "sum")
 
     def __call__(
@@ -71,8 +67,7 @@ class SampleLoss:
             # On PyTorch, Keras multiplies weights by a mask in place, and the
             # next modality would get them so.
             sample_weight = ops.copy(sample_weight)
-            if self._takes_classes:
-                labels = self._of_counted(labels, sample_weight)
+            labels = self._of_counted(labels, sample_weight)
         if sample_weight is None and self._is_plain:
             return MeanLoss(
                 kernels.reduced_loss(self.loss, labels, logits), size

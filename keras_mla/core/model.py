@@ -115,11 +115,11 @@ class MultimodalModel(TrainedModel, ServedModel, metaclass=building.BuiltLast):
         return int(feature.shape[1])
 
     def build_head(self, widths: dict[str, int]) -> None:
-        """Checks features' widths, and builds the layers that take features.
+        """Checks features' widths, and builds or makes what takes features.
 
-        Called once, in the first forward pass. Layers are made in the
-        constructor; here they are only built. Defaults to what a shared head
-        needs: that all widths are equal.
+        Called once, when the model is built: layers and weights whose sizes
+        depend on widths can be made here, others in the constructor. Defaults
+        to what a shared head needs: that all widths are equal.
 
         Args:
             widths: The width of each modality's features.
@@ -405,6 +405,12 @@ class MultimodalModel(TrainedModel, ServedModel, metaclass=building.BuiltLast):
             logits[name] = ops.cast(output, "float32")
         return Outputs(features, logits, extra)
 
+    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """Calls the model, which is built before Keras locks it."""
+        if self._signature is None:
+            self.build_for(split_inputs(self.modalities, inputs)[0])
+        return super().__call__(inputs, *args, **kwargs)
+
     def call(self, inputs: dict[str, Any], training: bool | None = None) -> Any:
         """Returns fused logits `(batch, units)`.
 
@@ -413,8 +419,6 @@ class MultimodalModel(TrainedModel, ServedModel, metaclass=building.BuiltLast):
         """
         inputs, presence = split_inputs(self.modalities, inputs, training)
         outputs = self.forward_pass(self.modalities, inputs, training, presence)
-        if self._signature is None:
-            self._signature = self._declared(inputs)
         if not same_size(outputs.features):
             return outputs.logits
         return self.fuse(outputs, presence)
@@ -486,7 +490,8 @@ class MultimodalModel(TrainedModel, ServedModel, metaclass=building.BuiltLast):
             self.check_features(name, feature)
             zeros = keras.tree.map_structure(building.zeros_like, feature)
             features[name] = self._project(name, zeros)
-        self.fuse(self.decode(features, False), None)
+        presence = ops.ones((1, len(self.modalities)), "bool")
+        self.fuse(self.decode(features, False, presence), presence)
         if self._signature is None:
             self._signature = building.signature_of(inputs)
         if not self.built:

@@ -18,6 +18,11 @@ class ServedModel(keras.Model):
     # What a method defines; see `MultimodalModel`.
     modalities: tuple[str, ...]
 
+    @property
+    def experts(self) -> tuple[str, ...]:
+        """Names of what gives logits."""
+        return self.modalities
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         # Holds the models that predictions compile, hidden from Keras's
@@ -83,11 +88,9 @@ class ServedModel(keras.Model):
             views[what] = _View(self, what)
         with step.keeping_weights(views[what]):
             result = views[what].predict(x, batch_size=batch_size, verbose=0)
-        names = [
-            *self.modalities,
-            *(n for n in result if n not in self.modalities),
-        ]
-        return {name: result[name] for name in names}
+        # JAX sorts them.
+        names = [*self.experts, "fused"]
+        return {name: result[name] for name in names if name in result}
 
     def forget_graphs(self) -> None:
         """Drops what `predict_modalities` and `features` have compiled."""

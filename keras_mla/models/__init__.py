@@ -1,4 +1,7 @@
-"""Multimodal models: MLA, and what it compares with."""
+"""Multimodal models: MLA, and what it compares with.
+
+`METHODS` is the registry of all methods, by the name of their class.
+"""
 
 from keras_mla.core import MeanLoss as MeanLoss
 from keras_mla.core import MultimodalModel as MultimodalModel
@@ -16,8 +19,10 @@ from keras_mla.models.late.qmf import QMF as QMF
 from keras_mla.models.late.unimodal_ensemble import (
     UnimodalEnsemble as UnimodalEnsemble,
 )
+from keras_mla.models.registry import METHODS as METHODS
 
 __all__ = [
+    "METHODS",
     "MLA",
     "OGMGE",
     "QMF",

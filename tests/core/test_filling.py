@@ -16,7 +16,6 @@ from utils import (
 )
 
 import keras_mla
-from keras_mla import models
 from keras_mla.core.batch import fill_absent, rows_in_turn
 from keras_mla.core.losses import SampleLoss
 
@@ -108,7 +107,7 @@ def dividing(method, penalty=False):
         "audio": encoder(5),
         "image": encoder(8),
     }
-    model = getattr(models, method)(parts, CLASSES, **METHODS[method])
+    model = METHODS[method].make(parts, CLASSES, num_samples=48)
     return compiled(model, keras.optimizers.SGD(0.1, momentum=0.9))
 
 

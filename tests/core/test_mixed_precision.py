@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from reference import closed_form
+from mla_reference import closed_form
 from utils import (
     compiled,
     largest_difference,

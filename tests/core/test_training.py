@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from reference import SGD, AdamW, ReferenceMLA
+from mla_reference import SGD, AdamW, ReferenceMLA
 from utils import (
     WIDTHS,
     compiled,

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from reference import SGD, ReferenceMLA
+from mla_reference import SGD, ReferenceMLA
 from utils import compiled, make_data, make_model, reference_weights, to_numpy
 
 import keras_mla

@@ -1,7 +1,7 @@
 import keras
 import numpy as np
 import pytest
-from reference import entropy_fusion
+from mla_reference import entropy_fusion
 from utils import to_numpy
 
 from keras_mla.layers import (

@@ -1,7 +1,7 @@
 import keras
 import numpy as np
 import pytest
-from reference import closed_form
+from mla_reference import closed_form
 from utils import only_on, to_numpy
 
 from keras_mla.layers import GradientProjector
@@ -152,7 +152,7 @@ def test_nothing_of_it_is_trained():
 def test_a_gpu_s_product_is_the_same(monkeypatch):
     import tensorflow as tf
 
-    from keras_mla.backend import matrix_vector
+    from keras_mla.backend.kernels import matrix_vector
 
     rng = np.random.default_rng(0)
     matrix, vector = (

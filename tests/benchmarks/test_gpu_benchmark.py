@@ -8,7 +8,7 @@ import sys
 
 from utils import only_on
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def run(folder, *arguments, code=0):

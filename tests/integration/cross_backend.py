@@ -1,7 +1,7 @@
 """Trains and saves on one backend; loads what others saved.
 
-KERAS_BACKEND=jax python tests/cross_backend.py train FOLDER
-KERAS_BACKEND=torch python tests/cross_backend.py check FOLDER
+KERAS_BACKEND=jax python tests/integration/cross_backend.py train FOLDER
+KERAS_BACKEND=torch python tests/integration/cross_backend.py check FOLDER
 """
 
 import json

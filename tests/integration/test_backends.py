@@ -18,7 +18,8 @@ once = only_on("jax")
 
 def run(backend, *command):
     environment = {**os.environ, "KERAS_BACKEND": backend}
-    environment["PYTHONPATH"] = str(SCRIPT.parents[1])
+    root = SCRIPT.parents[2]
+    environment["PYTHONPATH"] = os.pathsep.join([str(root), f"{root}/tests"])
     result = subprocess.run(
         [sys.executable, *command],
         env=environment,
@@ -50,7 +51,7 @@ def test_other_backends_are_refused():
         env=environment,
         capture_output=True,
         text=True,
-        cwd=SCRIPT.parents[1],
+        cwd=SCRIPT.parents[2],
     )
     assert "runs on the Keras backends" in result.stderr
 

@@ -19,7 +19,6 @@ ARGUMENTS = {
         "order": "previous",
         "forgetting": 0.9,
     },
-    "QMF": {"num_samples": 16},
 }
 ABSTRACT = {"Fusion", "MultimodalModel"}
 
@@ -47,7 +46,7 @@ def make_layer(cls):
 
 def make_model(cls):
     encoders = {name: encoder(WIDTHS[name]) for name in NAMES}
-    return cls(encoders, 4, **ARGUMENTS.get(cls.__name__, {}))
+    return models.METHODS[cls.__name__].make(encoders, 4, num_samples=16)
 
 
 def call(layer):

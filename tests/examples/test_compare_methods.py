@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from utils import mainly_on, only_on
 
-EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
+EXAMPLES = pathlib.Path(__file__).parents[2] / "examples"
 sys.path.append(str(EXAMPLES))
 
 from comparison import data, methods, runs, tables  # noqa: E402

@@ -1,0 +1,187 @@
+"""All methods, and what tables, comparisons and tests must know of each."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from keras_mla.core import MultimodalModel
+from keras_mla.layers import GradientProjector
+from keras_mla.models.balanced.mla import MLA
+from keras_mla.models.balanced.ogm_ge import OGMGE
+from keras_mla.models.joint.bigated import BiGated
+from keras_mla.models.joint.concat_fusion import ConcatFusion
+from keras_mla.models.joint.film import FiLM
+from keras_mla.models.joint.sum_fusion import SumFusion
+from keras_mla.models.late.late_fusion import LateFusion
+from keras_mla.models.late.multi_loss import MultiLossFusion
+from keras_mla.models.late.qmf import QMF
+from keras_mla.models.late.unimodal_ensemble import UnimodalEnsemble
+
+# What a method may need of data.
+NEEDS = (
+    "sample_id",  # `x["sample_id"]` in training.
+    "num_samples",  # The number of training samples, in the constructor.
+    "complete",  # Training samples that have all modalities.
+    "adapt",  # A call of `adapt` before `fit`.
+    "teacher",  # A fitted model of another method, in the constructor.
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A method, and what is known of it.
+
+    Attributes:
+        cls: Its class.
+        title: Its name in tables.
+        family: `"joint"`, `"late"`, `"balanced"` or `"missing"`: the folder
+            that it lives in.
+        paper: Who published it where.
+        fewest_modalities: int. How many modalities it needs at least.
+        needs: Which of `NEEDS` it needs.
+        grid: dict of the settings that are worth choosing on validation data,
+            to the values to try.
+        arguments: Turns settings of the grid into arguments of the
+            constructor. Defaults to the settings themselves.
+        defaults: Arguments of the constructor that a comparison should give.
+        teacher: Name of the method whose fitted model is the teacher.
+    """
+
+    cls: type[MultimodalModel]
+    title: str
+    family: str
+    paper: str
+    fewest_modalities: int = 1
+    needs: tuple[str, ...] = ()
+    grid: Mapping[str, Sequence] = dataclasses.field(default_factory=dict)
+    arguments: Callable[..., dict] = dict
+    defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    teacher: str | None = None
+
+    def __post_init__(self) -> None:
+        unknown = set(self.needs) - set(NEEDS)
+        if unknown:
+            raise ValueError(
+                f"`needs` must be some of {list(NEEDS)}. "
+                f"Received: {sorted(unknown)}"
+            )
+
+    @property
+    def name(self) -> str:
+        """Name of the class."""
+        return self.cls.__name__
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Names of the tasks that the method is for."""
+        return self.cls.tasks
+
+    def make(
+        self,
+        encoders: Mapping,
+        head: Any,
+        num_samples: int | None = None,
+        settings: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> MultimodalModel:
+        """Returns a model of the method.
+
+        Args:
+            encoders: dict of modality to encoder.
+            head: Number of classes, or a layer.
+            num_samples: int. The number of training samples.
+            settings: Values for settings of the grid.
+            **kwargs: Further arguments of the constructor.
+
+        Raises:
+            ValueError: If the method needs `num_samples` and it is not given.
+        """
+        if "num_samples" in self.needs:
+            if num_samples is None:
+                raise ValueError(
+                    f"{self.name} needs the number of training samples: pass "
+                    "`num_samples`."
+                )
+            kwargs["num_samples"] = num_samples
+        own = self.arguments(**(settings or {}))
+        return self.cls(encoders, head, **{**self.defaults, **own, **kwargs})
+
+
+def _projector(**settings: Any) -> dict:
+    return {"projector": GradientProjector(**settings)} if settings else {}
+
+
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        Method(
+            SumFusion,
+            "Sum",
+            "joint",
+            "Zhang et al., CVPR 2024, section 4.1",
+        ),
+        Method(
+            ConcatFusion,
+            "Concat",
+            "joint",
+            "Peng et al., CVPR 2022, section 3.1",
+        ),
+        Method(
+            LateFusion,
+            "Late fusion",
+            "late",
+            "Gunes and Piccardi, SMC 2005",
+        ),
+        Method(
+            FiLM,
+            "FiLM",
+            "joint",
+            "Perez et al., AAAI 2018",
+            fewest_modalities=2,
+        ),
+        Method(
+            BiGated,
+            "BiGated",
+            "joint",
+            "Kiela et al., AAAI 2018",
+            fewest_modalities=2,
+        ),
+        Method(
+            OGMGE,
+            "OGM-GE",
+            "balanced",
+            "Peng et al., CVPR 2022",
+            fewest_modalities=2,
+            grid={"alpha": (0.1, 0.4, 0.8)},
+        ),
+        Method(
+            QMF,
+            "QMF",
+            "late",
+            "Zhang et al., ICML 2023",
+            needs=("sample_id", "num_samples"),
+            grid={"rank_weight": (0.1, 1.0)},
+        ),
+        Method(
+            MultiLossFusion,
+            "Multi-loss",
+            "late",
+            "Wang et al., CVPR 2020, Eq. 3",
+        ),
+        Method(
+            UnimodalEnsemble,
+            "Ensemble",
+            "late",
+            "Du et al., ICML 2023",
+            defaults={"monitor": "accuracy"},
+        ),
+        Method(
+            MLA,
+            "MLA",
+            "balanced",
+            "Zhang et al., CVPR 2024",
+            grid={"alpha": (1.0, 10.0, 100.0)},
+            arguments=_projector,
+        ),
+    )
+}

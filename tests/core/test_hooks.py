@@ -1,0 +1,545 @@
+"""What a method may define, each with a small subclass from outside."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+from outside_methods import WithJoint
+from utils import (
+    CLASSES,
+    FEATURES,
+    WIDTHS,
+    compiled,
+    encoder,
+    make_data,
+    make_method,
+    to_numpy,
+)
+
+import keras_mla
+from keras_mla.core import (
+    JointModel,
+    LateModel,
+    MeanLoss,
+    Stage,
+    Teacher,
+    Update,
+)
+
+NAMES = tuple(WIDTHS)
+register = keras.saving.register_keras_serializable(package="tests")
+
+
+def parts():
+    return {name: encoder(WIDTHS[name]) for name in NAMES}
+
+
+def half_presence(samples, seed=1):
+    presence = np.random.default_rng(seed).random((samples, 3)) < 0.6
+    presence[:2] = [[True, False, True], [False, False, False]]
+    return presence
+
+
+def saved(model, path):
+    model.save(path / "model.keras")
+    return keras.saving.load_model(path / "model.keras", safe_mode=True)
+
+
+# === New state in a subclass of any method ===
+
+
+def test_a_subclass_of_any_method_may_have_new_state(tmp_path):
+    for method in ("ConcatFusion", "MLA", "QMF"):
+        base = getattr(keras_mla.models, method)
+
+        @register
+        class Counting(base):
+            def __init__(self, *args, **kwargs):
+                super().__init__(*args, **kwargs)
+                assert not self.built
+                self.noise = keras.layers.GaussianNoise(0.1, seed=1)
+                self.seen = self.add_weight(shape=(), initializer="zeros")
+                self.seen.trainable = False
+
+            def encode(self, name, inputs, training, present=None):
+                feature = super().encode(name, inputs, training, present)
+                return self.noise(feature, training=training)
+
+            def modify_gradients(self, update, gradients, outputs, batch):
+                def count(taken):
+                    self.seen.assign_add(1)
+
+                gradients, advances = super().modify_gradients(
+                    update, gradients, outputs, batch
+                )
+                return gradients, [*advances, count]
+
+        own = {"num_samples": 16} if method == "QMF" else {}
+        model = compiled(Counting(parts(), CLASSES, **own))
+        assert model.built
+        x, y = make_data(16)
+        model.fit({**x, "sample_id": np.arange(16)}, y, verbose=0)
+        assert float(to_numpy(model.seen)) == len(model.updates())
+        again = saved(model, tmp_path)
+        np.testing.assert_array_equal(
+            again.predict(x, verbose=0), model.predict(x, verbose=0)
+        )
+
+
+# === What stands for an absent feature ===
+
+
+@register
+class Imputing(JointModel):
+    """A learned vector stands for each absent feature, near the present."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.tokens = [
+            self.add_weight(shape=(FEATURES,), name=f"{name}_token")
+            for name in self.modalities
+        ]
+
+    def updates(self):
+        losses = ("fused", "distance")
+        return [Update(self.modalities, (self,), losses, logs=("distance",))]
+
+    def complete(self, features, presence, training):
+        completed, distances = {}, []
+        for index, name in enumerate(self.modalities):
+            present = presence[:, index, None]
+            token = ops.convert_to_tensor(self.tokens[index])
+            completed[name] = ops.where(present, features[name], token)
+            far = ops.mean(ops.square(features[name] - token), axis=-1)
+            distances.append(ops.where(present[:, 0], far, 0.0))
+        return completed, ops.stack(distances, axis=1)
+
+    def distance(self, outputs, batch):
+        count = ops.sum(ops.cast(batch.presence, "float32"))
+        return MeanLoss(ops.sum(outputs.kept) / ops.maximum(count, 1), count)
+
+    def update_losses(self, update, outputs, losses, batch):
+        return [self.fused_loss(outputs, batch), self.distance(outputs, batch)]
+
+    def update_logs(self, update, outputs, batch):
+        return {"distance": self.distance(outputs, batch)}
+
+
+def test_what_stands_for_an_absent_feature(tmp_path):
+    model = compiled(Imputing(parts(), CLASSES))
+    x, y = make_data(12)
+    x["presence"] = presence = half_presence(12)
+    tokens = [to_numpy(token) for token in model.tokens]
+    features = model.features(x)
+    logs = model.evaluate(x, y, batch_size=5, verbose=0, return_dict=True)
+    far = [
+        ((features[name] - token) ** 2).mean(1)[presence[:, m]]
+        for m, (name, token) in enumerate(zip(NAMES, tokens, strict=True))
+    ]
+    distance = np.concatenate(far).mean()
+    assert logs["distance"] == pytest.approx(distance, rel=1e-5)
+    assert logs["loss"] == pytest.approx(
+        logs["fused_loss"] + distance, rel=1e-5
+    )
+    joined = np.concatenate(
+        [
+            np.where(presence[:, m, None], features[name], tokens[m])
+            for m, name in enumerate(NAMES)
+        ],
+        axis=1,
+    )
+    kernel, bias = map(to_numpy, (model.head.kernel, model.head.bias))
+    expected = (joined @ kernel + bias) * presence.any(1, keepdims=True)
+    np.testing.assert_allclose(model.predict(x, verbose=0), expected, atol=1e-5)
+    history = model.fit(x, y, validation_data=(x, y), epochs=2, verbose=0)
+    assert {"distance", "val_distance"} <= set(history.history)
+    assert all(
+        (to_numpy(t) != b).any()
+        for t, b in zip(model.tokens, tokens, strict=True)
+    )
+    again = saved(model, tmp_path)
+    np.testing.assert_array_equal(
+        again.predict(x, verbose=0), model.predict(x, verbose=0)
+    )
+
+
+def test_logs_are_those_that_an_update_names():
+    class Silent(Imputing):
+        def update_logs(self, update, outputs, batch):
+            return {"other": self.distance(outputs, batch)}
+
+    x, y = make_data(8)
+    x["presence"] = half_presence(8)
+    with pytest.raises(ValueError, match=r"update_logs.*\['distance'\].*other"):
+        compiled(Silent(parts(), CLASSES)).evaluate(x, y, verbose=0)
+
+
+# === A batch is prepared once ===
+
+
+@register
+class Hiding(keras_mla.MLA):
+    """Hides the first modality of samples that have another."""
+
+    hidden_rows = ()
+
+    def prepare_batch(self, batch):
+        if not batch.training:
+            return batch
+        shape = ops.shape(batch.labels[self.modalities[0]])[0]
+        rows = ops.arange(shape) % 2 == 0
+        none = ops.zeros_like(rows)
+        batch = batch.hide(ops.stack([rows, none, none], axis=1))
+        text = self.modalities[0]
+        assert batch.values[text].shape == batch.inputs[text].shape
+        return batch
+
+
+@pytest.mark.parametrize("with_presence", [True, False])
+def test_hidden_values_are_absent_ones(with_presence):
+    x, y = make_data(8)
+    presence = np.ones((8, 3), bool)
+    if with_presence:
+        presence = half_presence(8)
+        x["presence"] = presence
+    seen = presence.copy()
+    seen[::2, 0] = False
+    hiding = compiled(Hiding(parts(), CLASSES))
+    plain = compiled(keras_mla.MLA(parts(), CLASSES))
+    plain.set_weights(hiding.get_weights())
+    logs = hiding.train_on_batch(x, y, return_dict=True)
+    others = plain.train_on_batch({**x, "presence": seen}, y, return_dict=True)
+    assert {k: float(v) for k, v in logs.items()} == pytest.approx(
+        {k: float(v) for k, v in others.items()}, rel=1e-5
+    )
+    for a, b in zip(hiding.weights, plain.weights, strict=True):
+        np.testing.assert_allclose(to_numpy(a), to_numpy(b), atol=1e-6)
+
+
+def test_a_batch_knows_what_is_hidden():
+    x, y = make_data(4)
+    x["presence"] = np.array([[1, 1, 0], [0, 1, 1], [1, 0, 1], [1, 1, 1]], bool)
+    x["text"][1] = np.nan
+    batch = keras_mla.core.Batch.from_data(NAMES, (x, y))
+    mask = np.array([[1, 0, 1], [1, 0, 0], [0, 0, 0], [0, 1, 0]], bool)
+    hidden = batch.hide(ops.convert_to_tensor(mask))
+    np.testing.assert_array_equal(to_numpy(hidden.hidden), mask & x["presence"])
+    np.testing.assert_array_equal(
+        to_numpy(hidden.presence), x["presence"] & ~mask
+    )
+    assert hidden.values["text"] is x["text"]
+    assert np.isfinite(to_numpy(hidden.inputs["text"])).all()
+    twice = hidden.hide(ops.convert_to_tensor(~mask))
+    assert not to_numpy(twice.presence).any()
+    np.testing.assert_array_equal(to_numpy(twice.hidden), x["presence"])
+    unpaired = keras_mla.core.Batch.from_data(
+        NAMES, ({n: x[n] for n in NAMES}, dict.fromkeys(NAMES, y))
+    )
+    with pytest.raises(ValueError, match="samples of its own"):
+        unpaired.hide(mask)
+
+
+# === A gradient of each loss ===
+
+
+@register
+class Signed(keras_mla.models.MultiLossFusion):
+    """Takes the fused gradient twice, and the others' with a minus."""
+
+    def combine_gradients(self, update, gradients, outputs, batch):
+        fused, *others = gradients
+        return [
+            2 * of_fused - sum(of_others)
+            for of_fused, *of_others in zip(fused, *others, strict=True)
+        ]
+
+
+@pytest.mark.parametrize("penalty", [0.0, 0.1])
+def test_each_loss_has_a_gradient_of_its_own(penalty):
+    x, y = make_data(8)
+    head = keras.layers.Dense(
+        CLASSES, kernel_regularizer=keras.regularizers.L2(penalty)
+    )
+    model = compiled(Signed(parts(), head))
+    before = [to_numpy(v) for v in model.trainable_variables]
+    logits = model.predict_modalities(x)
+    features = model.features(x)
+    model.train_on_batch(x, y)
+    one_hot = np.eye(CLASSES)[y]
+
+    def softmax(z):
+        p = np.exp(z - z.max(1, keepdims=True))
+        return p / p.sum(1, keepdims=True)
+
+    fused = (softmax(logits["fused"]) - one_hot) / len(y)
+    for name in NAMES:
+        own = (softmax(logits[name]["logits"]) - one_hot) / len(y)
+        kernel = model.heads[name].kernel
+        index = [v is kernel for v in model.trainable_variables].index(True)
+        gradient = features[name].T @ (2 * fused - own)
+        gradient = gradient + 2 * penalty * before[index]
+        np.testing.assert_allclose(
+            to_numpy(kernel), before[index] - 0.1 * gradient, atol=1e-5
+        )
+
+
+# === Experts beside modalities ===
+
+
+@pytest.mark.parametrize("absent", [False, True])
+def test_an_expert_that_is_no_modality(absent, tmp_path):
+    x, y = make_data(24)
+    presence = np.ones((24, 3), bool)
+    if absent:
+        x["presence"] = presence = half_presence(24)
+    model = compiled(WithJoint(parts(), CLASSES))
+    plain = compiled(keras_mla.MLA(parts(), CLASSES))
+    for name in NAMES:
+        plain.encoders[name].set_weights(model.encoders[name].get_weights())
+    plain.head.set_weights(model.head.get_weights())
+    how = dict(batch_size=8, shuffle=False, verbose=0)
+    logs = model.fit(x, y, **how).history
+    expected = plain.fit(x, y, **how).history
+    # The joint expert changes nothing of what the others learn and report.
+    for key in expected:
+        if key not in ("accuracy", "fused_loss", "loss"):
+            assert logs[key] == pytest.approx(expected[key], rel=1e-5), key
+    np.testing.assert_allclose(
+        to_numpy(model.head.kernel), to_numpy(plain.head.kernel), atol=1e-6
+    )
+    scores = model.evaluate(x, y, verbose=0, return_dict=True)
+    found = model.predict_modalities(x)
+    assert list(found) == [*NAMES, "joint", "fused"]
+    known = presence.any(1)
+    hits = (found["joint"]["logits"].argmax(1) == y)[known]
+    assert scores["joint_accuracy"] == pytest.approx(hits.mean(), rel=1e-5)
+    for fitted in (False, True):
+        if fitted:
+            fitted = model.calibrate((x, y))
+            assert list(fitted["temperature"]) == [*NAMES, "joint"]
+            found = model.predict_modalities(x)
+        total = sum(
+            found[e]["logits"] * found[e]["weight"][:, None]
+            for e in model.experts
+        )
+        np.testing.assert_allclose(found["fused"], total, atol=1e-5)
+        np.testing.assert_allclose(
+            found["fused"], model.predict(x, verbose=0), atol=1e-5
+        )
+    again = saved(model, tmp_path)
+    np.testing.assert_array_equal(
+        again.predict(x, verbose=0), model.predict(x, verbose=0)
+    )
+
+
+def test_unpaired_data_skip_an_update_on_all_modalities():
+    x, y = make_data(12)
+    model = compiled(WithJoint(parts(), CLASSES))
+    data = keras_mla.UnpairedDataset(
+        {n: (x[n][: 6 + 2 * m], y[: 6 + 2 * m]) for m, n in enumerate(NAMES)},
+        batch_size=4,
+    )
+    before = to_numpy(model.joint_head.kernel)
+    logs = model.fit(data, verbose=0).history
+    assert set(logs) == {
+        "loss",
+        *(f"{n}_{k}" for n in NAMES for k in ("loss", "accuracy")),
+    }
+    np.testing.assert_array_equal(to_numpy(model.joint_head.kernel), before)
+    assert np.mean([logs[f"{n}_loss"][0] for n in NAMES]) == pytest.approx(
+        logs["loss"][0], rel=1e-5
+    )
+
+
+# === Stages and teachers ===
+
+
+@register
+class Alternating(keras_mla.models.LateFusion):
+    """Trains one modality an epoch, then everything."""
+
+    def stages(self):
+        updates = self.updates()
+        return [*(Stage([u], 1) for u in updates), Stage(updates)]
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_stages_choose_the_updates_of_an_epoch(jit):
+    if jit and keras.backend.backend() != "torch":
+        pytest.skip("Steps are compiled by default.")
+    x, y = make_data(16)
+    model = Alternating(parts(), CLASSES)
+    compiled(
+        model,
+        keras.optimizers.SGD(0.1, momentum=0.9),
+        jit_compile=jit or "auto",
+    )
+    moved, weights = [], {n: to_numpy(model.heads[n].kernel) for n in NAMES}
+
+    def look(epoch, logs):
+        now = {n: to_numpy(model.heads[n].kernel) for n in NAMES}
+        moved.append([n for n in NAMES if (now[n] != weights[n]).any()])
+        weights.update(now)
+
+    watch = keras.callbacks.LambdaCallback(on_epoch_end=look)
+    history = model.fit(
+        x,
+        y,
+        epochs=4,
+        validation_data=(x, y),
+        callbacks=[watch],
+        verbose=0,
+    ).history
+    assert moved == [[NAMES[0]], [NAMES[1]], [NAMES[2]], list(NAMES)]
+    for epoch, name in enumerate(NAMES):
+        for key in ("loss", "val_loss"):
+            own = key.replace("loss", f"{name}_loss")
+            assert history[key][epoch] == pytest.approx(
+                history[own][epoch], rel=1e-5
+            )
+    # The optimizer counts batches, and slots stay.
+    assert int(to_numpy(model.optimizer.iterations)) == 4
+    model.fit(x, y, epochs=3, initial_epoch=2, callbacks=[watch], verbose=0)
+    assert moved[-1] == [NAMES[2]]
+
+
+def test_two_updates_of_one_name_are_refused():
+    class Twice(keras_mla.models.LateFusion):
+        def updates(self):
+            return [*super().updates(), *super().updates()]
+
+    with pytest.raises(ValueError, match="a name of its own"):
+        compiled(Twice(parts(), CLASSES))
+
+
+@register
+class Distilled(LateModel):
+    """Learns a teacher's fused prediction beside the labels."""
+
+    def __init__(self, *args, teacher, saved=True, **kwargs):
+        super().__init__(*args, **kwargs)
+        if not isinstance(teacher, Teacher):
+            teacher = Teacher(teacher, saved=saved)
+        self.teacher = teacher
+
+    def updates(self):
+        return [Update(self.modalities, (self,), (*self.modalities, "taught"))]
+
+    def update_losses(self, update, outputs, losses, batch):
+        wanted = self.teacher(batch.inputs)
+        fused = self.fuse(outputs, None)
+        far = ops.mean(ops.square(fused - wanted))
+        return [*losses.values(), MeanLoss(far, batch.size("text"))]
+
+    def get_config(self):
+        teacher = keras.saving.serialize_keras_object(self.teacher)
+        return {**super().get_config(), "teacher": teacher}
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_frozen_teacher(kept, tmp_path):
+    x, y = make_data(16)
+    teacher = compiled(make_method("ConcatFusion"), "adam")
+    teacher.fit(x, y, verbose=0)
+    expected = teacher.predict(x, verbose=0)
+    model = compiled(
+        Distilled(parts(), CLASSES, teacher=teacher, saved=kept), "adam"
+    )
+    own = sum(len(e.trainable_variables) for e in model.encoders.values())
+    heads = sum(len(h.trainable_variables) for h in model.heads.values())
+    assert len(model.trainable_variables) == own + heads
+    model.fit(x, y, epochs=2, verbose=0)
+    np.testing.assert_array_equal(teacher.predict(x, verbose=0), expected)
+    again = saved(model, tmp_path)
+    np.testing.assert_array_equal(
+        again.predict(x, verbose=0), model.predict(x, verbose=0)
+    )
+    if kept:
+        np.testing.assert_array_equal(
+            again.teacher.model.predict(x, verbose=0), expected
+        )
+        again.fit(x, y, verbose=0)
+    else:
+        with pytest.raises(ValueError, match="left out of the file"):
+            again.fit(x, y, verbose=0)
+
+
+# === Features of another kind ===
+
+
+@register
+class OverTime(keras_mla.MLA):
+    """Takes `(batch, time, features)` with a mask, and pools them."""
+
+    def check_features(self, name, feature):
+        if set(feature) != {"tokens", "mask"}:
+            raise ValueError(f"The encoder of {name!r} returns no tokens.")
+
+    def width_of(self, feature):
+        return int(feature["tokens"].shape[-1])
+
+    def unimodal_pass(self, name, feature, training):
+        mask = ops.cast(feature["mask"], "float32")[..., None]
+        total = ops.sum(feature["tokens"] * mask, axis=1)
+        pooled = total / ops.maximum(ops.sum(mask, axis=1), 1)
+        return super().unimodal_pass(name, pooled, training)
+
+
+def test_an_encoder_may_return_tokens_and_a_mask(tmp_path):
+    def tokens(size):
+        inputs = keras.Input((None, size))
+        mask = ops.any(inputs != 0, axis=-1)
+        outputs = keras.layers.Dense(FEATURES)(inputs)
+        return keras.Model(inputs, {"tokens": outputs, "mask": mask})
+
+    model = compiled(OverTime({"b": tokens(3), "a": tokens(2)}, CLASSES))
+    rng = np.random.default_rng(0)
+    x = {n: rng.normal(size=(6, 5, k)) for n, k in (("b", 3), ("a", 2))}
+    x = {n: v.astype("float32") for n, v in x.items()}
+    x["b"][:, 3:] = 0
+    y = rng.integers(0, CLASSES, 6)
+    x["presence"] = np.array([[1, 0], [1, 1], [0, 1]] * 2, bool)
+    model.fit(x, y, verbose=0)
+    found = model.unimodal("b").predict(x["b"], verbose=0)
+    shorter = model.unimodal("b").predict(x["b"][:, :3], verbose=0)
+    np.testing.assert_allclose(found, shorter, atol=1e-5)
+    assert model.features(x)["b"]["tokens"].shape == (6, 5, FEATURES)
+    again = saved(model, tmp_path)
+    np.testing.assert_array_equal(
+        again.predict(x, verbose=0), model.predict(x, verbose=0)
+    )
+
+
+# === Public helpers ===
+
+
+def test_variables_of_a_modality_have_its_projection():
+    model = make_method("MLA", feature_dim=4)
+    for name in NAMES:
+        wanted = [
+            *model.encoders[name].variables,
+            *model.projections[name].variables,
+        ]
+        found = model.variables_of(name)
+        assert [id(v) for v in found] == [id(v) for v in wanted]
+
+
+def test_features_are_projected_and_zero_where_absent():
+    model = make_method("MLA", feature_dim=4)
+    x, _ = make_data(6)
+    x["presence"] = half_presence(6)
+    found = model.features(x)
+    assert list(found) == list(NAMES)
+    for m, name in enumerate(NAMES):
+        raw = model.encoders[name].predict(x[name], verbose=0)
+        kernel, bias = map(to_numpy, model.projections[name].variables)
+        expected = (raw @ kernel + bias) * x["presence"][:, m, None]
+        np.testing.assert_allclose(found[name], expected, atol=1e-5)
+
+
+def test_the_summary_shows_shapes_behind_the_encoders():
+    lines = []
+    make_method("MLA").summary(print_fn=lines.append)
+    text = "\n".join(lines)
+    assert "?" not in text
+    assert f"({FEATURES}, {CLASSES})" in text  # The projected gradient.

@@ -1,0 +1,71 @@
+"""The registry of methods, and what agrees with it."""
+
+import inspect
+import pathlib
+
+import keras
+import pytest
+from utils import encoder, only_on
+
+from keras_mla import core, models
+from keras_mla.models.registry import METHODS, NEEDS, Method
+
+ROOT = pathlib.Path(models.__file__).parents[2]
+BASES = {"MultimodalModel"}
+
+pytestmark = only_on("torch")  # It depends on no backend.
+
+
+def test_it_holds_every_exported_method():
+    exported = {
+        name
+        for name in models.__all__
+        if inspect.isclass(getattr(models, name))
+        and issubclass(getattr(models, name), keras.Model)
+    }
+    assert set(METHODS) == exported - BASES
+    assert all(METHODS[name].cls is getattr(models, name) for name in METHODS)
+
+
+def test_titles_differ_and_families_are_folders():
+    titles = [method.title for method in METHODS.values()]
+    assert len(set(titles)) == len(titles)
+    for method in METHODS.values():
+        *_, family, _ = method.cls.__module__.split(".")
+        assert family == method.family
+
+
+def test_readme_names_every_method():
+    text = (ROOT / "README.md").read_text()
+    for name in METHODS:
+        assert f"`{name}`" in text or name == "MLA", name
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_grid_s_settings_make_a_model(name):
+    method = METHODS[name]
+    encoders = {m: encoder(3) for m in ("b", "a")}
+    for setting, values in method.grid.items():
+        for value in values:
+            model = method.make(encoders, 3, 5, {setting: value})
+            assert type(model) is method.cls
+            encoders = {m: encoder(3) for m in ("b", "a")}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_too_few_modalities_are_refused(name):
+    fewest = METHODS[name].fewest_modalities
+    if fewest == 1:
+        assert METHODS[name].make({"a": encoder(3)}, 3, 5).built
+        return
+    with pytest.raises(ValueError, match="at least two"):
+        METHODS[name].make({"a": encoder(3)}, 3, 5)
+
+
+def test_what_a_method_needs_is_asked_for():
+    with pytest.raises(ValueError, match="pass `num_samples`"):
+        METHODS["QMF"].make({"a": encoder(3)}, 3)
+    with pytest.raises(ValueError, match="ids"):
+        Method(models.MLA, "A", "late", "B", needs=("ids",))
+    assert "sample_id" in NEEDS
+    assert set(METHODS["MLA"].tasks) == set(core.tasks.TASKS)
