@@ -4,8 +4,8 @@
 
 - `checks`: three steps of MLA, its fusion, and P after many updates, in float32
   on the accelerator and on the CPU, and in NumPy in float64
-  (`tests/reference.py`). The exit status is 1 if two of them differ by more
-  than `--bound`.
+  (`tests/reference/mla_reference.py`). The exit status is 1 if two of them
+  differ by more than `--bound`.
 - `step`: MLA with encoders of one Dense layer, against MLA without projection
   and against the loop by hand (`handwritten`).
 - `m3ae`: MLA with two M3AE encoders in bfloat16, against MLA without
@@ -359,12 +359,12 @@ def project(features):
 
 def by_reference(batches, start, logits, presence):
     """Returns the same numbers from the tests' reference, in float64."""
-    import reference
+    import mla_reference
 
-    sgd = reference.SGD(0.01, momentum=0.9)
-    model = reference.ReferenceMLA(MODALITIES, start, sgd)
+    sgd = mla_reference.SGD(0.01, momentum=0.9)
+    model = mla_reference.ReferenceMLA(MODALITIES, start, sgd)
     logs = [model.train(x, y, x.get("presence")) for x, y in batches]
-    fused, weights = reference.entropy_fusion(logits, presence)
+    fused, weights = mla_reference.entropy_fusion(logits, presence)
     return {
         "losses": flat([log[n]] for log in logs for n in MODALITIES),
         "weights": flat(model.w[key] for key in sorted(model.w)),
@@ -376,9 +376,9 @@ def by_reference(batches, start, logits, presence):
 
 def project_by_reference(features):
     """Returns the same P from its closed form, which omits the first step."""
-    import reference
+    import mla_reference
 
-    return flat([reference.closed_form(features[1:], alpha=1.0)])
+    return flat([mla_reference.closed_form(features[1:], alpha=1.0)])
 
 
 def numbers(train, project):
@@ -440,11 +440,11 @@ def checks():
     usual, here = numbers(by_keras, project), in_full_precision()
     there = on_cpu()
     pairs = {"device - CPU": (here, there)}
-    sys.path.append(str(pathlib.Path(__file__).parents[1] / "tests"))
+    sys.path.append(str(pathlib.Path(__file__).parents[1] / "tests/reference"))
     try:
         exact = numbers(by_reference, project_by_reference)
     except ImportError:
-        print("Without NumPy: there is no tests/reference.py.")
+        print("Without NumPy: there is no tests/reference/mla_reference.py.")
     else:
         pairs |= {
             "device - NumPy": (here, exact),

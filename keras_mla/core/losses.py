@@ -187,7 +187,7 @@ class UpdateLosses(keras.metrics.Metric):
         means = kernels.vector([loss.mean for loss in parts], self.dtype)
         counts = [loss.count for loss in parts]
         count = counts[0]
-        if not (isinstance(count, int) and counts.count(count) == len(counts)):
+        if not all(isinstance(c, int) and c == count for c in counts):
             count = kernels.vector(counts, self.dtype)
             # `where`: the loss of no samples may be anything.
             means = ops.where(count > 0, means, ops.zeros_like(means))

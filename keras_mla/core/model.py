@@ -331,7 +331,7 @@ class MultimodalModel(TrainedModel, ServedModel, metaclass=building.BuiltLast):
                 present, the encoder's features are zeros, since what it was
                 fed may have made them NaN.
         """
-        feature = self.encoders[name](inputs, training=training)
+        feature = kernels.call(self.encoders[name], inputs, training)
         self.check_features(name, feature)
         if present is not None:
             any_present = ops.any(present, axis=0)

@@ -1,5 +1,6 @@
 """One batch, from data to metrics: each update in turn."""
 
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -334,7 +335,8 @@ class TrainedModel(CompiledModel):
 
         def objective() -> tuple[list, Pass]:
             result, parts = self._pass(update, batch)
-            losses = parts if combines else [sum(parts)]
+            # Not `sum`, which adds to a zero first.
+            losses = parts if combines else [functools.reduce(ops.add, parts)]
             return [self.optimizer.scale_loss(loss) for loss in losses], result
 
         gradients, result = step.value_and_grads(
@@ -454,7 +456,7 @@ class TrainedModel(CompiledModel):
             )
         self._count_strays(batch)
         if not batch.paired:
-            self._build_metrics(batch, outputs)
+            self._build_metrics(batch, outputs.logits[self.modalities[0]])
             return self.unpaired_results()
         fused = self.fuse(outputs, batch.presence)
         self.plan.metrics.add("fused_loss", _whole(self.loss_of(fused, batch)))
@@ -480,12 +482,18 @@ class TrainedModel(CompiledModel):
             losses[name] = self.loss_of(others.logits[name], batch, name)
         return _merged([others, outputs])
 
-    def _build_metrics(self, batch: Batch, outputs: Outputs) -> None:
-        """Builds the fused metrics, which stay out of the logs."""
+    def _build_metrics(self, batch: Batch, logits: Any) -> None:
+        """Builds the metrics of what unpaired data do not have.
+
+        These stay out of the logs.
+        """
+        labels = batch.labels[self.modalities[0]]
+        for name in self.experts:
+            if name not in self.modalities:
+                self.plan.metrics.build(name, labels, logits)
         metrics = self._compile_metrics
         if metrics is not None and not metrics.built:
-            name = self.modalities[0]
-            metrics.build(batch.labels[name], outputs.logits[name])
+            metrics.build(labels, logits)
 
     def _update_fused_metrics(self, batch: Batch, fused: Any) -> None:
         if self._compile_metrics is None:

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
-from utils import to_numpy
+from utils import only_on, to_numpy
 
 from keras_mla.backend import kernels
 from keras_mla.core.metrics import results
@@ -89,3 +89,66 @@ def test_a_loss_is_that_of_keras(weighted):
         to_numpy(loss(y, logits)),
         rtol=1e-6,
     )
+
+
+def nested(**kwargs):
+    """A Sequential of layers and a Sequential."""
+    inner = keras.Sequential([keras.layers.Dense(5, "relu", **kwargs)])
+    return keras.Sequential(
+        [keras.Input((3,)), keras.layers.Dense(4), inner, keras.layers.Dense(2)]
+    )
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32"])
+@pytest.mark.parametrize("shape", [(6, 3), (6, 3, 1)])
+def test_a_nested_layer_gives_what_it_gives(dtype, shape):
+    layer = nested()
+    x = ops.cast(rng.normal(size=shape), dtype)
+    if len(shape) == 3:  # Keras drops the last axis of size one.
+        expected = layer(ops.squeeze(x, -1))
+    else:
+        expected = layer(x)
+    found = kernels.call(layer, x, False)
+    assert found.dtype == expected.dtype
+    np.testing.assert_allclose(to_numpy(found), to_numpy(expected), rtol=1e-6)
+
+
+def test_a_nested_layer_trains_as_it_trains():
+    layer = nested(activity_regularizer=keras.regularizers.L2(1.0))
+    drop = keras.layers.Dropout(0.5)
+    outer = keras.Sequential([keras.Input((3,)), layer, drop])
+    y = to_numpy(kernels.call(outer, ops.ones((50, 3)), True))
+    assert 0.2 < (y == 0).mean() < 0.8
+    assert len(layer.losses) == 1
+    assert (to_numpy(kernels.call(outer, ops.ones((50, 3)), False)) != 0).all()
+
+
+def test_masks_pass():
+    network = keras.Sequential(
+        [
+            keras.Input((4,), dtype="int32"),
+            keras.layers.Embedding(5, 3, mask_zero=True),
+            keras.layers.Dense(2),
+            keras.layers.GlobalAveragePooling1D(),
+        ]
+    )
+    tokens = ops.convert_to_tensor(np.array([[1, 2, 0, 0]], "int32"))
+    np.testing.assert_allclose(
+        to_numpy(kernels.call(network, tokens, False)),
+        to_numpy(network(tokens)),
+        rtol=1e-6,
+    )
+
+
+def test_symbolic_inputs_stay_symbolic():
+    y = kernels.call(nested(), keras.Input((3,)), False)
+    assert isinstance(y, keras.KerasTensor) and y.shape == (None, 2)
+
+
+@only_on("torch")
+def test_hooks_are_called():
+    layer, seen = nested(), []
+    for part in (layer, layer.layers[1]):
+        part.register_forward_hook(lambda *arguments: seen.append(arguments))
+        kernels.call(layer, ops.ones((2, 3)), False)
+    assert len(seen) == 3

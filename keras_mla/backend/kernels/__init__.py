@@ -1,6 +1,7 @@
 """Small computations that a backend does in a way of its own, for speed.
 
 - `batch_norm(layer, x, training)`: a batch normalization layer, fused.
+- `call(layer, inputs, training)`: a layer, nested ones without detours.
 - `assign_where(taken, variable, value)`: an assignment under a condition.
 - `zero_unless(condition, values)`: values where a condition is true.
 - `matrix_vector(matrix, vector)`: their product, in full precision.
@@ -18,6 +19,7 @@ from keras_mla.backend.choice import finder
 _find = finder(__name__)
 batch_norm = _find("batch_norm")
 assign_where = _find("assign_where")
+call = _find("call")
 zero_unless = _find("zero_unless")
 matrix_vector = _find("matrix_vector")
 subtract_outer = _find("subtract_outer")

@@ -30,6 +30,11 @@ def assign_where(taken: Any | None, variable: Any, value: Any) -> None:
     variable.assign(value)
 
 
+def call(layer: keras.layers.Layer, inputs: Any, training: bool | None) -> Any:
+    """Calls a layer."""
+    return layer(inputs, training=training)
+
+
 def zero_unless(condition: Any, values: Any) -> Any:
     """Returns `values` where `condition` is true, else zeros."""
     return ops.where(condition, values, ops.zeros_like(values))
