@@ -50,11 +50,6 @@ class Plan:
 class CompiledModel(CheckedModel):
     """The part of a multimodal model that `compile` configures."""
 
-    # What a method defines; see `MultimodalModel`.
-    head: keras.layers.Layer
-    tasks: tuple[str, ...]
-    task: Task
-
     _plan: Plan | None = None
     # Keras's, of any type.
     optimizer: Any
@@ -86,19 +81,6 @@ class CompiledModel(CheckedModel):
 
     def forget_graphs(self) -> None:
         """Drops compiled functions that Keras does not know of."""
-
-    def updates(self) -> Sequence[Update]:
-        """The updates of one batch, in order."""
-        raise NotImplementedError
-
-    def stages(self) -> Sequence[Stage]:
-        """The stages of training, in order."""
-        return [Stage(self.updates())]
-
-    @property
-    def experts(self) -> tuple[str, ...]:
-        """Names of what gives logits."""
-        return self.modalities
 
     def use_task(self, task: Task) -> None:
         """Makes heads and fusion serve a task."""
@@ -335,106 +317,6 @@ class CompiledModel(CheckedModel):
                 f"{strays} labels are outside 0 to {last}, the classes of the "
                 f"head. {tasks.UNLABELLED}"
             )
-
-    # === Metrics ===
-
-    @property
-    def metrics(self) -> list:
-        """The loss, compiled metrics, and those of each expert."""
-        found = super().metrics
-        if self._plan is None:
-            return found
-        return [*found, *self._plan.metrics.metrics]
-
-    def get_metrics_result(self) -> dict:
-        """Returns the current value of each metric, by name."""
-        reported = self.plan.reported or metrics.by_name(self.metrics)
-        return metrics.results(reported, self.plan.metrics.names)
-
-    def unpaired_results(self) -> dict:
-        """Returns what `get_metrics_result` does, of modalities alone.
-
-        Unpaired data have no fused prediction, and no expert on all
-        modalities.
-        """
-        own = self.plan.metrics
-        paired = [
-            update
-            for stage in self.stages()
-            for update in stage.updates
-            if update.paired
-        ]
-        hidden = [
-            *own.of_mean("fused_loss"),
-            *(c for u in paired for name in u.logs for c in own.of_mean(name)),
-            *(
-                c
-                for name in self.experts
-                if name not in self.modalities
-                for c in own.of_expert(name)
-            ),
-        ]
-        if self._compile_metrics is not None:
-            hidden.append(self._compile_metrics)
-        ids = {id(m) for c in hidden for m in (c, *c.metrics)}
-        reported = self.plan.reported or metrics.by_name(self.metrics)
-        shown = {k: m for k, m in reported.items() if id(m) not in ids}
-        return metrics.results(shown, own.names)
-
-    def compute_metrics(
-        self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
-    ) -> dict:
-        """Adds logits, or a dict of each modality's, to the compiled metrics.
-
-        Keras calls it with symbolic tensors, which builds the metrics.
-        """
-        labels, _ = split_targets(self.modalities, y, sample_weight)
-        first = self.modalities[0]
-        for name in self.experts:
-            of_modality = name if name in labels else first
-            label = labels[of_modality]
-            logits = y_pred[of_modality] if isinstance(y_pred, dict) else y_pred
-            self.check_labels(
-                name if isinstance(y, dict) else "", label, logits
-            )
-            self.plan.metrics.build(name, label, logits)
-            for container in self.plan.metrics.compiled[name]:
-                container.update_state(label, logits)
-        if self._compile_metrics is not None:
-            self._compile_metrics.update_state(label, logits)
-        return self.get_metrics_result()
-
-    def compute_loss(
-        self,
-        x: Any = None,
-        y: Any = None,
-        y_pred: Any = None,
-        sample_weight: Any = None,
-        training: bool = True,
-    ) -> Any:
-        """Returns the compiled loss of logits, without regularisers.
-
-        Args:
-            x: Not used.
-            y: Labels, or a dict of each modality's.
-            y_pred: Logits `(batch, classes)`, or a dict of each modality's.
-            sample_weight: Tensor of shape `(batch,)`, or a dict, or `None`.
-            training: Not used.
-        """
-        if not isinstance(y, dict):
-            # Keras calls this first, with symbolic tensors.
-            self.check_labels("", y, y_pred)
-            return self._compile_loss(y, y_pred, sample_weight)
-        labels, weights = split_targets(self.modalities, y, sample_weight)
-        losses = [
-            self._compile_loss(
-                labels[name],
-                y_pred[name] if isinstance(y_pred, dict) else y_pred,
-                weights[name],
-            )
-            for name in self.modalities
-        ]
-        return sum(losses) / len(losses)
 
 
 class _UseStage(keras.callbacks.Callback):

@@ -10,28 +10,20 @@ import keras
 from keras_mla import backend
 from keras_mla.core import checks
 from keras_mla.core.batch import check_inputs, check_rows
+from keras_mla.core.hooks import Hooks
 
 
-class CheckedModel(keras.Model):
+class CheckedModel(Hooks):
     """A model that checks data before Keras runs, and keeps its weights.
 
     Arrays are checked before the first step, in the user's terms. An error
     inside a step leaves the model with the weights that it had.
     """
 
-    modalities: tuple[str, ...]
     # Keras's, of any type.
     train_function: Any
     test_function: Any
     predict_function: Any
-
-    def own_callbacks(self) -> list[keras.callbacks.Callback]:
-        """Callbacks that a method adds to every `fit`. Defaults to none.
-
-        They begin before the user's callbacks and end after them: what they
-        restore at the end of training stays.
-        """
-        return []
 
     def house_callbacks(self) -> list[keras.callbacks.Callback]:
         """Callbacks of the library itself."""

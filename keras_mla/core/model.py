@@ -12,7 +12,7 @@ from keras_mla.core.batch import split_inputs
 from keras_mla.core.serving import ServedModel
 from keras_mla.core.step import TrainedModel
 from keras_mla.core.tasks import Task
-from keras_mla.core.update import Outputs, Update
+from keras_mla.core.update import Outputs
 from keras_mla.layers.fusion import Fusion, check_task
 from keras_mla.version import __version__
 
@@ -56,8 +56,6 @@ class MultimodalModel(TrainedModel, ServedModel, metaclass=building.BuiltLast):
             built.
     """
 
-    tasks: tuple[str, ...] = tuple(tasks.TASKS)
-
     def __init__(
         self,
         encoders: Mapping[str, keras.layers.Layer],
@@ -93,54 +91,7 @@ class MultimodalModel(TrainedModel, ServedModel, metaclass=building.BuiltLast):
         self._signature: Any = None
         self.widths: dict[str, int] = {}
 
-    # === What a method defines: features ===
-
-    def check_features(self, name: str, feature: Any) -> None:
-        """Raises unless an encoder returned what the method can use.
-
-        Defaults to one tensor of shape `(batch, features)`. A method that
-        overrides it may take any structure of tensors; it then overrides
-        `width_of` and `unimodal_pass` too.
-
-        Args:
-            name: The modality.
-            feature: What its encoder returned, symbolic when the model is
-                built.
-        """
-        checks.check_features(name, feature)
-
-    def width_of(self, feature: Any) -> int:
-        """Returns the width of one modality's features."""
-        # Under a tracer, a dimension may only act as an int.
-        return int(feature.shape[1])
-
-    def build_head(self, widths: dict[str, int]) -> None:
-        """Checks features' widths, and builds or makes what takes features.
-
-        Called once, when the model is built: layers and weights whose sizes
-        depend on widths can be made here, others in the constructor. Defaults
-        to what a shared head needs: that all widths are equal.
-
-        Args:
-            widths: The width of each modality's features.
-        """
-        checks.check_widths(widths)
-
-    # === What a method defines: updates ===
-
-    def updates(self) -> Sequence[Update]:
-        """The updates of one batch, in order. Defaults to one of everything."""
-        return [Update(self.modalities, (self,))]
-
-    def adapt(self, data: Any, batch_size: int | None = None) -> None:
-        """Fits what a method fits to data in closed form, before `fit`.
-
-        Defaults to nothing: most methods have nothing to adapt.
-
-        Args:
-            data: `(x, y)`, or an iterable of such batches.
-            batch_size: int. Of the passes that are made. Defaults to 32.
-        """
+    # === Parts, for authors of methods ===
 
     def variables_of(self, name: str) -> list:
         """Returns the variables of one modality's encoder and projection."""
@@ -159,70 +110,7 @@ class MultimodalModel(TrainedModel, ServedModel, metaclass=building.BuiltLast):
         """
         return heads.head_like(self.head, name)
 
-    # === What a method defines: predictions ===
-
-    @property
-    def experts(self) -> tuple[str, ...]:
-        """Names of what gives logits that are fused. Defaults to modalities.
-
-        A method may add others after them, such as a joint head. Each is
-        computed by `expert_pass`.
-        """
-        return self.modalities
-
-    def expert_presence(self, presence: Any) -> Any:
-        """Tells which experts each sample has.
-
-        Args:
-            presence: Bool tensor of shape `(batch, modalities)`.
-
-        Returns:
-            Bool tensor of shape `(batch, experts)`. An expert that is no
-            modality needs any modality, unless a method overrides this.
-        """
-        others = len(self.experts) - len(self.modalities)
-        if not others:
-            return presence
-        known = ops.any(presence, axis=1, keepdims=True)
-        return ops.concatenate([presence, *[known] * others], axis=1)
-
-    def unimodal_pass(
-        self, name: str, feature: Any, training: bool | None
-    ) -> tuple[Any, Any]:
-        """Maps one modality's feature to logits, and anything worth keeping.
-
-        It may be given symbolic tensors of an unknown batch size.
-
-        Args:
-            name: The modality.
-            feature: Tensor of shape `(batch, features)`.
-            training: Whether layers behave as in training.
-
-        Returns:
-            Logits `(batch, units)`, and a structure of tensors that
-            `modify_gradients` finds in `Outputs.extra[name]`.
-        """
-        return self.head(feature, training=training), ()
-
-    def expert_pass(
-        self,
-        name: str,
-        features: dict[str, Any],
-        training: bool | None,
-        presence: Any | None,
-    ) -> tuple[Any, Any]:
-        """Maps all features to the logits of an expert that is no modality.
-
-        Args:
-            name: The expert.
-            features: dict of each modality's features.
-            training: Whether layers behave as in training.
-            presence: Bool tensor of shape `(batch, modalities)`, or `None`.
-
-        Returns:
-            Logits `(batch, units)`, and anything worth keeping.
-        """
-        raise NotImplementedError
+    # === Fusion ===
 
     def fuse(self, outputs: Outputs, presence: Any | None) -> Any:
         """Returns the fused logits, `(batch, units)`.
@@ -270,10 +158,6 @@ class MultimodalModel(TrainedModel, ServedModel, metaclass=building.BuiltLast):
                 "`make_fusion` in its constructor, or define `fuse`."
             )
         return self.fusion
-
-    def default_fusion(self, task: str) -> Fusion | None:
-        """Returns the fusion layer for a task where the user gives none."""
-        return None
 
     def make_fusion(self, fusion: Any) -> None:
         """Sets the fusion layer to the one given, or to the default.

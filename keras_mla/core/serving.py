@@ -10,18 +10,11 @@ from keras_mla.backend import step
 from keras_mla.core import building, calibration
 from keras_mla.core.batch import split_inputs
 from keras_mla.core.entrances import check_arrays
+from keras_mla.core.hooks import Hooks
 
 
-class ServedModel(keras.Model):
+class ServedModel(Hooks):
     """The part of a multimodal model that serves what is trained."""
-
-    # What a method defines; see `MultimodalModel`.
-    modalities: tuple[str, ...]
-
-    @property
-    def experts(self) -> tuple[str, ...]:
-        """Names of what gives logits."""
-        return self.modalities
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

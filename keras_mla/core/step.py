@@ -8,169 +8,20 @@ import keras
 from keras import ops
 
 from keras_mla.backend import distribution, internals, kernels, step
-from keras_mla.core import optimizers, tasks
+from keras_mla.core import optimizers
 from keras_mla.core.batch import Batch
-from keras_mla.core.compile import CompiledModel
-from keras_mla.core.heads import number_of_units
-from keras_mla.core.losses import MeanLoss
-from keras_mla.core.update import Outputs, Pass, Step, Update
+from keras_mla.core.hooks import Hooks
+from keras_mla.core.record import RecordedModel
+from keras_mla.core.update import Pass, Step, Update
 
 
-class TrainedModel(CompiledModel):
+class TrainedModel(RecordedModel):
     """The part of a multimodal model that trains and evaluates batches.
 
     A batch is trained by the model's `updates()` in turn. Each encodes its
     modalities with the weights as they then are, and moves its own variables
     alone. See `MultimodalModel` for what a method defines.
     """
-
-    # === What a method defines ===
-
-    def prepare_batch(self, batch: Batch) -> Batch:
-        """Returns the batch to use, once before its updates.
-
-        For what concerns all updates, such as hiding values
-        (`Batch.hide`). `batch.training` tells training from evaluation.
-        Defaults to the batch as it is.
-        """
-        return batch
-
-    def update_losses(
-        self,
-        update: Update,
-        outputs: Outputs,
-        losses: dict[str, MeanLoss],
-        batch: Batch,
-    ) -> list[MeanLoss]:
-        """Returns the losses whose sum an update minimises.
-
-        There are as many as `update.losses` names, each with the number of
-        samples that it is the mean of. Defaults to the losses of the update's
-        experts, each over their number. Regularisers of the update's layers
-        are added by the caller.
-
-        Args:
-            update: The update.
-            outputs: What its forward pass yields.
-            losses: dict of each expert's own loss.
-            batch: The batch.
-        """
-        return [
-            loss._replace(mean=loss.mean / len(losses))
-            if len(losses) > 1
-            else loss
-            for loss in losses.values()
-        ]
-
-    def update_logs(
-        self, update: Update, outputs: Outputs, batch: Batch
-    ) -> dict[str, MeanLoss]:
-        """Returns values to report beside the loss, as `update.logs` names.
-
-        They appear in the history, in `evaluate` and in TensorBoard, as means
-        over the samples that each counts. Defaults to none.
-
-        Args:
-            update: The update.
-            outputs: What its forward pass yields.
-            batch: The batch.
-        """
-        return {}
-
-    def combine_gradients(
-        self,
-        update: Update,
-        gradients: list[list],
-        outputs: Outputs,
-        batch: Batch,
-    ) -> list:
-        """Makes one gradient of those of an update's losses.
-
-        A method that overrides it gets the gradient of each loss, by one
-        forward pass. The gradient of regularisers is added afterwards.
-        Without it, the sum of losses is differentiated.
-
-        Args:
-            update: The update.
-            gradients: For each of `update.losses`, a list of tensors in the
-                order of `update.variables`.
-            outputs: What the forward pass yields.
-            batch: The batch.
-
-        Returns:
-            A list of tensors, in the order of `update.variables`.
-        """
-        return [sum(of_one) for of_one in zip(*gradients, strict=True)]
-
-    def modify_gradients(
-        self, update: Update, gradients: list, outputs: Outputs, batch: Batch
-    ) -> tuple[list, list]:
-        """Changes an update's gradients before they are applied.
-
-        Returns:
-            The gradients, in the order of `update.variables`, and a list of
-            functions `advance(taken)` that move state of the method's own with
-            the step. `taken` is `None`, or a bool scalar: false where no sample
-            is present, and where loss scaling skips the step. Then nothing may
-            change (`backend.kernels.assign_where`).
-        """
-        return gradients, []
-
-    # === Losses ===
-
-    def loss_of(
-        self, logits: Any, batch: Batch, expert: str | None = None
-    ) -> MeanLoss:
-        """Returns the compiled loss of some logits.
-
-        Args:
-            logits: Tensor of shape `(batch, units)`.
-            batch: The batch.
-            expert: Name of a modality or another expert: the loss is one over
-                the samples that have it, with its labels. `None` for the
-                samples that have any modality.
-
-        Returns:
-            The loss, with the number of samples that it is the mean of.
-        """
-        name = expert if expert in batch.labels else self.modalities[0]
-        labels = batch.labels[name]
-        self.check_labels("" if batch.paired else name, labels, logits)
-        return self.plan.loss(
-            labels,
-            logits,
-            batch.sample_weight[name],
-            self._present(batch, expert),
-            batch.size(name),
-        )
-
-    def fused_loss(self, outputs: Outputs, batch: Batch) -> MeanLoss:
-        """Returns the loss of the fused logits, for use in `update_losses`.
-
-        It is one over the samples that have any modality.
-
-        Raises:
-            ValueError: If the batch is unpaired, so that nothing is fused.
-        """
-        if not batch.paired:
-            raise ValueError(
-                f"{type(self).__name__} trains on the fused prediction, which "
-                "needs all modalities of the same samples: `y` must be one "
-                "array, not a dict keyed by modality. For unpaired data use "
-                "`keras_mla.MLA` or `LateFusion`."
-            )
-        return self.loss_of(self.fuse(outputs, batch.presence), batch)
-
-    def _present(self, batch: Batch, expert: str | None) -> Any | None:
-        """Bool `(batch,)`: the samples that have an expert; `None` for all."""
-        if batch.presence is None:
-            return None
-        if expert is None:
-            return batch.known()
-        if expert in self.modalities:
-            return batch.present(expert)
-        presence = self.expert_presence(batch.presence)
-        return presence[:, self.experts.index(expert)]
 
     # === Steps ===
 
@@ -206,7 +57,7 @@ class TrainedModel(CompiledModel):
         if taken:
             any_taken = ops.any(ops.stack(taken))
             iterations.assign(start + ops.cast(any_taken, start.dtype))
-        return self._record(batch, steps)
+        return self.record(batch, steps)
 
     @step.stateful_step(
         "trainable_variables", "non_trainable_variables", "metrics_variables"
@@ -215,7 +66,7 @@ class TrainedModel(CompiledModel):
         """Evaluates one batch: the losses of each update, and the metrics."""
         batch = self._batch(data, training=False)
         # A pass for each update, so that its penalties are its own.
-        return self._record(
+        return self.record(
             batch,
             [
                 Step(update, self._pass(update, batch)[0])
@@ -329,9 +180,7 @@ class TrainedModel(CompiledModel):
 
     def _gradients(self, update: Update, batch: Batch) -> tuple[Pass, list]:
         """Differentiates an update's losses, each or their sum."""
-        combines = (
-            type(self).combine_gradients is not TrainedModel.combine_gradients
-        )
+        combines = type(self).combine_gradients is not Hooks.combine_gradients
 
         def objective() -> tuple[list, Pass]:
             result, parts = self._pass(update, batch)
@@ -426,123 +275,3 @@ class TrainedModel(CompiledModel):
         return lambda variable: multiplier.get(
             owners.get(id(variable), "head"), 1.0
         )
-
-    # === The record of a batch ===
-
-    def _record(self, batch: Batch, steps: list[Step]) -> dict:
-        """Adds a batch's results to the metrics and returns these."""
-        losses: dict[str, MeanLoss] = {}
-        for made in steps:
-            losses.update(made.result.experts)
-            for name, value in made.result.logs.items():
-                self.plan.metrics.add(name, _whole(value))
-        self._loss_tracker.update_state(
-            {
-                made.update.name: [_whole(loss) for loss in made.result.losses]
-                for made in steps
-            }
-        )
-        outputs = _merged([made.result.outputs for made in steps])
-        outputs = self._completed(outputs, losses, batch)
-        for name, loss in losses.items():
-            of_modality = name if name in batch.labels else self.modalities[0]
-            self.plan.metrics.update(
-                name,
-                batch.labels[of_modality],
-                outputs.logits[name],
-                _whole(loss),
-                self._present(batch, name),
-                batch.sample_weight[of_modality],
-            )
-        self._count_strays(batch)
-        if not batch.paired:
-            self._build_metrics(batch, outputs.logits[self.modalities[0]])
-            return self.unpaired_results()
-        fused = self.fuse(outputs, batch.presence)
-        self.plan.metrics.add("fused_loss", _whole(self.loss_of(fused, batch)))
-        self._update_fused_metrics(batch, fused)
-        return self.get_metrics_result()
-
-    def _completed(
-        self, outputs: Outputs, losses: dict[str, MeanLoss], batch: Batch
-    ) -> Outputs:
-        """Adds the experts that no update of the current stage reports."""
-        experts = self.experts if batch.paired else self.modalities
-        left = tuple(name for name in experts if name not in outputs.logits)
-        if not left:
-            return outputs
-        # Of all, where a fused prediction is wanted.
-        others = self.forward_pass(
-            self.modalities if batch.paired else left,
-            batch.inputs,
-            False,
-            batch.presence,
-        )
-        for name in left:
-            losses[name] = self.loss_of(others.logits[name], batch, name)
-        return _merged([others, outputs])
-
-    def _build_metrics(self, batch: Batch, logits: Any) -> None:
-        """Builds the metrics of what unpaired data do not have.
-
-        These stay out of the logs.
-        """
-        labels = batch.labels[self.modalities[0]]
-        for name in self.experts:
-            if name not in self.modalities:
-                self.plan.metrics.build(name, labels, logits)
-        metrics = self._compile_metrics
-        if metrics is not None and not metrics.built:
-            metrics.build(labels, logits)
-
-    def _update_fused_metrics(self, batch: Batch, fused: Any) -> None:
-        if self._compile_metrics is None:
-            return
-        name = self.modalities[0]
-        labels, weight = batch.labels[name], batch.sample_weight[name]
-        if weight is None and self._compile_metrics.built:
-            for metric in self._compile_metrics.metrics:
-                kernels.update_metric(metric, labels, fused, None)
-        else:
-            self._compile_metrics.update_state(labels, fused, weight)
-
-    def _count_strays(self, batch: Batch) -> None:
-        """Counts labels that are no classes, if the backend takes them."""
-        if kernels.refuses_labels() or not tasks.wants_classes(self.loss):
-            return
-        classes = number_of_units(self.head)
-        ignored = getattr(self.loss, "ignore_class", None)
-        for name in self.modalities[:1] if batch.paired else self.modalities:
-            labels = ops.reshape(batch.labels[name], (-1,))
-            labels = ops.cast(labels, "int32")  # Which no class overflows.
-            stray = ops.logical_or(labels < 0, labels >= classes)
-            if ignored is not None:
-                stray = ops.logical_and(stray, labels != ignored)
-            for counted in (batch.known(), batch.sample_weight[name]):
-                if counted is not None:
-                    counted = ops.cast(ops.reshape(counted, (-1,)), "bool")
-                    stray = ops.logical_and(stray, counted)
-            kernels.add_to(
-                self._loss_tracker.strays, ops.sum(ops.cast(stray, "int32"))
-            )
-
-
-def _merged(outputs: list[Outputs]) -> Outputs:
-    """Returns what several passes yield; of two of one name, the later."""
-    features: dict[str, Any] = {}
-    logits: dict[str, Any] = {}
-    extra: dict[str, Any] = {}
-    fused, kept = None, ()
-    for one in outputs:
-        features.update(one.features)
-        logits.update(one.logits)
-        extra.update(one.extra)
-        fused = one.fused if one.fused is not None else fused
-        kept = one.kept
-    return Outputs(features, logits, extra, fused, kept)
-
-
-def _whole(loss: MeanLoss) -> MeanLoss:
-    """Returns the loss of a batch, of which a replica computes a part."""
-    replicas = distribution.num_replicas()
-    return loss if replicas == 1 else loss._replace(mean=replicas * loss.mean)

@@ -3,6 +3,9 @@
 `METHODS` is the registry of all methods, by the name of their class.
 """
 
+import warnings
+from typing import Any
+
 from keras_mla.core import MeanLoss as MeanLoss
 from keras_mla.core import MultimodalModel as MultimodalModel
 from keras_mla.core import Outputs as Outputs
@@ -38,3 +41,15 @@ __all__ = [
     "UnimodalEnsemble",
     "Update",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Finds the base class under its name of version 0.1."""
+    if name == "MultimodalClassifier":
+        warnings.warn(
+            "`MultimodalClassifier` is now called `MultimodalModel`.",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return MultimodalModel
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

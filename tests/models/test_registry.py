@@ -69,3 +69,8 @@ def test_what_a_method_needs_is_asked_for():
         Method(models.MLA, "A", "late", "B", needs=("ids",))
     assert "sample_id" in NEEDS
     assert set(METHODS["MLA"].tasks) == set(core.tasks.TASKS)
+
+
+def test_the_base_class_is_found_under_its_old_name():
+    with pytest.warns(DeprecationWarning, match="now called"):
+        assert models.MultimodalClassifier is models.MultimodalModel

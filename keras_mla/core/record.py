@@ -1,0 +1,293 @@
+"""What a batch leaves behind: losses and metrics of each expert."""
+
+from typing import Any
+
+from keras import ops
+
+from keras_mla.backend import distribution, kernels
+from keras_mla.core import metrics, tasks
+from keras_mla.core.batch import Batch, split_targets
+from keras_mla.core.compile import CompiledModel
+from keras_mla.core.heads import number_of_units
+from keras_mla.core.losses import MeanLoss
+from keras_mla.core.update import Outputs, Step
+
+
+class RecordedModel(CompiledModel):
+    """The part of a multimodal model that measures: losses and metrics."""
+
+    # === Losses ===
+
+    def loss_of(
+        self, logits: Any, batch: Batch, expert: str | None = None
+    ) -> MeanLoss:
+        """Returns the compiled loss of some logits.
+
+        Args:
+            logits: Tensor of shape `(batch, units)`.
+            batch: The batch.
+            expert: Name of a modality or another expert: the loss is one over
+                the samples that have it, with its labels. `None` for the
+                samples that have any modality.
+
+        Returns:
+            The loss, with the number of samples that it is the mean of.
+        """
+        name = expert if expert in batch.labels else self.modalities[0]
+        labels = batch.labels[name]
+        self.check_labels("" if batch.paired else name, labels, logits)
+        return self.plan.loss(
+            labels,
+            logits,
+            batch.sample_weight[name],
+            self._present(batch, expert),
+            batch.size(name),
+        )
+
+    def fused_loss(self, outputs: Outputs, batch: Batch) -> MeanLoss:
+        """Returns the loss of the fused logits, for use in `update_losses`.
+
+        It is one over the samples that have any modality.
+
+        Raises:
+            ValueError: If the batch is unpaired, so that nothing is fused.
+        """
+        if not batch.paired:
+            raise ValueError(
+                f"{type(self).__name__} trains on the fused prediction, which "
+                "needs all modalities of the same samples: `y` must be one "
+                "array, not a dict keyed by modality. For unpaired data use "
+                "`keras_mla.MLA` or `LateFusion`."
+            )
+        return self.loss_of(self.fuse(outputs, batch.presence), batch)
+
+    def _present(self, batch: Batch, expert: str | None) -> Any | None:
+        """Bool `(batch,)`: the samples that have an expert; `None` for all."""
+        if batch.presence is None:
+            return None
+        if expert is None:
+            return batch.known()
+        if expert in self.modalities:
+            return batch.present(expert)
+        presence = self.expert_presence(batch.presence)
+        return presence[:, self.experts.index(expert)]
+
+    # === The record of a batch ===
+
+    def record(self, batch: Batch, steps: list[Step]) -> dict:
+        """Adds a batch's results to the metrics and returns these."""
+        losses: dict[str, MeanLoss] = {}
+        for made in steps:
+            losses.update(made.result.experts)
+            for name, value in made.result.logs.items():
+                self.plan.metrics.add(name, _whole(value))
+        self._loss_tracker.update_state(
+            {
+                made.update.name: [_whole(loss) for loss in made.result.losses]
+                for made in steps
+            }
+        )
+        outputs = _merged([made.result.outputs for made in steps])
+        outputs = self._completed(outputs, losses, batch)
+        for name, loss in losses.items():
+            of_modality = name if name in batch.labels else self.modalities[0]
+            self.plan.metrics.update(
+                name,
+                batch.labels[of_modality],
+                outputs.logits[name],
+                _whole(loss),
+                self._present(batch, name),
+                batch.sample_weight[of_modality],
+            )
+        self._count_strays(batch)
+        if not batch.paired:
+            self._build_metrics(batch, outputs.logits[self.modalities[0]])
+            return self.unpaired_results()
+        fused = self.fuse(outputs, batch.presence)
+        self.plan.metrics.add("fused_loss", _whole(self.loss_of(fused, batch)))
+        self._update_fused_metrics(batch, fused)
+        return self.get_metrics_result()
+
+    def _completed(
+        self, outputs: Outputs, losses: dict[str, MeanLoss], batch: Batch
+    ) -> Outputs:
+        """Adds the experts that no update of the current stage reports."""
+        experts = self.experts if batch.paired else self.modalities
+        left = tuple(name for name in experts if name not in outputs.logits)
+        if not left:
+            return outputs
+        # Of all, where a fused prediction is wanted.
+        others = self.forward_pass(
+            self.modalities if batch.paired else left,
+            batch.inputs,
+            False,
+            batch.presence,
+        )
+        for name in left:
+            losses[name] = self.loss_of(others.logits[name], batch, name)
+        return _merged([others, outputs])
+
+    def _build_metrics(self, batch: Batch, logits: Any) -> None:
+        """Builds the metrics of what unpaired data do not have.
+
+        These stay out of the logs.
+        """
+        labels = batch.labels[self.modalities[0]]
+        for name in self.experts:
+            if name not in self.modalities:
+                self.plan.metrics.build(name, labels, logits)
+        metrics = self._compile_metrics
+        if metrics is not None and not metrics.built:
+            metrics.build(labels, logits)
+
+    def _update_fused_metrics(self, batch: Batch, fused: Any) -> None:
+        if self._compile_metrics is None:
+            return
+        name = self.modalities[0]
+        labels, weight = batch.labels[name], batch.sample_weight[name]
+        if weight is None and self._compile_metrics.built:
+            for metric in self._compile_metrics.metrics:
+                kernels.update_metric(metric, labels, fused, None)
+        else:
+            self._compile_metrics.update_state(labels, fused, weight)
+
+    def _count_strays(self, batch: Batch) -> None:
+        """Counts labels that are no classes, if the backend takes them."""
+        if kernels.refuses_labels() or not tasks.wants_classes(self.loss):
+            return
+        classes = number_of_units(self.head)
+        ignored = getattr(self.loss, "ignore_class", None)
+        for name in self.modalities[:1] if batch.paired else self.modalities:
+            labels = ops.reshape(batch.labels[name], (-1,))
+            labels = ops.cast(labels, "int32")  # Which no class overflows.
+            stray = ops.logical_or(labels < 0, labels >= classes)
+            if ignored is not None:
+                stray = ops.logical_and(stray, labels != ignored)
+            for counted in (batch.known(), batch.sample_weight[name]):
+                if counted is not None:
+                    counted = ops.cast(ops.reshape(counted, (-1,)), "bool")
+                    stray = ops.logical_and(stray, counted)
+            kernels.add_to(
+                self._loss_tracker.strays, ops.sum(ops.cast(stray, "int32"))
+            )
+
+    # === Metrics ===
+
+    @property
+    def metrics(self) -> list:
+        """The loss, compiled metrics, and those of each expert."""
+        found = super().metrics
+        if self._plan is None:
+            return found
+        return [*found, *self._plan.metrics.metrics]
+
+    def get_metrics_result(self) -> dict:
+        """Returns the current value of each metric, by name."""
+        reported = self.plan.reported or metrics.by_name(self.metrics)
+        return metrics.results(reported, self.plan.metrics.names)
+
+    def unpaired_results(self) -> dict:
+        """Returns what `get_metrics_result` does, of modalities alone.
+
+        Unpaired data have no fused prediction, and no expert on all
+        modalities.
+        """
+        own = self.plan.metrics
+        paired = [
+            update
+            for stage in self.stages()
+            for update in stage.updates
+            if update.paired
+        ]
+        hidden = [
+            *own.of_mean("fused_loss"),
+            *(c for u in paired for name in u.logs for c in own.of_mean(name)),
+            *(
+                c
+                for name in self.experts
+                if name not in self.modalities
+                for c in own.of_expert(name)
+            ),
+        ]
+        if self._compile_metrics is not None:
+            hidden.append(self._compile_metrics)
+        ids = {id(m) for c in hidden for m in (c, *c.metrics)}
+        reported = self.plan.reported or metrics.by_name(self.metrics)
+        shown = {k: m for k, m in reported.items() if id(m) not in ids}
+        return metrics.results(shown, own.names)
+
+    def compute_metrics(
+        self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
+    ) -> dict:
+        """Adds logits, or a dict of each modality's, to the compiled metrics.
+
+        Keras calls it with symbolic tensors, which builds the metrics.
+        """
+        labels, _ = split_targets(self.modalities, y, sample_weight)
+        first = self.modalities[0]
+        for name in self.experts:
+            of_modality = name if name in labels else first
+            label = labels[of_modality]
+            logits = y_pred[of_modality] if isinstance(y_pred, dict) else y_pred
+            self.check_labels(
+                name if isinstance(y, dict) else "", label, logits
+            )
+            self.plan.metrics.build(name, label, logits)
+            for container in self.plan.metrics.compiled[name]:
+                container.update_state(label, logits)
+        if self._compile_metrics is not None:
+            self._compile_metrics.update_state(label, logits)
+        return self.get_metrics_result()
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
+        """Returns the compiled loss of logits, without regularisers.
+
+        Args:
+            x: Not used.
+            y: Labels, or a dict of each modality's.
+            y_pred: Logits `(batch, classes)`, or a dict of each modality's.
+            sample_weight: Tensor of shape `(batch,)`, or a dict, or `None`.
+            training: Not used.
+        """
+        if not isinstance(y, dict):
+            # Keras calls this first, with symbolic tensors.
+            self.check_labels("", y, y_pred)
+            return self._compile_loss(y, y_pred, sample_weight)
+        labels, weights = split_targets(self.modalities, y, sample_weight)
+        losses = [
+            self._compile_loss(
+                labels[name],
+                y_pred[name] if isinstance(y_pred, dict) else y_pred,
+                weights[name],
+            )
+            for name in self.modalities
+        ]
+        return sum(losses) / len(losses)
+
+
+def _merged(outputs: list[Outputs]) -> Outputs:
+    """Returns what several passes yield; of two of one name, the later."""
+    features: dict[str, Any] = {}
+    logits: dict[str, Any] = {}
+    extra: dict[str, Any] = {}
+    fused, kept = None, ()
+    for one in outputs:
+        features.update(one.features)
+        logits.update(one.logits)
+        extra.update(one.extra)
+        fused = one.fused if one.fused is not None else fused
+        kept = one.kept
+    return Outputs(features, logits, extra, fused, kept)
+
+
+def _whole(loss: MeanLoss) -> MeanLoss:
+    """Returns the loss of a batch, of which a replica computes a part."""
+    replicas = distribution.num_replicas()
+    return loss if replicas == 1 else loss._replace(mean=replicas * loss.mean)
