@@ -4,6 +4,7 @@ import collections
 import os
 import pathlib
 import sys
+import zlib
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # Results are compared to a few ulp, whatever instructions the machine has.
@@ -40,10 +41,24 @@ def pytest_configure(config):
     )
 
 
-def pytest_collection_modifyitems(config, items):
-    """Leaves one case of a test on TensorFlow and JAX.
+# What runs on every backend, each test with one of its cases.
+EVERYWHERE = (
+    "contract",
+    "saving",
+    "layers",
+    "models",
+    "core/test_hooks.py",
+    "core/test_order.py",
+    "core/test_presence.py",
+    "core/test_training.py",
+)
 
-    They compile every model anew. PyTorch runs all cases.
+
+def pytest_collection_modifyitems(config, items):
+    """Leaves fewer tests on TensorFlow and JAX, which compile every model.
+
+    PyTorch runs everything. The others run one case of a test, and share the
+    tests that are not among `EVERYWHERE`. With `--long` all run everywhere.
     """
     backend = keras.backend.backend()
     if utils.LONG or backend == "torch":
@@ -53,8 +68,15 @@ def pytest_collection_modifyitems(config, items):
         if not any(mark.args[0] for mark in item.iter_markers("skipif")):
             cases[item.nodeid.partition("[")[0]].append(item)
     kept = set()
-    for found in cases.values():
-        if found[0].get_closest_marker("every_case") is None:
+    for name, found in cases.items():
+        first = found[0]
+        marked = any(first.iter_markers("skipif"))
+        path = name.removeprefix("tests/")
+        if not (marked or path.startswith(EVERYWHERE)):
+            share = "jax" if zlib.crc32(name.encode()) % 2 else "tensorflow"
+            if share != backend:
+                continue
+        if first.get_closest_marker("every_case") is None:
             # Another one on each.
             found = [found[0 if backend == "tensorflow" else -1]]
         kept |= {id(item) for item in found}

@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 
-from utils import only_on
+from utils import long, only_on
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -61,6 +61,7 @@ def test_a_step_is_timed_on_jax(tmp_path):
 
 
 @only_on("torch")
+@long()
 def test_all_parts_run_and_count_their_operations(tmp_path):
     # The bound is exceeded; the parts after it run all the same.
     printed = run(

@@ -543,3 +543,65 @@ def test_the_summary_shows_shapes_behind_the_encoders():
     text = "\n".join(lines)
     assert "?" not in text
     assert f"({FEATURES}, {CLASSES})" in text  # The projected gradient.
+
+
+def test_joint_methods_give_logits_and_no_weight():
+    model = make_method("ConcatFusion")
+    x, _ = make_data(6)
+    found = model.predict_modalities(x)
+    assert list(found) == [*NAMES, "fused"]
+    for name in NAMES:
+        assert set(found[name]) == {"logits"}
+        logits = model.unimodal(name).predict(x[name], verbose=0)
+        np.testing.assert_allclose(found[name]["logits"], logits, atol=1e-6)
+    np.testing.assert_array_equal(found["fused"], model.predict(x, verbose=0))
+
+
+@register
+class MeanImputing(JointModel):
+    """The mean of present features stands for absent ones."""
+
+    def build_head(self, widths):
+        super().build_head(widths)
+        self.means = {
+            name: self.add_weight(
+                shape=(width,),
+                initializer="zeros",
+                trainable=False,
+                name=f"{name}_mean",
+            )
+            for name, width in widths.items()
+        }
+
+    def adapt(self, data, batch_size=None):
+        x, _ = data
+        features = self.features(x, batch_size)
+        for m, name in enumerate(self.modalities):
+            here = x["presence"][:, m]
+            self.means[name].assign(features[name][here].mean(axis=0))
+
+    def complete(self, features, presence, training):
+        return {
+            name: ops.where(
+                presence[:, m, None],
+                features[name],
+                ops.convert_to_tensor(self.means[name]),
+            )
+            for m, name in enumerate(self.modalities)
+        }, ()
+
+
+def test_what_is_fitted_in_closed_form(tmp_path):
+    model = compiled(MeanImputing(parts(), CLASSES))
+    x, y = make_data(12)
+    x["presence"] = half_presence(12)
+    model.adapt((x, y), batch_size=5)
+    features = model.features(x)
+    for m, name in enumerate(NAMES):
+        mean = features[name][x["presence"][:, m]].mean(0)
+        np.testing.assert_allclose(to_numpy(model.means[name]), mean, atol=1e-6)
+    model.fit(x, y, verbose=0)
+    again = saved(model, tmp_path)
+    np.testing.assert_array_equal(
+        again.predict(x, verbose=0), model.predict(x, verbose=0)
+    )

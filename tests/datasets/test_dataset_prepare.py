@@ -9,7 +9,7 @@ import pytest
 import soundfile
 from dataset_layouts import iemocap
 from dataset_media import write_video
-from utils import mainly_on
+from utils import long, mainly_on
 
 from keras_mla.datasets import crema_d, prepare, video
 
@@ -96,6 +96,7 @@ def test_corrupt_files_are_named_and_the_rest_is_made(tmp_path, capsys):
 
 
 @mainly_on("torch")
+@long()
 def test_killed_and_resumed(tmp_path):
     root, out, whole = (tmp_path / n for n in ("in", "out", "whole"))
     clips(root, 12, frames=40)

@@ -1,7 +1,7 @@
 import numpy as np
 import soundfile
 from example_runs import read_table, run
-from utils import only_on
+from utils import long, only_on
 
 
 def write_data(folder):
@@ -21,6 +21,7 @@ def write_data(folder):
 
 
 @only_on("torch")
+@long()
 def test_runs_offline_and_goes_on_where_it_stopped(tmp_path):
     write_data(tmp_path / "data")
     arguments = ("av_digits", tmp_path / "data", tmp_path / "out")

@@ -30,6 +30,7 @@ def test_mvsa(tmp_path):
 
 
 @only_on("torch")
+@long()
 def test_iemocap(tmp_path):
     dataset_layouts.iemocap(tmp_path / "data")
     small = (*SMALL, "--audio_frames=32", "--mels=16", "--methods=MLA")

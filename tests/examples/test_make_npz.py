@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 from PIL import Image
-from utils import only_on
+from utils import long, only_on
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT / "examples"))
@@ -35,7 +35,9 @@ def make(folder, *flags):
 
 
 @only_on("torch")
-@pytest.mark.parametrize("pairing", ["speaker", "official"])
+@pytest.mark.parametrize(
+    "pairing", ["speaker", pytest.param("official", marks=long())]
+)
 def test_av_digits(tmp_path, pairing):
     rng = np.random.default_rng(0)
     (tmp_path / "recordings").mkdir()
