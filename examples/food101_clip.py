@@ -22,9 +22,12 @@ import concurrent.futures
 import dataclasses
 import os
 import pathlib
+import sys
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT / "experiments"))
 
 import common  # noqa: E402
 import keras  # noqa: E402

@@ -60,38 +60,9 @@ def make_encoders():
     }
 
 
-class Joint(keras.Model):
-    """Concatenated features and one Dense: the usual joint model."""
-
-    def __init__(self, encoders):
-        super().__init__(name="joint")
-        self.encoders = encoders
-        self.head = keras.layers.Dense(10)
-
-    def call(self, inputs):
-        """Returns logits, `(batch, 10)`."""
-        features = [e(inputs[name]) for name, e in self.encoders.items()]
-        return self.head(keras.ops.concatenate(features, axis=-1))
-
-    def unimodal(self, x, name):
-        """Scores one modality by its slice of the head."""
-        names = list(self.encoders)
-        kernel, bias = self.head.get_weights()
-        start = WIDTH * names.index(name)
-        feature = self.encoders[name].predict(x[name], verbose=0)
-        return feature @ kernel[start : start + WIDTH] + bias / len(names)
-
-    def hide(self, x, presence):
-        """Fills in what is absent by zeros, as one has to."""
-        return {
-            name: np.where(presence[:, i, None], value, 0)
-            for i, (name, value) in enumerate(x.items())
-        }
-
-
 def train(model, data, test):
     """Trains with a progress bar and returns the history."""
-    print(f"\nTraining {model.name}")
+    print(f"\nTraining {type(model).__name__}")
     model.compile(
         optimizer=keras.optimizers.Adam(0.003),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -102,29 +73,12 @@ def train(model, data, test):
         batch_size=64,
         epochs=FLAGS.epochs,
         verbose=1,
-        callbacks=[UnimodalScores(test)]
-        if isinstance(model, Joint)
-        else [keras_mla.callbacks.ProjectorTrace()],
         validation_data=test,
     )
 
 
-class UnimodalScores(keras.callbacks.Callback):
-    """Adds each modality's accuracy to the joint model's logs."""
-
-    def __init__(self, test):
-        super().__init__()
-        self.x, self.y = test
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Scores the modalities; a few milliseconds."""
-        for name in self.x:
-            logits = self.model.unimodal(self.x, name)
-            logs[f"val_{name}_accuracy"] = accuracy(logits, self.y)
-
-
 def accuracy(logits, y):
-    """Share of right predictions."""
+    """Returns the share of right predictions."""
     return float((np.asarray(logits).argmax(1) == y).mean())
 
 
@@ -155,43 +109,35 @@ def main(_):
     keras.utils.set_random_seed(FLAGS.seed)
     data, test = load_data(FLAGS.seed)
     x, y = test
-    joint = Joint(make_encoders())
-    mla = keras_mla.MLA(make_encoders(), head=10)
+    models = {
+        "joint training": keras_mla.models.ConcatFusion(
+            make_encoders(), head=10
+        ),
+        "MLA": keras_mla.MLA(make_encoders(), head=10),
+    }
     histories = {
-        "joint training": train(joint, data, test),
-        "MLA": train(mla, data, test),
+        title: train(model, data, test) for title, model in models.items()
     }
 
-    scores = mla.evaluate(x, y, verbose=0, return_dict=True)
     print("\nTest accuracy (%)      image   profile   both")
-    rows = {
-        "joint training": [
-            accuracy(joint.unimodal(x, "image"), y),
-            accuracy(joint.unimodal(x, "profile"), y),
-            accuracy(joint.predict(x, verbose=0), y),
-        ],
-        "MLA": [
-            scores["image_accuracy"],
-            scores["profile_accuracy"],
-            scores["accuracy"],
-        ],
-    }
-    for title, values in rows.items():
-        print(f"{title:20s}" + "".join(f"{100 * v:8.1f}" for v in values))
+    for title, model in models.items():
+        scores = model.evaluate(x, y, verbose=0, return_dict=True)
+        names = ("image_accuracy", "profile_accuracy", "accuracy")
+        values = [100 * scores[name] for name in names]
+        print(f"{title:20s}" + "".join(f"{value:8.1f}" for value in values))
 
     print("\nTest accuracy (%) with the image hidden in a part of the samples")
-    print("hidden              " + "".join(f"{r:8d}%" for r in (0, 30, 60, 90)))
-    rng = np.random.default_rng(FLAGS.seed)
-    order = rng.random(len(y))
-    kept = {title: [] for title in rows}
-    for rate in (0.0, 0.3, 0.6, 0.9):
-        presence = np.stack([order >= rate, np.ones(len(y), bool)], axis=1)
-        logits = joint.predict(joint.hide(x, presence), verbose=0)
-        kept["joint training"].append(accuracy(logits, y))
-        logits = mla.predict({**x, "presence": presence}, verbose=0)
-        kept["MLA"].append(accuracy(logits, y))
-    for title, values in kept.items():
-        print(f"{title:20s}" + "".join(f"{100 * v:9.1f}" for v in values))
+    rates = (0, 30, 60, 90)
+    print("hidden              " + "".join(f"{rate:8d}%" for rate in rates))
+    order = np.random.default_rng(FLAGS.seed).random(len(y))
+    for title, model in models.items():
+        values = []
+        for rate in rates:
+            seen = order >= rate / 100
+            presence = np.stack([seen, np.ones(len(y), bool)], axis=1)
+            logits = model.predict({**x, "presence": presence}, verbose=0)
+            values.append(100 * accuracy(logits, y))
+        print(f"{title:20s}" + "".join(f"{value:9.1f}" for value in values))
 
     draw(histories, FLAGS.figure)
     print(f"\nLearning curves: {FLAGS.figure}")

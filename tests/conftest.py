@@ -49,8 +49,6 @@ EVERYWHERE = (
     "models",
     "core/test_hooks.py",
     "core/test_order.py",
-    "core/test_presence.py",
-    "core/test_training.py",
 )
 
 

@@ -29,7 +29,8 @@ class Plan:
         multiplier: dict of factors to the learning rate.
         loss: The loss, of the samples that count.
         metrics: Losses and metrics of each expert.
-        stage: int. The index of the current stage.
+        stage: int. The index of the current stage: within `fit` that of the
+            epoch, before it the last.
         stages: The stages that are trained, with their variables, from when
             the train function is made.
         tested: The stages that are evaluated, likewise.
@@ -41,7 +42,7 @@ class Plan:
     multiplier: dict[str, float]
     loss: SampleLoss
     metrics: metrics.ExpertMetrics
-    stage: int = 0
+    stage: int
     stages: list[Stage] | None = None
     tested: list[Stage] | None = None
     reported: dict | None = None
@@ -171,6 +172,7 @@ class CompiledModel(CheckedModel):
             # Keras's container of losses handles several outputs and is slow.
             SampleLoss(loss),
             _metrics_of(self.experts, ["fused_loss", *logs], of_task),
+            len(stages) - 1,
         )
 
     def _task_of(self, loss: Any) -> Task:

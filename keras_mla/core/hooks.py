@@ -140,7 +140,8 @@ class Hooks(keras.Model):
         """Makes one gradient of those of an update's losses.
 
         A method that overrides it gets the gradient of each loss, by one
-        forward pass. The gradient of regularisers is added afterwards.
+        forward pass. The gradient of regularisers is added afterwards. Under
+        loss scaling all gradients are multiplied by one factor.
         Without it, the sum of losses is differentiated.
 
         Args:

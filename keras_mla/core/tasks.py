@@ -141,7 +141,9 @@ class SingleLabel(Task):
         if not sparse and not one_hot:
             raise ValueError(
                 f"Labels{where} must have the shape (batch,), with a class in "
-                f"each, or (batch, {units}), one-hot. Received: shape {shape}"
+                f"each, or (batch, {units}), one-hot. For several labels or "
+                "targets with a loss of your own, pass task='multi_label' or "
+                f"task='regression' to the model. Received: shape {shape}"
             )
         if isinstance(loss, str):
             loss = keras.losses.get(loss)

@@ -11,6 +11,7 @@ from utils import (
     WIDTHS,
     compiled,
     encoder,
+    long,
     make_data,
     make_method,
     to_numpy,
@@ -48,42 +49,42 @@ def saved(model, path):
 # === New state in a subclass of any method ===
 
 
-def test_a_subclass_of_any_method_may_have_new_state(tmp_path):
-    for method in ("ConcatFusion", "MLA", "QMF"):
-        base = getattr(keras_mla.models, method)
+@pytest.mark.parametrize("method", ["ConcatFusion", "QMF", "MLA"])
+def test_a_subclass_of_any_method_may_have_new_state(method, tmp_path):
+    base = getattr(keras_mla.models, method)
 
-        @register
-        class Counting(base):
-            def __init__(self, *args, **kwargs):
-                super().__init__(*args, **kwargs)
-                assert not self.built
-                self.noise = keras.layers.GaussianNoise(0.1, seed=1)
-                self.seen = self.add_weight(shape=(), initializer="zeros")
-                self.seen.trainable = False
+    @register
+    class Counting(base):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            assert not self.built
+            self.noise = keras.layers.GaussianNoise(0.1, seed=1)
+            self.seen = self.add_weight(shape=(), initializer="zeros")
+            self.seen.trainable = False
 
-            def encode(self, name, inputs, training, present=None):
-                feature = super().encode(name, inputs, training, present)
-                return self.noise(feature, training=training)
+        def encode(self, name, inputs, training, present=None):
+            feature = super().encode(name, inputs, training, present)
+            return self.noise(feature, training=training)
 
-            def modify_gradients(self, update, gradients, outputs, batch):
-                def count(taken):
-                    self.seen.assign_add(1)
+        def modify_gradients(self, update, gradients, outputs, batch):
+            def count(taken):
+                self.seen.assign_add(1)
 
-                gradients, advances = super().modify_gradients(
-                    update, gradients, outputs, batch
-                )
-                return gradients, [*advances, count]
+            gradients, advances = super().modify_gradients(
+                update, gradients, outputs, batch
+            )
+            return gradients, [*advances, count]
 
-        own = {"num_samples": 16} if method == "QMF" else {}
-        model = compiled(Counting(parts(), CLASSES, **own))
-        assert model.built
-        x, y = make_data(16)
-        model.fit({**x, "sample_id": np.arange(16)}, y, verbose=0)
-        assert float(to_numpy(model.seen)) == len(model.updates())
-        again = saved(model, tmp_path)
-        np.testing.assert_array_equal(
-            again.predict(x, verbose=0), model.predict(x, verbose=0)
-        )
+    own = {"num_samples": 16} if method == "QMF" else {}
+    model = compiled(Counting(parts(), CLASSES, **own))
+    assert model.built
+    x, y = make_data(16)
+    model.fit({**x, "sample_id": np.arange(16)}, y, verbose=0)
+    assert float(to_numpy(model.seen)) == len(model.updates())
+    again = saved(model, tmp_path)
+    np.testing.assert_array_equal(
+        again.predict(x, verbose=0), model.predict(x, verbose=0)
+    )
 
 
 # === What stands for an absent feature ===
@@ -363,7 +364,7 @@ class Alternating(keras_mla.models.LateFusion):
         return [*(Stage([u], 1) for u in updates), Stage(updates)]
 
 
-@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("jit", [False, pytest.param(True, marks=long())])
 def test_stages_choose_the_updates_of_an_epoch(jit):
     if jit and keras.backend.backend() != "torch":
         pytest.skip("Steps are compiled by default.")
@@ -401,6 +402,11 @@ def test_stages_choose_the_updates_of_an_epoch(jit):
     assert int(to_numpy(model.optimizer.iterations)) == 4
     model.fit(x, y, epochs=3, initial_epoch=2, callbacks=[watch], verbose=0)
     assert moved[-1] == [NAMES[2]]
+    # Outside of `fit`, the last stage counts.
+    compiled(model)
+    logs = model.evaluate(x, y, verbose=0, return_dict=True)
+    own = np.mean([logs[f"{name}_loss"] for name in NAMES])
+    assert logs["loss"] == pytest.approx(own, rel=1e-5)
 
 
 def test_two_updates_of_one_name_are_refused():

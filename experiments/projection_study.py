@@ -1,6 +1,6 @@
 """When does the projection of the head's gradient help? MLA with and without.
 
-    python examples/projection_study.py --data=digits \
+    python experiments/projection_study.py --data=digits \
         --seeds=0,1,2,3,4 --out=runs/projection
 
 Around a base (AdamW, 20 epochs, batches of 64, 64 features, two-layer

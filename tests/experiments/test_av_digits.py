@@ -1,6 +1,6 @@
 import numpy as np
 import soundfile
-from example_runs import read_table, run
+from script_runs import read_table, run
 from utils import long, only_on
 
 

@@ -8,8 +8,8 @@ sets publish none. In the customary split of CREMA-D every actor is in
 training and in test; `--protocol=actor` keeps them apart.
 
 ```shell
-KERAS_BACKEND=torch python examples/crema_d_resnet18.py --data_dir=CREMA-D
-KERAS_BACKEND=torch python examples/crema_d_resnet18.py --data_dir=KS \
+KERAS_BACKEND=torch python experiments/crema_d_resnet18.py --data_dir=CREMA-D
+KERAS_BACKEND=torch python experiments/crema_d_resnet18.py --data_dir=KS \
     --dataset=kinetics_sounds --output_dir=out/kinetics_sounds
 ```
 """

@@ -4,10 +4,10 @@ import gc
 import json
 import types
 
-import example_runs  # noqa: F401 (puts the examples on the path)
 import keras
 import numpy as np
 import pytest
+import script_runs  # noqa: F401 (puts the examples on the path)
 from utils import encoder, mainly_on
 
 common = pytest.importorskip("common")

@@ -1,4 +1,4 @@
-"""Encoders of the examples that use transformers: loaded, or new and small."""
+"""Encoders of the scripts that use transformers: loaded, or new and small."""
 
 import dataclasses
 import pathlib

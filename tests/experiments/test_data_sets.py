@@ -5,7 +5,7 @@ backend. Each example runs on one, `food101_clip.py` with `--long` on every one.
 """
 
 import pytest
-from example_runs import read_table, run
+from script_runs import read_table, run
 from utils import long, mainly_on, only_on
 
 pytest.importorskip("keras_hub")

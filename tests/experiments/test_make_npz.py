@@ -12,7 +12,7 @@ from PIL import Image
 from utils import long, only_on
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path.append(str(ROOT / "examples"))
+sys.path.append(str(ROOT / "experiments"))
 
 from comparison import data  # noqa: E402
 
@@ -21,7 +21,7 @@ def make(folder, *flags):
     out = folder / "made.npz"
     command = [
         sys.executable,
-        str(ROOT / "examples" / "comparison" / "make_npz.py"),
+        str(ROOT / "experiments" / "comparison" / "make_npz.py"),
         f"--data_dir={folder}",
         f"--out={out}",
         *flags,

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from utils import mainly_on
 
-EXAMPLES = pathlib.Path(__file__).resolve().parents[2] / "examples"
-sys.path.append(str(EXAMPLES))
+EXPERIMENTS = pathlib.Path(__file__).resolve().parents[2] / "experiments"
+sys.path.append(str(EXPERIMENTS))
 
 if keras.backend.backend() != "jax":
     pytest.skip("The study runs on JAX alone.", allow_module_level=True)
@@ -126,7 +126,7 @@ def test_rates_are_chosen_on_validation_and_seeds_paired():
 def test_a_tiny_study(tmp_path):
     command = [
         sys.executable,
-        str(EXAMPLES / "projection_study.py"),
+        str(EXPERIMENTS / "projection_study.py"),
         "--factors=8 features",
         "--seeds=0",
         "--epochs=2",

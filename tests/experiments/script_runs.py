@@ -1,4 +1,4 @@
-"""Runs an example as its reader does, in a process of its own."""
+"""Runs a script as its reader does, in a process of its own."""
 
 import os
 import pathlib
@@ -6,15 +6,16 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "examples"), str(ROOT / "tests" / "datasets")]
+sys.path[:0] = [str(ROOT / "experiments"), str(ROOT / "tests" / "datasets")]
 
 
-def run(example, data_dir, output_dir, *flags, code=0):
+def run(script, data_dir, output_dir, *flags, code=0):
     """Returns what was printed; on an error, what was written about it."""
+    folder = ROOT / ("examples" if script == "food101_clip" else "experiments")
     result = subprocess.run(
         [
             sys.executable,
-            str(ROOT / "examples" / f"{example}.py"),
+            str(folder / f"{script}.py"),
             f"--data_dir={data_dir}",
             f"--output_dir={output_dir}",
             "--epochs=1",

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from utils import mainly_on, only_on
 
-EXAMPLES = pathlib.Path(__file__).parents[2] / "examples"
-sys.path.append(str(EXAMPLES))
+EXPERIMENTS = pathlib.Path(__file__).parents[2] / "experiments"
+sys.path.append(str(EXPERIMENTS))
 
 from comparison import data, methods, runs, tables  # noqa: E402
 
@@ -146,7 +146,7 @@ def test_settings_are_chosen_by_their_mean_over_seeds():
 def command(out, *flags):
     return [
         sys.executable,
-        str(EXAMPLES / "compare_methods.py"),
+        str(EXPERIMENTS / "compare_methods.py"),
         "--data=digits",
         "--methods=Sum,Late fusion",
         "--seeds=0",

@@ -9,7 +9,7 @@ pretrained ones of base size, which `python -m keras_mla.encoders.convert`
 makes from the published checkpoint:
 
 ```shell
-KERAS_BACKEND=jax python examples/mvsa_m3ae.py --data_dir=MVSA_Single \
+KERAS_BACKEND=jax python experiments/mvsa_m3ae.py --data_dir=MVSA_Single \
     --image_encoder=m3ae_image.keras --text_encoder=m3ae_text.keras \
     --vocabulary=bert-base-uncased/vocab.txt --image_size=256 \
     --text_length=256 --learning_rate=1e-5,1e-4 --batch_size=32

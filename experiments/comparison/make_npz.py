@@ -1,6 +1,6 @@
 """Writes an `.npz` that `compare_methods.py` takes, from published files.
 
-    python examples/comparison/make_npz.py --source=av_digits \
+    python experiments/comparison/make_npz.py --source=av_digits \
         --data_dir=/path/to/av_digits --pairing=speaker --out=av_speaker.npz
 
 - `av_digits`: a folder with `recordings/{digit}_{speaker}_{index}.wav`, as the

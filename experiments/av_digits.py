@@ -11,7 +11,7 @@ digit; no picture is in two splits.
   then the weak modality.
 
 ```shell
-KERAS_BACKEND=torch python examples/av_digits.py --data_dir=av_digits
+KERAS_BACKEND=torch python experiments/av_digits.py --data_dir=av_digits
 ```
 """
 

@@ -1,4 +1,4 @@
-"""What the examples share: flags, methods, streams of files, and the table.
+"""What the scripts share: flags, methods, streams of files, and the table.
 
 How models are trained and runs are resumed is in `runs.py`.
 """

@@ -1,6 +1,6 @@
 """Compares MLA with other methods: the paper's Tables 1 and 3 for your data.
 
-    KERAS_BACKEND=jax python examples/compare_methods.py \
+    KERAS_BACKEND=jax python experiments/compare_methods.py \
         --data=digits --methods=table,ablation --seeds=0,1,2 --out=runs/digits
 
 Each method is given the same budget: `--trials` settings, with the same

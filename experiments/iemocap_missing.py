@@ -14,7 +14,7 @@ CAV-MAE for sound and M3AE, pretrained (`python -m
 keras_mla.encoders.convert`):
 
 ```shell
-KERAS_BACKEND=jax python examples/iemocap_missing.py \
+KERAS_BACKEND=jax python experiments/iemocap_missing.py \
     --data_dir=IEMOCAP_full_release --audio_encoder=cavmae_audio.keras \
     --image_encoder=m3ae_image.keras --text_encoder=m3ae_text.keras \
     --vocabulary=bert-base-uncased/vocab.txt --image_size=256 \
