@@ -80,9 +80,6 @@ class CompiledModel(CheckedModel):
             )
         return self._plan
 
-    def forget_graphs(self) -> None:
-        """Drops compiled functions that Keras does not know of."""
-
     def use_task(self, task: Task) -> None:
         """Makes heads and fusion serve a task."""
         raise NotImplementedError

@@ -258,3 +258,8 @@ class Hooks(keras.Model):
         restore at the end of training stays.
         """
         return []
+
+    # === Of the library ===
+
+    def forget_graphs(self) -> None:
+        """Drops compiled functions that Keras does not know of."""

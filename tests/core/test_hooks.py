@@ -611,3 +611,20 @@ def test_what_is_fitted_in_closed_form(tmp_path):
     np.testing.assert_array_equal(
         again.predict(x, verbose=0), model.predict(x, verbose=0)
     )
+
+
+def test_compiling_and_quantizing_forget_graphs(monkeypatch):
+    # The part of a model that serves comes after the one that compiles.
+    forgotten = []
+    served = keras_mla.core.serving.ServedModel
+    original = served.forget_graphs
+
+    def forget(self):
+        forgotten.append(self)
+        original(self)
+
+    monkeypatch.setattr(served, "forget_graphs", forget)
+    model = compiled(make_method("MLA"))
+    assert len(forgotten) == 1
+    model.quantize("int8")
+    assert len(forgotten) == 2
