@@ -613,6 +613,7 @@ def test_what_is_fitted_in_closed_form(tmp_path):
     )
 
 
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
 def test_compiling_and_quantizing_forget_graphs(monkeypatch):
     # The part of a model that serves comes after the one that compiles.
     forgotten = []
