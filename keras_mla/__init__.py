@@ -3,7 +3,8 @@
 `keras_mla.MLA(encoders={...}, head=classes)` is a `keras.Model`: `compile` and
 `fit` it. The parts:
 
-- `models`: MLA, what it compares with, and their base class.
+- `models`: MLA, and what it compares with.
+- `core`: what methods stand on, for their authors.
 - `layers`: gradient projection and fusion.
 - `callbacks`: exact resumption, the state of the projection.
 - `encoders`: the paper's encoders, with their published checkpoints.
@@ -14,6 +15,7 @@
 
 from keras_mla import analysis as analysis
 from keras_mla import callbacks as callbacks
+from keras_mla import core as core
 from keras_mla import datasets as datasets
 from keras_mla import encoders as encoders
 from keras_mla import layers as layers
@@ -31,6 +33,7 @@ __all__ = [
     "__version__",
     "analysis",
     "callbacks",
+    "core",
     "datasets",
     "encoders",
     "layers",

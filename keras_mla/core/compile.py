@@ -9,10 +9,11 @@ import keras
 from keras import ops
 
 from keras_mla import backend
-from keras_mla.core import building, checks, heads, metrics, optimizers, tasks
+from keras_mla.core import building, checks, heads, optimizers, tasks
 from keras_mla.core.batch import split_targets
 from keras_mla.core.entrances import CheckedModel, check_samples
 from keras_mla.core.losses import SampleLoss, UpdateLosses
+from keras_mla.core.metrics import ExpertMetrics, by_name
 from keras_mla.core.tasks import Task
 from keras_mla.core.update import Stage, Update
 
@@ -29,6 +30,7 @@ class Plan:
         multiplier: dict of factors to the learning rate.
         loss: The loss, of the samples that count.
         metrics: Losses and metrics of each expert.
+        paired_logs: Names of the logs of updates that unpaired data skip.
         stage: int. The index of the current stage: within `fit` that of the
             epoch, before it the last.
         stages: The stages that are trained, with their variables, from when
@@ -41,7 +43,8 @@ class Plan:
     arguments: dict
     multiplier: dict[str, float]
     loss: SampleLoss
-    metrics: metrics.ExpertMetrics
+    metrics: ExpertMetrics
+    paired_logs: list[str]
     stage: int
     stages: list[Stage] | None = None
     tested: list[Stage] | None = None
@@ -133,7 +136,8 @@ class CompiledModel(CheckedModel):
         multiplier = optimizers.check_multiplier(
             learning_rate_multiplier, [*self.modalities, "head"]
         )
-        task = self._task_of(loss)
+        task = tasks.task_of(loss, self.given_task)
+        self.check_task(task)
         optimizer = keras.optimizers.get(optimizer)
         stages = list(self.stages())
         for stage in stages:
@@ -160,30 +164,26 @@ class CompiledModel(CheckedModel):
         super().compile(**{**arguments, **of_task})
         self.forget_graphs()
         self._loss_tracker = UpdateLosses(_sizes(stages))
-        logs = {
-            name: None for s in stages for u in s.updates for name in u.logs
-        }
+        logs = {name: u for s in stages for u in s.updates for name in u.logs}
         self._plan = Plan(
             {**arguments, "learning_rate_multiplier": learning_rate_multiplier},
             multiplier,
             # Keras's container of losses handles several outputs and is slow.
             SampleLoss(loss),
-            _metrics_of(self.experts, ["fused_loss", *logs], of_task),
+            ExpertMetrics(self.experts, ["fused_loss", *logs], **of_task),
+            [name for name, update in logs.items() if update.paired],
             len(stages) - 1,
         )
 
-    def _task_of(self, loss: Any) -> Task:
-        """Returns the task that the loss is for, which the method supports."""
-        task = tasks.task_of(loss, self.given_task)
+    def check_task(self, task: Task) -> None:
+        """Raises unless the method and its head are for the task."""
         if task.name not in self.tasks:
             raise ValueError(
                 f"{type(self).__name__} is a method for the tasks "
-                f"{list(self.tasks)}, and the loss is for {task.name!r}. Other "
-                "methods, such as `LateFusion`, can be used. "
-                f"Received: loss={loss}"
+                f"{list(self.tasks)}. Other methods, such as `LateFusion`, are "
+                f"for all. Received: the task {task.name!r}"
             )
         task.check_units(heads.number_of_units(self.head))
-        return task
 
     def get_compile_config(self) -> dict | None:
         """Returns the arguments of `compile`, serialized."""
@@ -242,7 +242,7 @@ class CompiledModel(CheckedModel):
         Looking it up is slow, and `torch.compile` cannot trace it.
         """
         if self._compile_metrics is None or self._compile_metrics.built:
-            self.plan.reported = metrics.by_name(self.metrics)
+            self.plan.reported = by_name(self.metrics)
 
     def current_updates(self, training: bool) -> Sequence[Update]:
         """Returns the updates of the current stage.
@@ -323,17 +323,6 @@ class _UseStage(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         self.model.use_stage(epoch)
-
-
-def _metrics_of(
-    experts: Sequence[str], means: Sequence[str], compiled: dict
-) -> metrics.ExpertMetrics:
-    return metrics.ExpertMetrics(
-        experts,
-        means,
-        compiled.get("metrics"),
-        compiled.get("weighted_metrics"),
-    )
 
 
 def _sizes(stages: Sequence[Stage]) -> dict[str, int]:

@@ -29,8 +29,8 @@ class ExpertMetrics:
         self,
         experts: Sequence[str],
         means: Sequence[str],
-        metrics: list | None,
-        weighted_metrics: list | None,
+        metrics: list | None = None,
+        weighted_metrics: list | None = None,
     ) -> None:
         self.experts = tuple(experts)
         self.means = {
@@ -78,9 +78,9 @@ class ExpertMetrics:
         """Returns the containers of one expert's metrics."""
         return [self._mean_containers[f"{name}_loss"], *self.compiled[name]]
 
-    def of_mean(self, name: str) -> list:
-        """Returns the containers of a further mean."""
-        return [self._mean_containers[name]]
+    def of_mean(self, name: str) -> Any:
+        """Returns the container of a further mean."""
+        return self._mean_containers[name]
 
     def add(self, name: str, loss: MeanLoss) -> None:
         """Adds a batch to a mean."""

@@ -84,7 +84,7 @@ class MultimodalModel(TrainedModel, ServedModel, metaclass=building.BuiltLast):
         self.given_task = tasks.check_task(task)
         self.task = tasks.TASKS["single_label" if task == "auto" else task]
         if task != "auto":
-            self._check_supported(self.task)
+            self.check_task(self.task)
         # Whether the fusion is the method's default, which follows the task.
         self._fuses_by_default = False
         # Shape and dtype of each input that the model was built with.
@@ -176,7 +176,6 @@ class MultimodalModel(TrainedModel, ServedModel, metaclass=building.BuiltLast):
         Raises:
             ValueError: If the fusion given makes no sense for the task.
         """
-        self._check_supported(task)
         if self._fuses_by_default:
             fusion = self.default_fusion(task.name)
             if fusion is not None and type(fusion) is not type(self.fusion):
@@ -186,15 +185,6 @@ class MultimodalModel(TrainedModel, ServedModel, metaclass=building.BuiltLast):
         if self.fusion is not None:
             self.fusion.task = check_task(self.fusion, task.name)
         self.task = task
-
-    def _check_supported(self, task: Task) -> None:
-        if task.name not in self.tasks:
-            raise ValueError(
-                f"{type(self).__name__} is a method for the tasks "
-                f"{list(self.tasks)}. Other methods, such as `LateFusion`, are "
-                f"for all. Received: the task {task.name!r}"
-            )
-        task.check_units(heads.number_of_units(self.head))
 
     # === Forward ===
 

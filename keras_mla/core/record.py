@@ -193,22 +193,12 @@ class RecordedModel(CompiledModel):
         modalities.
         """
         own = self.plan.metrics
-        paired = [
-            update
-            for stage in self.stages()
-            for update in stage.updates
-            if update.paired
-        ]
         hidden = [
-            *own.of_mean("fused_loss"),
-            *(c for u in paired for name in u.logs for c in own.of_mean(name)),
-            *(
-                c
-                for name in self.experts
-                if name not in self.modalities
-                for c in own.of_expert(name)
-            ),
+            own.of_mean(name) for name in ("fused_loss", *self.plan.paired_logs)
         ]
+        for name in self.experts:
+            if name not in self.modalities:
+                hidden += own.of_expert(name)
         if self._compile_metrics is not None:
             hidden.append(self._compile_metrics)
         ids = {id(m) for c in hidden for m in (c, *c.metrics)}

@@ -234,24 +234,19 @@ class _View(keras.Model):
         inputs, presence = split_inputs(model.modalities, inputs)
         outputs = model.forward_pass(model.modalities, inputs, False, presence)
         if self.what == "features":
-            shown = presence
-            names, found = model.modalities, outputs.features
-        else:
-            shown = presence
-            if presence is not None:
-                shown = model.expert_presence(presence)
-            names, found = model.experts, outputs.logits
-        result = {}
-        for index, name in enumerate(names):
-            result[name] = _where(shown, index, found[name])
-        if self.what == "features":
-            return result
+            return {
+                name: _where(presence, index, outputs.features[name])
+                for index, name in enumerate(model.modalities)
+            }
+        shown = None if presence is None else model.expert_presence(presence)
         factors = model.fusion_factors(outputs, presence)
-        for index, name in enumerate(names):
-            result[name] = {"logits": result[name]}
+        result: dict[str, Any] = {"fused": model.fuse(outputs, presence)}
+        for index, name in enumerate(model.experts):
+            logits = _where(shown, index, outputs.logits[name])
+            result[name] = {"logits": logits}
             if factors is not None:
                 result[name]["weight"] = factors[:, index]
-        return {**result, "fused": model.fuse(outputs, presence)}
+        return result
 
 
 def _where(presence: Any | None, index: int, values: Any) -> Any:

@@ -1,4 +1,5 @@
 import types
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -52,6 +53,17 @@ class Teacher(keras.layers.Layer):
         self._left_out = types.SimpleNamespace(model=copy)
         self.built = True
 
+    @classmethod
+    def of(
+        cls, model: "keras.Model | Teacher", saved: bool = True
+    ) -> "Teacher":
+        """Returns a teacher as it is, or makes one of a model.
+
+        For a constructor that gets a model from its user, and a teacher from
+        a file.
+        """
+        return model if isinstance(model, Teacher) else cls(model, saved)
+
     @property
     def model(self) -> keras.Model:
         """The frozen copy.
@@ -70,9 +82,9 @@ class Teacher(keras.layers.Layer):
 
     def call(self, inputs: Any) -> Any:
         """Returns what the model returns, without gradients."""
-        return self.apply(lambda model: model(inputs, training=False))
+        return self.compute(lambda model: model(inputs, training=False))
 
-    def apply(self, function: Any) -> Any:
+    def compute(self, function: Callable) -> Any:
         """Returns what a function returns for the model, without gradients.
 
         For other results than the model's own output, such as those of

@@ -424,9 +424,7 @@ class Distilled(LateModel):
 
     def __init__(self, *args, teacher, saved=True, **kwargs):
         super().__init__(*args, **kwargs)
-        if not isinstance(teacher, Teacher):
-            teacher = Teacher(teacher, saved=saved)
-        self.teacher = teacher
+        self.teacher = Teacher.of(teacher, saved)
 
     def updates(self):
         return [Update(self.modalities, (self,), (*self.modalities, "taught"))]

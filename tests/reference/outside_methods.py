@@ -109,9 +109,7 @@ class TaughtImputation(JointModel):
 
     def __init__(self, *args, teacher, rate=0.3, **kwargs):
         super().__init__(*args, **kwargs)
-        if not isinstance(teacher, Teacher):
-            teacher = Teacher(teacher)
-        self.teacher = teacher
+        self.teacher = Teacher.of(teacher)
         self.rate = rate
         self.seeds = keras.random.SeedGenerator(0)
         self.bottleneck = keras.layers.Dense(8, "relu")
@@ -144,22 +142,19 @@ class TaughtImputation(JointModel):
         return [Update(self.modalities, (self,), losses, logs=("imputed",))]
 
     def imputed(self, outputs, batch):
+        rows = batch.presence if batch.hidden is None else batch.hidden
         far, count = 0.0, 0.0
         for index, name in enumerate(self.modalities if outputs.kept else ()):
-            wanted = self.teacher.apply(
+            wanted = self.teacher.compute(
                 lambda model, m=name: model.encode(m, batch.values[m], False)
             )
             errors = ops.mean((outputs.kept[name] - wanted) ** 2, axis=-1)
-            rows = batch.presence[:, index]
-            if batch.hidden is not None:
-                rows = batch.hidden[:, index]
-            far = far + ops.sum(ops.where(rows, errors, 0.0))
-            count = count + ops.sum(ops.cast(rows, "float32"))
+            far = far + ops.sum(ops.where(rows[:, index], errors, 0.0))
+            count = count + ops.sum(ops.cast(rows[:, index], "float32"))
         return MeanLoss(far / ops.maximum(count, 1), count)
 
     def update_losses(self, update, outputs, losses, batch):
-        imputed = self.imputed(outputs, batch)
-        return [self.fused_loss(outputs, batch), imputed]
+        return [self.fused_loss(outputs, batch), self.imputed(outputs, batch)]
 
     def update_logs(self, update, outputs, batch):
         return {"imputed": self.imputed(outputs, batch)}
