@@ -80,9 +80,9 @@ class Hooks(keras.Model):
         return [Stage(self.updates())]
 
     def prepare_batch(self, batch: Batch) -> Batch:
-        """Returns the batch to use, once before its updates.
+        """Changes a batch before its updates. Called once for each batch.
 
-        For what concerns all updates, such as hiding values
+        Use it for what concerns all updates, such as hiding values
         (`Batch.hide`). `batch.training` tells training from evaluation.
         Defaults to the batch as it is.
         """
@@ -137,12 +137,12 @@ class Hooks(keras.Model):
         outputs: Outputs,
         batch: Batch,
     ) -> list:
-        """Makes one gradient of those of an update's losses.
+        """Combines the gradients of an update's losses into one.
 
-        A method that overrides it gets the gradient of each loss, by one
+        A method that overrides this gets the gradient of each loss, from one
         forward pass. The gradient of regularisers is added afterwards. Under
-        loss scaling all gradients are multiplied by one factor.
-        Without it, the sum of losses is differentiated.
+        loss scaling all gradients are multiplied by one factor. A method that
+        does not override it differentiates the sum of the losses.
 
         Args:
             update: The update.
