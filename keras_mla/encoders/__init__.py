@@ -1,9 +1,14 @@
 """Encoders of single modalities, with their published checkpoints."""
 
 from keras_mla.encoders.cache import cache_features
-from keras_mla.encoders.cavmae import CAVMAE
-from keras_mla.encoders.cavmae_autoencoder import CAVMAEAutoencoder
-from keras_mla.encoders.checkpoints import read_checkpoint
+from keras_mla.encoders.cavmae import (
+    CAVMAE,
+    CAVMAEAutoencoder,
+    convert_cavmae,
+)
+from keras_mla.encoders.checkpoints import (
+    read_checkpoint,
+)
 from keras_mla.encoders.clip import (
     CLIPImageTower,
     CLIPTextTower,
@@ -13,19 +18,26 @@ from keras_mla.encoders.clip import (
     clip_text_encoder,
     clip_tokenizer,
 )
-from keras_mla.encoders.convert_cavmae import convert_cavmae
-from keras_mla.encoders.convert_m3ae import convert_m3ae
-from keras_mla.encoders.convert_resnet18 import convert_resnet18
-from keras_mla.encoders.embeddings import PatchEmbedding, TextEmbedding
-from keras_mla.encoders.m3ae import M3AE
-from keras_mla.encoders.m3ae_autoencoder import M3AEAutoencoder
+from keras_mla.encoders.m3ae import (
+    M3AE,
+    M3AEAutoencoder,
+    convert_m3ae,
+)
+from keras_mla.encoders.nn import (
+    PatchEmbedding,
+    TextEmbedding,
+    Transformer,
+    TransformerBlock,
+    patchify,
+    resize_positions,
+    unpatchify,
+)
 from keras_mla.encoders.resnet import (
     ResNet18,
     audio_resnet18,
+    convert_resnet18,
     video_resnet18,
 )
-from keras_mla.encoders.tokens import patchify, resize_positions, unpatchify
-from keras_mla.encoders.transformer import Transformer, TransformerBlock
 
 __all__ = [
     "CAVMAE",

@@ -14,9 +14,9 @@ from typing import Any
 
 import keras
 
-from keras_mla.encoders.convert_cavmae import convert_cavmae
-from keras_mla.encoders.convert_m3ae import convert_m3ae
-from keras_mla.encoders.convert_resnet18 import convert_resnet18
+from keras_mla.encoders.cavmae.convert import convert_cavmae
+from keras_mla.encoders.m3ae.convert import convert_m3ae
+from keras_mla.encoders.resnet.convert import convert_resnet18
 
 MODELS = {
     "resnet18": "ResNet-18 of torchvision or timm",

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import keras
-
 
 def import_hub() -> Any:
     """Imports Keras Hub when an encoder first needs it.
@@ -48,35 +46,3 @@ def load_preset(cls: Any, preset: str, **kwargs: Any) -> Any:
             f"`save_to_preset`. Received: preset={preset}. "
             f"Keras Hub said: {error}"
         ) from error
-
-
-def load_clip_tokenizer(preset: str) -> Any:
-    """Loads a CLIP tokenizer that needs no TensorFlow.
-
-    Keras Hub 0.32 notes the vocabulary of a tokenizer only where
-    tensorflow-text can be imported, although CLIP's tokenizes without it.
-    This stands in for its class while the preset is loaded and notes the
-    vocabulary first.
-
-    Args:
-        preset: str. A preset's name or a local folder.
-
-    Returns:
-        A `keras_hub.models.CLIPTokenizer`.
-
-    Raises:
-        ValueError: if the preset cannot be loaded.
-        ImportError: without Keras Hub.
-    """
-    base: Any = import_hub().models.CLIPTokenizer
-
-    class CLIPTokenizer(base):
-        def _set_vocabulary_and_merges_tokenizers(
-            self, vocabulary: dict[str, int], merges: list[str]
-        ) -> None:
-            self.vocabulary, self.merges = vocabulary, merges
-            super()._set_vocabulary_and_merges_tokenizers(vocabulary, merges)
-
-    name = keras.saving.get_registered_name(base)
-    with keras.saving.custom_object_scope({name: CLIPTokenizer}):
-        return load_preset(base, preset)

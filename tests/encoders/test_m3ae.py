@@ -5,6 +5,7 @@ from keras import ops
 from utils import mainly_on
 
 from keras_mla import encoders
+from keras_mla.encoders.nn.tokens import sincos_2d
 from tests.encoders.utils import (
     check_mixed_precision,
     check_round_trip,
@@ -104,7 +105,7 @@ def test_padding_has_no_influence():
 
 def test_positions_spread_over_the_trained_grid():
     encoder = encoders.M3AE("image", **TINY, trained_grid=(4, 6))
-    table = encoders.tokens.sincos_2d(16, (2, 3), (4, 6))
+    table = sincos_2d(16, (2, 3), (4, 6))
     np.testing.assert_allclose(
         to_numpy(encoder.embedding.positions), table, atol=1e-6
     )

@@ -6,7 +6,7 @@ from scipy.special import erf
 from utils import mainly_on
 
 from keras_mla import encoders
-from keras_mla.encoders import masking, tokens
+from keras_mla.encoders.nn import masking, tokens
 
 
 def randomise(model, seed=0, scale=0.3):

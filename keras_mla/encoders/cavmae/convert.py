@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from keras_mla.encoders.cavmae import CAVMAE
-from keras_mla.encoders.cavmae_autoencoder import CAVMAEAutoencoder
-from keras_mla.encoders.checkpoints import read_checkpoint
-from keras_mla.encoders.tables import (
+from keras_mla.encoders.cavmae.autoencoder import CAVMAEAutoencoder
+from keras_mla.encoders.cavmae.encoder import CAVMAE
+from keras_mla.encoders.checkpoints.read import read_checkpoint
+from keras_mla.encoders.checkpoints.tables import (
     Table,
     block_rows,
     count_blocks,
@@ -21,7 +21,7 @@ from keras_mla.encoders.tables import (
     patch_conv,
     same,
 )
-from keras_mla.encoders.tokens import resize_positions
+from keras_mla.encoders.nn.tokens import resize_positions
 
 
 def convert_cavmae(

@@ -5,10 +5,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_mla.encoders.embeddings import PatchEmbedding
-from keras_mla.encoders.m3ae import check_image
-from keras_mla.encoders.tokens import check_patches
-from keras_mla.encoders.transformer import Transformer
+from keras_mla.encoders.nn.embeddings import PatchEmbedding
+from keras_mla.encoders.nn.tokens import check_image, check_patches
+from keras_mla.encoders.nn.transformer import Transformer
 
 SHAPES = {"audio": (1024, 128, 1), "image": (224, 224, 3)}
 

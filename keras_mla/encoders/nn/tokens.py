@@ -74,6 +74,24 @@ def check_patches(
     return height // patch_size, width // patch_size
 
 
+def check_image(inputs: Any, shape: tuple[int, ...], what: str) -> None:
+    """Refuses inputs that have another shape than the model was made for.
+
+    Args:
+        inputs: tensor.
+        shape: tuple without the batch.
+        what: str. What the model reads, for the error.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    if tuple(inputs.shape[1:]) != tuple(shape):
+        raise ValueError(
+            f"This model reads {what} of shape {(None, *shape)}. "
+            f"Received: inputs.shape={tuple(inputs.shape)}"
+        )
+
+
 def sincos_1d(width: int, positions: np.ndarray) -> np.ndarray:
     """Sine and cosine embeddings of positions on a line.
 

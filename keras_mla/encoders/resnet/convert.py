@@ -5,9 +5,15 @@ from typing import Any
 
 import numpy as np
 
-from keras_mla.encoders.checkpoints import read_checkpoint
-from keras_mla.encoders.resnet import ResNet18
-from keras_mla.encoders.tables import Table, conv, fill, norm_rows, same
+from keras_mla.encoders.checkpoints.read import read_checkpoint
+from keras_mla.encoders.checkpoints.tables import (
+    Table,
+    conv,
+    fill,
+    norm_rows,
+    same,
+)
+from keras_mla.encoders.resnet.encoder import ResNet18
 
 
 def convert_resnet18(

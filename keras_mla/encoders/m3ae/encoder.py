@@ -5,9 +5,9 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_mla.encoders.embeddings import PatchEmbedding, TextEmbedding
-from keras_mla.encoders.tokens import check_patches
-from keras_mla.encoders.transformer import Transformer
+from keras_mla.encoders.nn.embeddings import PatchEmbedding, TextEmbedding
+from keras_mla.encoders.nn.tokens import check_image, check_patches
+from keras_mla.encoders.nn.transformer import Transformer
 
 # Width, depth and heads of the published configurations.
 SIZES = {"small": (384, 12, 6), "base": (768, 12, 12), "large": (1024, 24, 16)}
@@ -64,24 +64,6 @@ def split_text(inputs: Any) -> tuple[Any, Any]:
     if mask is not None:
         mask = ops.cast(mask, "bool")
     return ops.cast(inputs["token_ids"], "int32"), mask
-
-
-def check_image(inputs: Any, shape: tuple[int, ...], what: str) -> None:
-    """Refuses inputs that have another shape than the model was made for.
-
-    Args:
-        inputs: tensor.
-        shape: tuple without the batch.
-        what: str. What the model reads, for the error.
-
-    Raises:
-        ValueError: if the shapes differ.
-    """
-    if tuple(inputs.shape[1:]) != tuple(shape):
-        raise ValueError(
-            f"This model reads {what} of shape {(None, *shape)}. "
-            f"Received: inputs.shape={tuple(inputs.shape)}"
-        )
 
 
 @keras.saving.register_keras_serializable(package="keras_mla")

@@ -5,10 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_mla.encoders.checkpoints import read_checkpoint
-from keras_mla.encoders.m3ae import M3AE
-from keras_mla.encoders.m3ae_autoencoder import M3AEAutoencoder
-from keras_mla.encoders.tables import (
+from keras_mla.encoders.checkpoints.read import read_checkpoint
+from keras_mla.encoders.checkpoints.tables import (
     Table,
     block_rows,
     count_blocks,
@@ -19,6 +17,8 @@ from keras_mla.encoders.tables import (
     norm_rows,
     same,
 )
+from keras_mla.encoders.m3ae.autoencoder import M3AEAutoencoder
+from keras_mla.encoders.m3ae.encoder import M3AE
 
 
 def convert_m3ae(

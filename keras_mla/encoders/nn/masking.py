@@ -1,72 +1,9 @@
-"""What masked autoencoders share: choosing, restoring, scoring tokens."""
+"""Chooses, restores and scores the tokens of masked autoencoders."""
 
 from typing import Any
 
 import keras
 from keras import ops
-
-
-def check_mask_ratios(ratios: dict[str, float]) -> None:
-    """Refuses shares of masked tokens that leave nothing to do.
-
-    Args:
-        ratios: dict of modalities to shares.
-
-    Raises:
-        ValueError: if a share does not lie between zero and one.
-    """
-    for name, ratio in ratios.items():
-        if not 0.0 < ratio < 1.0:
-            raise ValueError(
-                "The share of masked tokens lies between 0 and 1. "
-                f"Received: {name}_mask_ratio={ratio}"
-            )
-
-
-def check_inputs_alone(model: keras.Model, y: Any, sample_weight: Any) -> None:
-    """Refuses labels and sample weights, which an autoencoder does not use.
-
-    Args:
-        model: the autoencoder, for the error.
-        y: must be `None`.
-        sample_weight: must be `None`.
-
-    Raises:
-        ValueError: if one is given.
-    """
-    if y is not None or sample_weight is not None:
-        raise ValueError(
-            f"{type(model).__name__} learns from its own inputs: fit it on "
-            "inputs alone, without labels and sample weights. Received: "
-            f"y={type(y).__name__}, "
-            f"sample_weight={type(sample_weight).__name__}"
-        )
-
-
-def mask_tokens(
-    tokens: Any,
-    ratio: float,
-    noise: Any | None,
-    seed: keras.random.SeedGenerator,
-) -> tuple[Any, Any, Any, Any]:
-    """Removes a share of the tokens of each sample.
-
-    Args:
-        tokens: float tensor `(batch, tokens, width)`.
-        ratio: float. The share.
-        noise: optional float tensor `(batch, tokens)`: the tokens with the
-            smallest values stay. Without, uniform noise is drawn.
-        seed: where it is drawn from.
-
-    Returns:
-        The kept tokens `(batch, keep, width)`, and the indices of the kept,
-        the mask and the indices to restore as from `choose_tokens`.
-    """
-    if noise is None:
-        noise = random_noise(tokens, seed)
-    keep = kept_tokens(tokens.shape[1], ratio)
-    chosen, mask, restore = choose_tokens(noise, keep)
-    return take_tokens(tokens, chosen), chosen, mask, restore
 
 
 def random_noise(tokens: Any, seed: keras.random.SeedGenerator) -> Any:

@@ -1,7 +1,5 @@
 """Reads checkpoint files into NumPy arrays without running what is in them."""
 
-import builtins
-import collections
 import pickle
 import zipfile
 from collections.abc import Callable
@@ -10,13 +8,11 @@ from typing import Any
 
 import numpy as np
 
-# The packages whose objects a published training state refers to: they become
-# inert records, see `_Unpickler`.
-_PROGRAM = (
-    "absl chex cloudpickle flax jax jaxlib m3ae ml_collections numpy optax "
-    "_operator abc collections dataclasses enum functools inspect operator "
-    "types typing"
-).split()
+from keras_mla.encoders.checkpoints.unpickler import (
+    ForbiddenError,
+    Record,
+    Unpickler,
+)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, np.ndarray]:
@@ -56,7 +52,7 @@ def read_checkpoint(path: str | Path) -> dict[str, np.ndarray]:
         content = _READERS[path.suffix](path)
     except ImportError:
         raise
-    except _ForbiddenError as error:
+    except ForbiddenError as error:
         raise ValueError(
             f"{path.name} asks to run `{error}`, which data never needs. It "
             "was not run. Do not use this file."
@@ -81,10 +77,6 @@ def read_checkpoint(path: str | Path) -> dict[str, np.ndarray]:
     return short
 
 
-class _ForbiddenError(Exception):
-    """A file names something that is not data."""
-
-
 def _read_safetensors(path: Path) -> Any:
     try:
         from safetensors.numpy import load_file
@@ -104,7 +96,7 @@ def _read_npz(path: Path) -> Any:
             return {name: file[name] for name in file.files}
     except ValueError as error:
         if "allow_pickle" in str(error):
-            raise _ForbiddenError("pickled objects") from error
+            raise ForbiddenError("pickled objects") from error
         raise
 
 
@@ -123,7 +115,7 @@ def _read_torch(path: Path) -> Any:
         if "GLOBAL" in message or "class" in message.lower():
             words = message.split("GLOBAL ")[-1].split()
             name = words[0] if words else "code"
-            raise _ForbiddenError(name) from error
+            raise ForbiddenError(name) from error
         raise
 
     def to_numpy(value: Any) -> Any:
@@ -150,7 +142,7 @@ def _read_msgpack(path: Path) -> Any:
     def extension(code: int, data: bytes) -> Any:
         # Flax stores arrays (1) and NumPy scalars (3) as shape, dtype, bytes.
         if code not in (1, 3):
-            raise _ForbiddenError(f"msgpack extension {code}")
+            raise ForbiddenError(f"msgpack extension {code}")
         shape, dtype, buffer = msgpack.unpackb(data, raw=True)
         dtype = np.dtype(dtype.decode())
         return np.frombuffer(buffer, dtype).reshape(shape)
@@ -161,104 +153,9 @@ def _read_msgpack(path: Path) -> Any:
         )
 
 
-class _Record:
-    """What a program's own object becomes: its state, and no behaviour."""
-
-    state: Any = None
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> "_Record":
-        return object.__new__(cls)
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        pass
-
-    def __setstate__(self, state: Any) -> None:
-        # Past the instance: a pickle could else call what it put there.
-        object.__setattr__(self, "state", state)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> "_Record":
-        return _Record()
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        pass
-
-    def append(self, value: Any) -> None:
-        """Takes an item and drops it."""
-
-    def __hash__(self) -> int:
-        return id(self)
-
-
-class _Unpickler(pickle.Unpickler):
-    """Makes arrays and containers; nothing named by the file is imported.
-
-    A published Flax checkpoint is a whole training state: beside the arrays
-    it names classes and functions of the program that wrote it. Names of that
-    program's libraries are read as inert records; every other name is an
-    error.
-    """
-
-    def find_class(self, module: str, name: str) -> Any:
-        """What a name in the file stands for."""
-        module = "builtins" if module == "__builtin__" else module
-        if (module, name) in _DATA:
-            return _DATA[module, name]
-        if module.startswith("flax.") and name == "FrozenDict":
-            return dict
-        inert = module.split(".")[0] in _PROGRAM
-        if module == "builtins":
-            # Classes and pickled methods (`getattr`), which states refer to;
-            # never other functions, such as eval.
-            kind = getattr(builtins, name, None)
-            inert = isinstance(kind, type) or name == "getattr"
-        if inert:
-            return type("Record", (_Record,), {})
-        raise _ForbiddenError(f"{module}.{name}")
-
-
-def _reconstruct(subtype: Any, shape: Any, dtype: Any) -> np.ndarray:
-    return np.ndarray.__new__(np.ndarray, shape, dtype)
-
-
-def _from_buffer(
-    buffer: Any, dtype: Any, shape: Any, order: str, axis_order: Any = None
-) -> np.ndarray:
-    if axis_order is not None:
-        raise _ForbiddenError("an array in an unusual memory order")
-    return np.frombuffer(buffer, dtype).reshape(shape, order=order)
-
-
-def _encode(text: str, encoding: str) -> bytes:
-    # How pickles of protocol 2 spell bytes.
-    return text.encode(encoding)
-
-
-def _scalar(dtype: np.dtype, data: bytes = b"") -> Any:
-    return np.frombuffer(data, dtype)[0]
-
-
-_DATA: dict[tuple[str, str], Callable] = {
-    ("collections", "OrderedDict"): collections.OrderedDict,
-    ("builtins", "dict"): dict,
-    ("builtins", "list"): list,
-    ("builtins", "set"): set,
-    ("builtins", "frozenset"): frozenset,
-    ("builtins", "tuple"): tuple,
-    ("builtins", "bytearray"): bytearray,
-    ("builtins", "complex"): complex,
-    ("_codecs", "encode"): _encode,
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-}
-for _core in ("numpy.core", "numpy._core"):
-    _DATA[f"{_core}.multiarray", "_reconstruct"] = _reconstruct
-    _DATA[f"{_core}.multiarray", "scalar"] = _scalar
-    _DATA[f"{_core}.numeric", "_frombuffer"] = _from_buffer
-
-
 def _read_pickle(path: Path) -> Any:
     with path.open("rb") as file:
-        return _Unpickler(file).load()
+        return Unpickler(file).load()
 
 
 _READERS: dict[str, Callable[[Path], Any]] = {
@@ -275,7 +172,7 @@ _READERS: dict[str, Callable[[Path], Any]] = {
 def _unwrap(content: Any) -> Any:
     """Finds the parameters inside of a training state."""
     while True:
-        if isinstance(content, _Record):
+        if isinstance(content, Record):
             content = content.state
         if isinstance(content, tuple) and len(content) == 2:
             # The state of an object with slots.
@@ -283,7 +180,7 @@ def _unwrap(content: Any) -> Any:
         if not isinstance(content, dict):
             return content
         for name in ("state", "params", "state_dict", "model"):
-            if isinstance(content.get(name), dict | _Record):
+            if isinstance(content.get(name), dict | Record):
                 content = content[name]
                 break
         else:
