@@ -24,8 +24,10 @@ ALLOWED = {
     "version": set(),
 }
 FRAMEWORKS = {"tensorflow", "jax", "torch"}
-# Readers of files and checkpoints, and pipelines, by TensorFlow or PyTorch.
-READERS = {"datasets", "encoders"}
+# What reads files by a framework.
+READERS = ("datasets", "encoders/checkpoints")
+# What an encoder's folder may import of the others.
+ENCODER_PARTS = {"nn", "checkpoints", "hub"}
 
 pytestmark = only_on("torch")  # It depends on no backend.
 
@@ -59,7 +61,7 @@ def test_only_the_backend_imports_frameworks_and_keras_src(path):
     private = {name for name in imported(path) if name.startswith("keras.src")}
     if path.parts[0] != "backend":
         assert not private, path
-        if path.parts[0] not in READERS:
+        if not path.as_posix().startswith(READERS):
             assert not roots & FRAMEWORKS, path
 
 
@@ -70,6 +72,17 @@ def test_a_method_imports_no_other_method():
                 n for n in imported(path) if n.startswith("keras_mla.models")
             }
             assert not own, path
+
+
+def test_an_encoder_imports_no_other_encoder():
+    for path in FILES:
+        if path.parts[0] == "encoders" and len(path.parts) == 3:
+            own = {
+                name.split(".")[2]
+                for name in imported(path)
+                if name.startswith("keras_mla.encoders.")
+            }
+            assert own - {path.parts[1]} <= ENCODER_PARTS, path
 
 
 def test_every_part_is_known():

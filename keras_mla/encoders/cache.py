@@ -27,7 +27,7 @@ def cache_features(
     overwrite: bool = False,
     verbose: int = 1,
 ) -> np.ndarray:
-    """The features of a data set, computed once and read from disk after that.
+    """Computes the features of a data set once, and reads them after that.
 
     The encoder runs in inference mode. Its features are written to `directory`
     in shards, each complete or absent: after a kill the next call computes
@@ -36,23 +36,23 @@ def cache_features(
     features of another encoder are never returned by mistake. A shard whose
     checksum does not match is computed again.
 
-    With the features as inputs, MLA trains at the speed of its head: give
-    each modality an identity as its encoder.
+    To train MLA on the features, give each modality
+    `keras.Sequential([keras.Input((features,)), keras.layers.Identity()])` as
+    its encoder. A step then takes as long as the head alone.
 
     Args:
-        encoder: a `keras.Model`, frozen in the sense that its features will
-            be used as they are now.
-        data: the inputs, in a fixed order: an array, a dict of arrays, or a
-            `keras.utils.PyDataset` that yields inputs alone (its own batches
-            are used then). Arrays may be memory-mapped.
-        directory: str or path of a folder of its own; made if need be.
+        encoder: `keras.Model`. Its weights must not change afterwards: the
+            features are computed once.
+        data: array, dict of arrays, or `keras.utils.PyDataset` that yields
+            inputs alone, whose own batches are used. The inputs, in a fixed
+            order. Arrays may be memory-mapped.
+        directory: str or path. A folder of its own; made if it is missing.
         batch_size: int. Samples of a forward pass. Defaults to `32`.
         batches_per_shard: int. Batches of a file. Defaults to `32`.
-        preprocessing: str. Anything that tells how `data` came about, such as
-            `"resize-224"`; another text means other features. Defaults to
-            `""`.
-        overwrite: bool. Whether to delete features that belong to something
-            else. Defaults to `False`.
+        preprocessing: str. Says how `data` was made, such as `"resize-224"`.
+            Another text means other features. Defaults to `""`.
+        overwrite: bool. Whether to delete the features of another encoder or
+            other data. Defaults to `False`.
         verbose: int. `1` shows a progress bar. Defaults to `1`.
 
     Returns:
@@ -60,25 +60,25 @@ def cache_features(
         float64.
 
     Raises:
-        ValueError: if the directory holds features of something else, or
-            files that are none; if the arrays' lengths differ.
-        TypeError: if `data` has another type.
+        ValueError: If the directory holds other features or other files, or
+            if the arrays' lengths differ.
+        TypeError: If `data` has another type.
 
     Example:
-    ```python
-    encoder = keras_mla.encoders.M3AE(
-        "image", width=16, depth=1, num_heads=2, image_shape=(32, 32, 3))
-    features = keras_mla.encoders.cache_features(
-        encoder, np.zeros((100, 32, 32, 3), "float32"), "features/image")
-    model = keras_mla.MLA(
-        encoders={"image": keras.Sequential([keras.Input((16,)),
-                                             keras.layers.Identity()]), ...},
-        head=10)
-    ```
+    >>> import tempfile
+    >>> encoder = keras_mla.encoders.M3AE(
+    ...     "image", width=8, depth=1, num_heads=2, image_shape=(32, 32, 3)
+    ... )
+    >>> images = np.zeros((10, 32, 32, 3), "float32")
+    >>> features = keras_mla.encoders.cache_features(
+    ...     encoder, images, tempfile.mkdtemp(), verbose=0
+    ... )
+    >>> features.shape
+    (10, 8)
     """
     if batch_size < 1 or batches_per_shard < 1:
         raise ValueError(
-            "Batches and shards hold at least one. Received: "
+            "Batches and shards must hold at least one sample. Received: "
             f"batch_size={batch_size}, batches_per_shard={batches_per_shard}"
         )
     directory = Path(directory)
@@ -112,14 +112,14 @@ def cache_features(
 
 
 def _count(data: Any, batch_size: int) -> tuple[int, int | None]:
-    """The number of batches and, where it can be known, of samples."""
+    """Counts the batches and, if it can be known, the samples."""
     if isinstance(data, keras.utils.PyDataset):
         batches, samples = len(data), None
     else:
         leaves = keras.tree.flatten(data)
         if not leaves or not all(hasattr(x, "shape") for x in leaves):
             raise TypeError(
-                "Features can be cached of an array, a dict of arrays or a "
+                "`data` must be an array, a dict of arrays or a "
                 f"keras.utils.PyDataset. Received: {type(data).__name__}"
             )
         lengths = {int(x.shape[0]) for x in leaves}
@@ -152,7 +152,7 @@ def _predict(encoder: keras.Model, batch: Any) -> np.ndarray:
     features = np.asarray(encoder.predict_on_batch(batch))
     if features.ndim != 2:
         raise ValueError(
-            "An encoder gives one row of features per sample. "
+            "An encoder must return one row of features per sample. "
             f"Received: features.shape={features.shape}"
         )
     return (
@@ -161,7 +161,7 @@ def _predict(encoder: keras.Model, batch: Any) -> np.ndarray:
 
 
 def _fingerprint(encoder: keras.Model) -> str:
-    """A hash of what an encoder is: class, configuration and weights."""
+    """Hashes the class, the configuration and the weights of an encoder."""
     config = encoder.get_config()
     # Trainability changes nothing about the features, and automatic names
     # count the layers that happened to be made before.
@@ -177,7 +177,7 @@ def _fingerprint(encoder: keras.Model) -> str:
 
 
 def _number_names(config: Any) -> Any:
-    """A configuration with its layers' names replaced by numbers."""
+    """Replaces the layers' names in a configuration by numbers."""
     names: dict[str, str] = {}
 
     def collect(value: Any) -> None:
@@ -203,7 +203,7 @@ def _number_names(config: Any) -> Any:
 def _open(
     directory: Path, index: dict[str, Any], overwrite: bool
 ) -> dict[str, str]:
-    """Checks or starts a directory; the checksums of its shards."""
+    """Checks or starts a directory; returns the checksums of its shards."""
     path = directory / _INDEX
     if path.exists():
         old = json.loads(path.read_text())
@@ -226,8 +226,8 @@ def _open(
         not _OWN.fullmatch(file.name) for file in directory.iterdir()
     ):
         raise ValueError(
-            f"{directory} holds files, but no {_INDEX}: it was not made by "
-            "`cache_features`. Use a directory of its own."
+            f"{directory} holds files, but no {_INDEX}: `cache_features` did "
+            "not make it. Use another directory."
         )
     directory.mkdir(parents=True, exist_ok=True)
     _write_index(directory, {**index, "checksums": {}})
@@ -235,7 +235,7 @@ def _open(
 
 
 def _read(path: Path, checksum: str | None) -> np.ndarray | None:
-    """A shard, if it is there and whole."""
+    """Reads a shard, if it is there and whole."""
     if checksum is None or not path.exists():
         return None
     if hashlib.sha256(path.read_bytes()).hexdigest() != checksum:
@@ -244,7 +244,7 @@ def _read(path: Path, checksum: str | None) -> np.ndarray | None:
 
 
 def _write(path: Path, shard: np.ndarray) -> str:
-    """Writes a shard under its name once it is complete; its checksum."""
+    """Writes a shard under its name once it is complete; returns a checksum."""
     part = path.with_suffix(".part")
     with part.open("wb") as file:
         np.save(file, shard, allow_pickle=False)

@@ -40,17 +40,18 @@ def convert(
 
     Args:
         model: str. One of `MODELS`.
-        path: str or path of the checkpoint.
-        input_shape: optional sequence of int. The input without the batch;
-            not for `"m3ae-text"`, `"m3ae"` and `"cavmae"`.
-        patch_order: optional str. For M3AE, as in `convert_m3ae`.
-        head_dim: optional int. Features of an attention head, if not 64.
+        path: str or path. The checkpoint.
+        input_shape: sequence of int. Shape of the input without the batch.
+            Not for `"m3ae-text"`, `"m3ae"` and `"cavmae"`.
+        patch_order: str. Order of the values in M3AE's patches, as in
+            `convert_m3ae`.
+        head_dim: int. Features of an attention head. Defaults to `64`.
 
     Returns:
-        The model, filled.
+        A `keras.Model` with the checkpoint's weights.
 
     Raises:
-        ValueError: if the file is damaged or of another model, or an option
+        ValueError: If the file is damaged or of another model, or an option
             does not belong to the model.
     """
     if model not in MODELS:
@@ -92,10 +93,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command.
 
     Args:
-        arguments: optional sequence of str. Defaults to the command line's.
+        arguments: sequence of str. Defaults to the command line's.
 
     Returns:
-        The exit status: zero, or one after an error, which is printed.
+        int. `0`, or `1` after an error, which is printed.
     """
     parser = argparse.ArgumentParser(
         prog="python -m keras_mla.encoders.convert",

@@ -10,7 +10,7 @@ def import_hub() -> Any:
         The module `keras_hub`.
 
     Raises:
-        ImportError: if it is not installed, naming the extra that brings it.
+        ImportError: If it is not installed, naming the extra that brings it.
     """
     try:
         import keras_hub
@@ -28,13 +28,13 @@ def load_preset(cls: Any, preset: str, **kwargs: Any) -> Any:
     Args:
         cls: a Keras Hub class that has `from_preset`.
         preset: str. A name or a folder.
-        **kwargs: passed on to `from_preset`.
+        **kwargs: Passed on to `from_preset`.
 
     Returns:
         What `cls.from_preset` returns.
 
     Raises:
-        ValueError: if there is neither such a preset nor such a folder, or the
+        ValueError: If there is neither such a preset nor such a folder, or the
             folder holds something else.
     """
     try:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+from keras import ops
 
 
 def load(name):
@@ -24,3 +25,25 @@ def weights(shapes, seed):
             value = np.abs(value) + 0.5
         arrays[name] = value.astype("float32")
     return arrays
+
+
+def write(name, path, prefix=""):
+    """Writes the weights of a fixture as .npz; the fixture."""
+    fixture = load(name)
+    arrays = weights(fixture["shapes"], fixture["seed"])
+    np.savez(path, **{f"{prefix}{k}": v for k, v in arrays.items()})
+    return fixture
+
+
+def inputs(*shapes, words=None):
+    """What the fixtures were computed on."""
+    generator = np.random.default_rng(7)
+    arrays = [generator.random(s).astype("float32") for s in shapes]
+    if words:
+        arrays.append(generator.integers(0, words, (2, 6)))
+    return arrays
+
+
+def check(ours, theirs, tolerance=1e-4):
+    ours = ops.convert_to_numpy(ours)
+    np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance)

@@ -31,31 +31,33 @@ def convert_cavmae(
     head_dim: int = 64,
     **kwargs: Any,
 ) -> CAVMAE | CAVMAEAutoencoder:
-    """CAV-MAE from the original's PyTorch files, pretrained or fine-tuned.
+    """Reads CAV-MAE from the original's files, pretrained or fine-tuned.
 
-    Position embeddings are resampled when spectrogram or image have another
-    size than the checkpoint's. The audio grid of the original always has
-    eight rows, for 128 mel bands.
+    The files are PyTorch's. Position embeddings are resampled when spectrogram
+    or image have another size than the checkpoint's. The audio grid of the
+    original always has eight rows, for 128 mel bands.
 
     Args:
-        path: str or path of the file (see `read_checkpoint`).
-        modality: optional str. `"audio"` or `"image"` for an encoder. Defaults
+        path: str or path. The file, see `read_checkpoint`.
+        modality: str. `"audio"` or `"image"` for an encoder. Defaults
             to `None`: the complete autoencoder, which only pretrained files
             hold.
-        input_shape: optional tuple. Of an encoder's input, as in `CAVMAE`.
+        input_shape: tuple. Shape of an encoder's input, as in `CAVMAE`.
         head_dim: int. Features of an attention head. Defaults to `64`.
-        **kwargs: passed on to `CAVMAE` or `CAVMAEAutoencoder`.
+        **kwargs: Passed on to `CAVMAE` or `CAVMAEAutoencoder`.
 
     Returns:
         A `CAVMAE` or a `CAVMAEAutoencoder`.
 
     Raises:
-        ValueError: if the file is damaged or of another model.
+        ValueError: If the file is damaged or of another model.
 
     Example:
-    ```python
-    encoder = keras_mla.encoders.convert_cavmae("audio_model.21.pth", "audio")
-    ```
+    Give the path of the published file, once it is downloaded:
+    >>> keras_mla.encoders.convert_cavmae("audio_model.21.pth", "audio")
+    Traceback (most recent call last):
+        ...
+    ValueError: There is no such file. Received: audio_model.21.pth
     """
     arrays = read_checkpoint(path)
     width = need(arrays, "patch_embed_a.proj.weight", "CAV-MAE").shape[0]

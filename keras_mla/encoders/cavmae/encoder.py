@@ -24,7 +24,7 @@ class CAVMAE(keras.Model):
 
     Args:
         modality: str. `"audio"` or `"image"`.
-        input_shape: optional tuple: `(time, frequency, 1)` for audio,
+        input_shape: tuple: `(time, frequency, 1)` for audio,
             `(height, width, channels)` for images. Defaults to
             `(1024, 128, 1)` and `(224, 224, 3)`.
         width: int. Features; a multiple of four. Defaults to `768`.
@@ -41,20 +41,20 @@ class CAVMAE(keras.Model):
 
     Call arguments:
         inputs: float tensor `(batch, *input_shape)`.
-        training: optional bool, for dropout and drop path.
+        training: bool. Whether to apply dropout and drop path.
 
     Returns:
         A tensor `(batch, width)` of the compute dtype.
 
     Raises:
-        ValueError: if an argument is out of range or inputs do not fit.
+        ValueError: If an argument is out of range or inputs do not fit.
 
     Example:
-    ```python
-    encoder = keras_mla.encoders.CAVMAE(
-        "audio", (64, 32, 1), width=32, depth=1, num_heads=4)
-    features = encoder(np.zeros((2, 64, 32, 1), "float32"))  # (2, 32)
-    ```
+    >>> encoder = keras_mla.encoders.CAVMAE(
+    ...     "audio", (64, 32, 1), width=32, depth=1, num_heads=4
+    ... )
+    >>> tuple(encoder(np.zeros((2, 64, 32, 1), "float32")).shape)
+    (2, 32)
 
     Reference:
         Gong et al., "Contrastive Audio-Visual Masked Autoencoder", ICLR 2023,
@@ -122,7 +122,7 @@ class CAVMAE(keras.Model):
         self.build()
 
     def build(self, input_shape: Any = None) -> None:
-        """Makes the weights; the constructor does it."""
+        """Makes the weights. The constructor calls it."""
         if self.built:
             return
         self.embedding.build((None, *self.example_shape))
@@ -138,7 +138,7 @@ class CAVMAE(keras.Model):
         return ops.mean(self.shared(tokens, training=training), axis=1)
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments of the constructor."""
+        """Returns the constructor's arguments."""
         return {
             **super().get_config(),
             "modality": self.modality,
@@ -163,7 +163,7 @@ def patch_embedding(
     trainable_positions: bool,
     dtype: Any,
 ) -> PatchEmbedding:
-    """The embedding of a modality; spectrograms are read frequency first.
+    """Makes the embedding of a modality. It reads spectrograms frequency first.
 
     Args:
         modality: str. `"audio"` or `"image"`.
@@ -177,7 +177,7 @@ def patch_embedding(
         A `PatchEmbedding`.
 
     Raises:
-        ValueError: if the shape cannot be cut into patches.
+        ValueError: If the shape cannot be cut into patches.
     """
     if len(shape) != 3:
         form = {

@@ -21,24 +21,27 @@ def read_checkpoint(path: str | Path) -> dict[str, np.ndarray]:
     The suffix tells the format: `.safetensors`; `.npz`; `.pth`, `.pt` and
     `.bin` of PyTorch, read with `weights_only=True`; `.msgpack` of Flax; and
     `.pkl` of Flax, read by an unpickler that makes arrays and containers and
-    nothing else. Nested dicts give names joined by `/`; the prefix `module.`
-    of wrapped PyTorch models is removed.
+    nothing else. The names of nested dicts are joined by `/`. The prefix
+    `module.` of wrapped PyTorch models is removed.
 
     Args:
-        path: str or path of the file.
+        path: str or path. The file.
 
     Returns:
         A dict of names to arrays.
 
     Raises:
-        ValueError: if the file does not exist, has another suffix, is
+        ValueError: If the file does not exist, has another suffix, is
             truncated or of another format, or holds anything but data.
-        ImportError: if the package that reads the format is missing.
+        ImportError: If the package that reads the format is missing.
 
     Example:
-    ```python
-    arrays = keras_mla.encoders.read_checkpoint("cav-mae-base.pth")
-    ```
+    >>> import os, tempfile
+    >>> path = os.path.join(tempfile.mkdtemp(), "weights.npz")
+    >>> np.savez(path, kernel=np.zeros((2, 3)))
+    >>> arrays = keras_mla.encoders.read_checkpoint(path)
+    >>> arrays["kernel"].shape
+    (2, 3)
     """
     path = Path(path)
     if path.suffix not in _READERS:
@@ -188,7 +191,7 @@ def _unwrap(content: Any) -> Any:
 
 
 def _flatten(content: Any, prefix: str = "") -> dict[str, np.ndarray]:
-    """The arrays of nested dicts, named by their paths."""
+    """Returns the arrays of nested dicts, named by their paths."""
     arrays = {}
     if isinstance(content, dict):
         for key, value in content.items():

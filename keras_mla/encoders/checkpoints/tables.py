@@ -15,22 +15,22 @@ Table = dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]]
 
 
 def same(array: np.ndarray) -> np.ndarray:
-    """As it is in the file."""
+    """Returns the array as it is in the file."""
     return array
 
 
 def dense(array: np.ndarray) -> np.ndarray:
-    """PyTorch's `(out, in)` to Keras's `(in, out)`."""
+    """Brings PyTorch's `(out, in)` to Keras's `(in, out)`."""
     return array.T
 
 
 def conv(array: np.ndarray) -> np.ndarray:
-    """PyTorch's `(out, in, rows, columns)` to `(rows, columns, in, out)`."""
+    """Brings `(out, in, rows, columns)` to `(rows, columns, in, out)`."""
     return array.transpose(2, 3, 1, 0)
 
 
 def patch_conv(array: np.ndarray) -> np.ndarray:
-    """A convolution over patches, as the kernel of a dense layer on them."""
+    """Makes a dense kernel of a convolution over patches."""
     return conv(array).reshape(-1, array.shape[0])
 
 
@@ -59,7 +59,7 @@ _BLOCK = [
 
 
 def dense_rows(ours: str, theirs: str, flax: bool = False) -> Table:
-    """Kernel and bias of a dense layer."""
+    """Returns rows for kernel and bias of a dense layer."""
     if flax:
         return {
             f"{ours}/kernel": (f"{theirs}/kernel", same),
@@ -72,7 +72,7 @@ def dense_rows(ours: str, theirs: str, flax: bool = False) -> Table:
 
 
 def norm_rows(ours: str, theirs: str, flax: bool = False) -> Table:
-    """Gamma and beta of a layer norm."""
+    """Returns rows for gamma and beta of a layer norm."""
     scale, bias = ("/scale", "/bias") if flax else (".weight", ".bias")
     return {
         f"{ours}/gamma": (theirs + scale, same),
@@ -81,7 +81,14 @@ def norm_rows(ours: str, theirs: str, flax: bool = False) -> Table:
 
 
 def block_rows(ours: str, theirs: str, column: int, suffix: str = "") -> Table:
-    """A transformer block; `suffix` names the norms of CAV-MAE's modalities."""
+    """Returns the rows of a transformer block.
+
+    Args:
+        ours: str. Our path of the block.
+        theirs: str. The file's name of the block.
+        column: int. The column of `_BLOCK` that names the file's parts.
+        suffix: str. Names the norms of a CAV-MAE modality. Defaults to `""`.
+    """
     table: Table = {}
     separator = "/" if column == 2 else "."
     for row in _BLOCK:
@@ -105,14 +112,16 @@ def fill(
     """Fills every variable of a model from a file, or says what is wrong.
 
     Args:
-        model: the model to fill.
+        model: `keras.Model`. The model to fill.
         arrays: dict of the file's names to arrays.
         table: dict of our paths to the file's names and layout functions.
-        ignored: regular expressions of names in the file to leave out.
-        computed: paths of ours that no file holds, such as fixed positions.
+        ignored: iterable of str. Regular expressions of names in the file to
+            leave out.
+        computed: iterable of str. Our paths that no file holds, such as fixed
+            positions.
 
     Raises:
-        ValueError: if the file lacks an array, holds one that is neither used
+        ValueError: If the file lacks an array, holds one that is neither used
             nor ignored, or one has another shape.
     """
     prefix = f"{model.name}/"
@@ -156,16 +165,16 @@ def fill(
 
 
 def count_blocks(arrays: Arrays, pattern: str) -> int:
-    """How many numbered blocks a file holds."""
+    """Counts the numbered blocks of a file."""
     found = {m[1] for m in (re.match(pattern, name) for name in arrays) if m}
     return len(found)
 
 
 def need(arrays: Arrays, name: str, what: str) -> np.ndarray:
-    """The array that tells that a file is a checkpoint of `what`.
+    """Returns the array that every checkpoint of `what` has.
 
     Raises:
-        ValueError: if the file has no array of that name.
+        ValueError: If the file has no array of that name.
     """
     if name not in arrays:
         raise ValueError(
@@ -176,10 +185,10 @@ def need(arrays: Arrays, name: str, what: str) -> np.ndarray:
 
 
 def heads_of(width: int, head_dim: int) -> int:
-    """The number of attention heads of `head_dim` features.
+    """Returns the number of attention heads of `head_dim` features.
 
     Raises:
-        ValueError: if they do not make up the width.
+        ValueError: If they do not make up the width.
     """
     if width % head_dim:
         raise ValueError(

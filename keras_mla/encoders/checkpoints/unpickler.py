@@ -18,11 +18,11 @@ _PROGRAM = (
 
 
 class ForbiddenError(Exception):
-    """A file names something that is not data."""
+    """Raised when a file names something that is not data."""
 
 
 class Record:
-    """What a program's own object becomes: its state, and no behaviour."""
+    """Holds the state of a program's own object, without its behaviour."""
 
     state: Any = None
 
@@ -61,7 +61,7 @@ class Unpickler(pickle.Unpickler):
     """
 
     def find_class(self, module: str, name: str) -> Any:
-        """What a name in the file stands for."""
+        """Returns what a name in the file is read as."""
         module = "builtins" if module == "__builtin__" else module
         if (module, name) in _DATA:
             return _DATA[module, name]

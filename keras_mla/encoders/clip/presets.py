@@ -10,27 +10,38 @@ from keras_mla.encoders.hub import import_hub, load_preset
 def clip_image_encoder(
     preset: str, trainable: bool = True, **kwargs: Any
 ) -> CLIPImageTower:
-    """CLIP's image tower with its projection, from a preset.
+    """Makes CLIP's image tower with its projection from a preset.
 
     Args:
         preset: str. A Keras Hub preset such as `"clip_vit_base_patch32"`,
             downloaded, or a local folder of one.
         trainable: bool. `False` freezes all weights. Defaults to `True`.
-        **kwargs: passed on to `CLIPBackbone.from_preset`, such as `dtype`.
+        **kwargs: Passed on to `CLIPBackbone.from_preset`, such as `dtype`.
 
     Returns:
         A `CLIPImageTower`.
 
     Raises:
-        ValueError: if the preset cannot be loaded.
-        ImportError: without Keras Hub.
+        ValueError: If the preset cannot be loaded.
+        ImportError: If Keras Hub is not installed.
 
     Example:
-    ```python
-    encoder = keras_mla.encoders.clip_image_encoder("clip_vit_base_patch32")
-    convert = keras_mla.encoders.clip_image_converter("clip_vit_base_patch32")
-    features = encoder(convert(images))  # (batch, 512)
-    ```
+    A preset's name, such as `"clip_vit_base_patch32"`, is downloaded. A local
+    folder is read:
+    >>> import keras_hub, tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> keras_hub.models.CLIPBackbone(
+    ...     keras_hub.models.CLIPVisionEncoder(
+    ...         8, 16, 1, 2, 32, image_shape=(16, 16, 3)
+    ...     ),
+    ...     keras_hub.models.CLIPTextEncoder(
+    ...         50, 16, 16, 1, 2, 32, max_sequence_length=8
+    ...     ),
+    ...     projection_dim=4,
+    ... ).save_to_preset(folder)
+    >>> encoder = keras_mla.encoders.clip_image_encoder(folder)
+    >>> tuple(encoder(np.zeros((2, 16, 16, 3), "float32")).shape)
+    (2, 4)
 
     Reference:
         Radford et al., "Learning Transferable Visual Models From Natural
@@ -48,27 +59,38 @@ def clip_image_encoder(
 def clip_text_encoder(
     preset: str, trainable: bool = True, **kwargs: Any
 ) -> CLIPTextTower:
-    """CLIP's text tower with its projection, from a preset.
+    """Makes CLIP's text tower with its projection from a preset.
 
     Args:
         preset: str. A Keras Hub preset such as `"clip_vit_base_patch32"`,
             downloaded, or a local folder of one.
         trainable: bool. `False` freezes all weights. Defaults to `True`.
-        **kwargs: passed on to `CLIPBackbone.from_preset`, such as `dtype`.
+        **kwargs: Passed on to `CLIPBackbone.from_preset`, such as `dtype`.
 
     Returns:
         A `CLIPTextTower`.
 
     Raises:
-        ValueError: if the preset cannot be loaded.
-        ImportError: without Keras Hub.
+        ValueError: If the preset cannot be loaded.
+        ImportError: If Keras Hub is not installed.
 
     Example:
-    ```python
-    encoder = keras_mla.encoders.clip_text_encoder("clip_vit_base_patch32")
-    tokenize = keras_mla.encoders.clip_tokenizer("clip_vit_base_patch32")
-    features = encoder(tokenize(["a dog", "a cat"]))  # (2, 512)
-    ```
+    A preset's name, such as `"clip_vit_base_patch32"`, is downloaded. A local
+    folder is read:
+    >>> import keras_hub, tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> keras_hub.models.CLIPBackbone(
+    ...     keras_hub.models.CLIPVisionEncoder(
+    ...         8, 16, 1, 2, 32, image_shape=(16, 16, 3)
+    ...     ),
+    ...     keras_hub.models.CLIPTextEncoder(
+    ...         50, 16, 16, 1, 2, 32, max_sequence_length=8
+    ...     ),
+    ...     projection_dim=4,
+    ... ).save_to_preset(folder)
+    >>> encoder = keras_mla.encoders.clip_text_encoder(folder)
+    >>> tuple(encoder(np.ones((2, 8), "int32")).shape)
+    (2, 4)
 
     Reference:
         Radford et al., "Learning Transferable Visual Models From Natural
@@ -84,7 +106,7 @@ def clip_text_encoder(
 
 
 def clip_image_converter(preset: str) -> Any:
-    """The resizing and scaling of images that belongs to a preset.
+    """Loads the resizing and scaling of images that belongs to a preset.
 
     Args:
         preset: str. A Keras Hub preset or a local folder of one.
@@ -94,14 +116,14 @@ def clip_image_converter(preset: str) -> Any:
         size, in 0-255, to `(batch, height, width, 3)` floats.
 
     Raises:
-        ValueError: if the preset cannot be loaded.
-        ImportError: without Keras Hub.
+        ValueError: If the preset cannot be loaded.
+        ImportError: If Keras Hub is not installed.
     """
     return load_preset(import_hub().layers.CLIPImageConverter, preset)
 
 
 def clip_tokenizer(preset: str, sequence_length: int = 77) -> CLIPTokens:
-    """The tokenizer that belongs to a preset, packing to a fixed length.
+    """Loads the tokenizer of a preset, which packs to a fixed length.
 
     Args:
         preset: str. A Keras Hub preset or a local folder of one.
@@ -112,7 +134,7 @@ def clip_tokenizer(preset: str, sequence_length: int = 77) -> CLIPTokens:
         A `CLIPTokens`.
 
     Raises:
-        ValueError: if the preset cannot be loaded.
-        ImportError: without Keras Hub.
+        ValueError: If the preset cannot be loaded.
+        ImportError: If Keras Hub is not installed.
     """
     return CLIPTokens(load_tokenizer(preset), sequence_length)

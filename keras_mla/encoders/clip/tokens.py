@@ -13,7 +13,7 @@ class CLIPTokens:
     """Turns strings into the input of `CLIPTextTower`.
 
     Args:
-        tokenizer: a `keras_hub.models.CLIPTokenizer`.
+        tokenizer: `keras_hub.models.CLIPTokenizer`.
         sequence_length: int. Tokens of a text, start and end included; longer
             texts are cut and still end in the end token. Defaults to `77`.
 
@@ -25,8 +25,8 @@ class CLIPTokens:
         `"padding_mask"`, bool, `True` at tokens.
 
     Raises:
-        ValueError: if `sequence_length` leaves no room between start and end.
-        TypeError: if a text is no string.
+        ValueError: If `sequence_length` leaves no room between start and end.
+        TypeError: If a text is no string.
     """
 
     def __init__(self, tokenizer: Any, sequence_length: int = 77) -> None:
@@ -65,10 +65,9 @@ class CLIPTokens:
 def load_tokenizer(preset: str) -> Any:
     """Loads a CLIP tokenizer that needs no TensorFlow.
 
-    Keras Hub 0.32 notes the vocabulary of a tokenizer only where
-    tensorflow-text can be imported, although CLIP's tokenizes without it.
-    This stands in for its class while the preset is loaded and notes the
-    vocabulary first.
+    Keras Hub 0.32 stores the vocabulary of a tokenizer only if tensorflow-text
+    can be imported, although CLIP's tokenizer works without it. A subclass
+    replaces it while the preset is loaded, and stores the vocabulary first.
 
     Args:
         preset: str. A preset's name or a local folder.
@@ -77,8 +76,8 @@ def load_tokenizer(preset: str) -> Any:
         A `keras_hub.models.CLIPTokenizer`.
 
     Raises:
-        ValueError: if the preset cannot be loaded.
-        ImportError: without Keras Hub.
+        ValueError: If the preset cannot be loaded.
+        ImportError: If Keras Hub is not installed.
     """
     base: Any = import_hub().models.CLIPTokenizer
 

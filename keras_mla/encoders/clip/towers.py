@@ -27,11 +27,11 @@ class _CLIPTower(keras.Model):
         self.trainable = trainable
 
     def build(self, input_shape: Any = None) -> None:
-        """The weights exist already: notes that the model is built."""
+        """Marks the model as built: the constructor has made the weights."""
         self.built = True
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments of the constructor."""
+        """Returns the constructor's arguments."""
         return {
             **super().get_config(),
             "tower": keras.saving.serialize_keras_object(self.tower),
@@ -42,7 +42,7 @@ class _CLIPTower(keras.Model):
     def from_config(
         cls, config: dict[str, Any], custom_objects: Any = None
     ) -> Any:
-        """Makes the tower anew; Keras Hub must be there to know its parts."""
+        """Makes the tower from its config, which needs Keras Hub."""
         import_hub()
         tower = keras.saving.deserialize_keras_object(
             config["tower"], custom_objects=custom_objects
@@ -58,27 +58,28 @@ class CLIPImageTower(_CLIPTower):
     `clip_image_encoder` makes one from a preset.
 
     Args:
-        tower: a `keras_hub.models.CLIPVisionEncoder`.
+        tower: `keras_hub.models.CLIPVisionEncoder`.
         projection_dim: int. Width of the features.
 
     Call arguments:
         inputs: float tensor `(batch, height, width, 3)` of the preset's size,
             scaled as `clip_image_converter` does.
-        training: optional bool.
+        training: bool. Whether layers behave as in training.
 
     Returns:
         A tensor `(batch, projection_dim)` of the compute dtype.
 
     Raises:
-        ValueError: if the images have another size.
+        ValueError: If the images have another size.
 
     Example:
-    ```python
-    tower = keras_hub.models.CLIPVisionEncoder(8, 16, 1, 2, 32,
-                                               image_shape=(16, 16, 3))
-    encoder = keras_mla.encoders.CLIPImageTower(tower, projection_dim=4)
-    features = encoder(np.zeros((2, 16, 16, 3), "float32"))  # (2, 4)
-    ```
+    >>> import keras_hub
+    >>> tower = keras_hub.models.CLIPVisionEncoder(
+    ...     8, 16, 1, 2, 32, image_shape=(16, 16, 3)
+    ... )
+    >>> encoder = keras_mla.encoders.CLIPImageTower(tower, projection_dim=4)
+    >>> tuple(encoder(np.zeros((2, 16, 16, 3), "float32")).shape)
+    (2, 4)
 
     Reference:
         Radford et al., "Learning Transferable Visual Models From Natural
@@ -109,27 +110,28 @@ class CLIPTextTower(_CLIPTower):
     a preset.
 
     Args:
-        tower: a `keras_hub.models.CLIPTextEncoder`.
+        tower: `keras_hub.models.CLIPTextEncoder`.
         projection_dim: int. Width of the features.
 
     Call arguments:
         inputs: int tensor `(batch, tokens)`, or a dict that holds one as
             `"token_ids"`, such as `clip_tokenizer` returns.
-        training: optional bool.
+        training: bool. Whether layers behave as in training.
 
     Returns:
         A tensor `(batch, projection_dim)` of the compute dtype.
 
     Raises:
-        ValueError: if a dict has no `"token_ids"`.
+        ValueError: If a dict has no `"token_ids"`.
 
     Example:
-    ```python
-    tower = keras_hub.models.CLIPTextEncoder(50, 16, 16, 1, 2, 32,
-                                             max_sequence_length=8)
-    encoder = keras_mla.encoders.CLIPTextTower(tower, projection_dim=4)
-    features = encoder(np.ones((2, 8), "int32"))  # (2, 4)
-    ```
+    >>> import keras_hub
+    >>> tower = keras_hub.models.CLIPTextEncoder(
+    ...     50, 16, 16, 1, 2, 32, max_sequence_length=8
+    ... )
+    >>> encoder = keras_mla.encoders.CLIPTextTower(tower, projection_dim=4)
+    >>> tuple(encoder(np.ones((2, 8), "int32")).shape)
+    (2, 4)
 
     Reference:
         Radford et al., "Learning Transferable Visual Models From Natural

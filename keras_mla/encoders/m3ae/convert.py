@@ -29,21 +29,21 @@ def convert_m3ae(
     head_dim: int = 64,
     **kwargs: Any,
 ) -> M3AE | M3AEAutoencoder:
-    """M3AE from the Flax original or from its PyTorch port.
+    """Reads M3AE from the Flax original or from its PyTorch port.
 
-    The two differ in more than names: the original approximates GELU by a
-    tanh and uses epsilon 1e-6 in its norms, the port neither; and the order of
-    the values within a patch differs. The result computes what the file's own
+    The two differ in more than names. The original approximates GELU by a tanh
+    and uses epsilon 1e-6 in its norms; the port does neither. The order of the
+    values within a patch differs too. The result computes what the file's own
     implementation computes.
 
     Args:
-        path: str or path of the file (see `read_checkpoint`).
-        modality: optional str. `"image"` or `"text"` for an encoder. Defaults
+        path: str or path. The file, see `read_checkpoint`.
+        modality: str. `"image"` or `"text"` for an encoder. Defaults
             to `None`: the complete autoencoder, which only Flax files hold.
         image_shape: tuple. For images that are not 256 by 256 the positions
             of an encoder are spread over the original grid. Defaults to
             `(256, 256, 3)`.
-        patch_order: optional str. `"channels_last"` for patches flattened
+        patch_order: str. `"channels_last"` for patches flattened
             row, column, channel, as the original does, and
             `"channels_first"` for channel, row, column, as the port's users
             do. A port's file that was converted from Flax and not trained
@@ -51,18 +51,20 @@ def convert_m3ae(
             for the format.
         head_dim: int. Features of an attention head, which a file does not
             tell. Defaults to `64`, that of every published size.
-        **kwargs: passed on to `M3AE` or `M3AEAutoencoder`.
+        **kwargs: Passed on to `M3AE` or `M3AEAutoencoder`.
 
     Returns:
         An `M3AE` or an `M3AEAutoencoder`.
 
     Raises:
-        ValueError: if the file is damaged or of another model.
+        ValueError: If the file is damaged or of another model.
 
     Example:
-    ```python
-    encoder = keras_mla.encoders.convert_m3ae("m3ae_base.pkl", "text")
-    ```
+    Give the path of the published file, once it is downloaded:
+    >>> keras_mla.encoders.convert_m3ae("m3ae_base.pkl", "text")
+    Traceback (most recent call last):
+        ...
+    ValueError: There is no such file. Received: m3ae_base.pkl
     """
     arrays = read_checkpoint(path)
     flax = "text_embedding/embedding" in arrays
@@ -164,7 +166,7 @@ def convert_m3ae(
 
 
 def _side(values: int, channels: int, name: str) -> int:
-    """The side of a patch from the number of its values."""
+    """Returns the side of a patch from the number of its values."""
     side = round((values / channels) ** 0.5)
     if side * side * channels != values:
         raise ValueError(

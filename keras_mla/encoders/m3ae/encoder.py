@@ -16,19 +16,19 @@ SIZES = {"small": (384, 12, 6), "base": (768, 12, 12), "large": (1024, 24, 16)}
 def transformer_size(
     size: str, width: int | None, depth: int | None, num_heads: int | None
 ) -> tuple[int, int, int]:
-    """The width, depth and heads of a named size, or those given instead.
+    """Returns width, depth and heads of a size, or the given ones instead.
 
     Args:
         size: str. `"small"`, `"base"` or `"large"`.
-        width: optional int. Overrides that of the size.
-        depth: optional int. Overrides that of the size.
-        num_heads: optional int. Overrides that of the size.
+        width: int. Replaces the size's width.
+        depth: int. Replaces the size's depth.
+        num_heads: int. Replaces the size's heads.
 
     Returns:
         A tuple `(width, depth, num_heads)`.
 
     Raises:
-        ValueError: if there is no such size.
+        ValueError: If there is no such size.
     """
     if size not in SIZES:
         raise ValueError(
@@ -40,7 +40,7 @@ def transformer_size(
 
 
 def split_text(inputs: Any) -> tuple[Any, Any]:
-    """The token ids and the padding mask, if any, of a text input.
+    """Returns the token ids and the padding mask, if any, of a text.
 
     Args:
         inputs: int tensor `(batch, length)`, or a dict that holds one as
@@ -50,7 +50,7 @@ def split_text(inputs: Any) -> tuple[Any, Any]:
         A tuple of the int32 ids and the bool mask or `None`.
 
     Raises:
-        ValueError: if a dict has other keys.
+        ValueError: If a dict has other keys.
     """
     if not isinstance(inputs, dict):
         return ops.cast(inputs, "int32"), None
@@ -79,22 +79,22 @@ class M3AE(keras.Model):
         modality: str. `"image"` or `"text"`.
         size: str. `"small"`, `"base"` or `"large"`: 384, 768 or 1024 features.
             Defaults to `"base"`.
-        width: optional int. Features, instead of the size's.
-        depth: optional int. Blocks, instead of the size's.
-        num_heads: optional int. Attention heads, instead of the size's.
+        width: int. Features, instead of the size's.
+        depth: int. Blocks, instead of the size's.
+        num_heads: int. Attention heads, instead of the size's.
         mlp_ratio: int. Hidden width of a block over its width. Defaults to
             `4`.
         image_shape: tuple `(height, width, channels)`. Defaults to
             `(256, 256, 3)`.
         patch_size: int. Side of a patch. Defaults to `16`.
-        trained_grid: optional tuple `(rows, columns)`. The grid of patches
+        trained_grid: tuple `(rows, columns)`. The grid of patches
             that the weights were trained on: positions are spread over it, so
             that an image of another size looks the same. Defaults to the
             image's own grid.
         vocabulary_size: int. Defaults to `30522`, that of BERT, uncased.
         max_length: int. The longest text. Defaults to `512`.
         approximate_gelu: bool. Defaults to `True`, as in the original.
-        epsilon: float. Of the layer norms. Defaults to `1e-6`.
+        epsilon: float. Epsilon of the layer norms. Defaults to `1e-6`.
         dropout: float. Defaults to `0.0`.
         drop_path: float. Defaults to `0.0`.
         pool_padding: bool. Whether padding counts in the mean, as in the
@@ -106,20 +106,24 @@ class M3AE(keras.Model):
             tensor `(batch, length)`, or a dict of it as `"token_ids"` and a
             bool `"padding_mask"` of the same shape, `True` at tokens (Keras
             Hub's convention; the original's mask is the opposite).
-        training: optional bool, for dropout and drop path.
+        training: bool. Whether to apply dropout and drop path.
 
     Returns:
         A tensor `(batch, width)` of the compute dtype.
 
     Raises:
-        ValueError: if an argument is out of range or inputs do not fit.
+        ValueError: If an argument is out of range or inputs do not fit.
 
     Example:
-    ```python
-    encoder = keras_mla.encoders.M3AE("text", width=32, depth=2, num_heads=4)
-    features = encoder({"token_ids": np.ones((2, 10), "int32"),
-                        "padding_mask": np.ones((2, 10), "bool")})  # (2, 32)
-    ```
+    >>> encoder = keras_mla.encoders.M3AE(
+    ...     "text", width=32, depth=2, num_heads=4
+    ... )
+    >>> x = {
+    ...     "token_ids": np.ones((2, 10), "int32"),
+    ...     "padding_mask": np.ones((2, 10), "bool"),
+    ... }
+    >>> tuple(encoder(x).shape)
+    (2, 32)
 
     Reference:
         Geng et al., "Multimodal Masked Autoencoders Learn Transferable
@@ -202,7 +206,7 @@ class M3AE(keras.Model):
         self.build()
 
     def build(self, input_shape: Any = None) -> None:
-        """Makes the weights; the constructor does it."""
+        """Makes the weights. The constructor calls it."""
         if self.built:
             return
         self.cls_token = self.add_weight(
@@ -233,7 +237,7 @@ class M3AE(keras.Model):
         )
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments of the constructor."""
+        """Returns the constructor's arguments."""
         return {
             **super().get_config(),
             "modality": self.modality,
@@ -263,7 +267,7 @@ def prepend_class_token(
     Args:
         cls_token: weight `(1, 1, width)`.
         tokens: float tensor `(batch, tokens, width)`.
-        mask: optional bool tensor `(batch, tokens)`.
+        mask: bool tensor `(batch, tokens)`.
 
     Returns:
         The longer tokens and the longer mask, or `None`.

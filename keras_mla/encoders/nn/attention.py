@@ -7,13 +7,13 @@ from keras import layers, ops
 
 
 def attend(query: Any, key: Any, value: Any, mask: Any = None) -> Any:
-    """Scaled dot-product attention, `softmax(q k^T / sqrt(d)) v` per head.
+    """Computes `softmax(q k^T / sqrt(d)) v` for each head.
 
     Args:
         query: float tensor `(batch, tokens, heads, d)`.
         key: float tensor `(batch, others, heads, d)`.
         value: float tensor `(batch, others, heads, d)`.
-        mask: optional bool tensor that broadcasts to `(batch, heads, tokens,
+        mask: bool tensor that broadcasts to `(batch, heads, tokens,
             others)`, `False` where no attention may fall.
 
     Returns:
@@ -53,10 +53,10 @@ def apply_dense(layer: layers.Dense, tokens: Any) -> Any:
 
 
 def _has_fused_attention() -> bool:
-    """Whether Keras's own attention is one kernel here.
+    """Returns whether Keras's own attention is one kernel here.
 
-    Elsewhere, on TensorFlow and on JAX without an accelerator, two einsums are
-    a fifth faster, and JAX's cannot compile in float16 on a CPU.
+    On TensorFlow, and on JAX without an accelerator, two einsums are a fifth
+    faster, and JAX's attention cannot compile in float16 on a CPU.
     """
     if keras.backend.backend() == "jax":
         return not keras.distribution.list_devices()[0].startswith("cpu")

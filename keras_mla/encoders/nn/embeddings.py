@@ -11,7 +11,7 @@ from keras_mla.encoders.nn.tokens import patchify, sincos_1d, sincos_2d
 
 
 def table_initializer(table: np.ndarray) -> Any:
-    """An initializer for `add_weight` that gives the values of a table."""
+    """Makes an initializer that returns the values of a table."""
 
     def initialize(shape: tuple[int, ...], dtype: Any = None) -> Any:
         return ops.convert_to_tensor(table.reshape(shape), dtype)
@@ -21,13 +21,13 @@ def table_initializer(table: np.ndarray) -> Any:
 
 @keras.saving.register_keras_serializable(package="keras_mla")
 class PatchEmbedding(layers.Layer):
-    """Images or spectrograms to tokens: patches, projection, position, type.
+    """Embeds images or spectrograms: patches, projection, position, type.
 
     Args:
         width: int. Features of a token; a multiple of four.
         grid: tuple `(rows, columns)` of patches.
         patch_size: int. Side of a patch. Defaults to `16`.
-        trained_grid: optional tuple `(rows, columns)`. The grid that the
+        trained_grid: tuple `(rows, columns)`. The grid that the
             positions were trained on, if another: they are spread over it.
         trainable_positions: bool. Whether the positions, which start as sines
             and cosines, are learned. Defaults to `False`.
@@ -42,10 +42,9 @@ class PatchEmbedding(layers.Layer):
         A tensor `(batch, rows * columns, width)` of the compute dtype.
 
     Example:
-    ```python
-    embed = keras_mla.encoders.PatchEmbedding(32, grid=(2, 2), patch_size=8)
-    tokens = embed(np.zeros((1, 16, 16, 3), "float32"))  # (1, 4, 32)
-    ```
+    >>> embed = keras_mla.encoders.PatchEmbedding(32, grid=(2, 2), patch_size=8)
+    >>> tuple(embed(np.zeros((1, 16, 16, 3), "float32")).shape)
+    (1, 4, 32)
 
     Reference:
         He et al., "Masked Autoencoders Are Scalable Vision Learners", CVPR
@@ -102,7 +101,7 @@ class PatchEmbedding(layers.Layer):
         return x + (self.positions[None] + self.type_embedding)
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments of the constructor."""
+        """Returns the constructor's arguments."""
         return {
             **super().get_config(),
             "width": self.width,
@@ -116,7 +115,7 @@ class PatchEmbedding(layers.Layer):
 
 @keras.saving.register_keras_serializable(package="keras_mla")
 class TextEmbedding(layers.Layer):
-    """Token ids to tokens: word, position, type.
+    """Embeds token ids: word, position, type.
 
     Args:
         width: int. Features of a token; even.
@@ -130,13 +129,12 @@ class TextEmbedding(layers.Layer):
         A tensor `(batch, length, width)` of the compute dtype.
 
     Raises:
-        ValueError: if a text is longer than `max_length`.
+        ValueError: If a text is longer than `max_length`.
 
     Example:
-    ```python
-    embed = keras_mla.encoders.TextEmbedding(32, vocabulary_size=100)
-    tokens = embed(np.ones((2, 7), "int32"))  # (2, 7, 32)
-    ```
+    >>> embed = keras_mla.encoders.TextEmbedding(32, vocabulary_size=100)
+    >>> tuple(embed(np.ones((2, 7), "int32")).shape)
+    (2, 7, 32)
 
     Reference:
         Geng et al., "Multimodal Masked Autoencoders Learn Transferable
@@ -191,7 +189,7 @@ class TextEmbedding(layers.Layer):
         return self.words(inputs) + (positions + self.type_embedding)
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments of the constructor."""
+        """Returns the constructor's arguments."""
         return {
             **super().get_config(),
             "width": self.width,

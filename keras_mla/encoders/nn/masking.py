@@ -7,12 +7,12 @@ from keras import ops
 
 
 def random_noise(tokens: Any, seed: keras.random.SeedGenerator) -> Any:
-    """Uniform noise `(batch, tokens)`, one draw a token."""
+    """Draws uniform noise `(batch, tokens)`, one number for each token."""
     return keras.random.uniform(ops.shape(tokens)[:2], seed=seed)
 
 
 def kept_tokens(tokens: int, ratio: float) -> int:
-    """How many of `tokens` stay when `ratio` of them is masked."""
+    """Returns how many of `tokens` stay when `ratio` of them is masked."""
     # The slack undoes the rounding of, for instance, 10 * (1 - 0.9) = 0.9999.
     return int(tokens * (1.0 - ratio) + 1e-6)
 
@@ -36,7 +36,7 @@ def choose_tokens(noise: Any, keep: int) -> tuple[Any, Any, Any]:
 
 
 def take_tokens(tokens: Any, chosen: Any) -> Any:
-    """The chosen tokens of each sample.
+    """Returns the chosen tokens of each sample.
 
     Args:
         tokens: float tensor `(batch, tokens, width)`.
@@ -71,7 +71,7 @@ def restore_tokens(kept: Any, filler: Any, restore: Any) -> Any:
 
 
 def masked_mean(values: Any, mask: Any) -> Any:
-    """The mean over a sample's masked tokens, then over the batch.
+    """Averages over a sample's masked tokens, then over the batch.
 
     Args:
         values: float tensor `(batch, tokens)`.
@@ -86,7 +86,7 @@ def masked_mean(values: Any, mask: Any) -> Any:
 
 
 def reconstruction_loss(predicted: Any, target: Any, mask: Any) -> Any:
-    """The mean squared error of the masked patches.
+    """Returns the mean squared error of the masked patches.
 
     Args:
         predicted: float tensor `(batch, patches, values)`.

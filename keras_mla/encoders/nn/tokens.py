@@ -17,6 +17,12 @@ def patchify(images: Any, patch_size: int) -> Any:
     Returns:
         A tensor `(batch, patches, patch_size * patch_size * channels)`; within
         a patch the order is row, column, channel.
+
+    Example:
+    >>> image = np.arange(16.0).reshape(1, 4, 4, 1)
+    >>> patches = keras_mla.encoders.patchify(image, 2)
+    >>> keras.ops.convert_to_numpy(patches)[0, 1].tolist()
+    [2.0, 3.0, 6.0, 7.0]
     """
     height, width, channels = images.shape[1:]
     rows, columns = height // patch_size, width // patch_size
@@ -37,6 +43,11 @@ def unpatchify(patches: Any, patch_size: int, grid: tuple[int, int]) -> Any:
 
     Returns:
         A tensor `(batch, height, width, channels)`.
+
+    Example:
+    >>> patches = np.zeros((1, 4, 12))
+    >>> tuple(keras_mla.encoders.unpatchify(patches, 2, (2, 2)).shape)
+    (1, 4, 4, 3)
     """
     rows, columns = grid
     channels = patches.shape[-1] // patch_size**2
@@ -52,7 +63,7 @@ def unpatchify(patches: Any, patch_size: int, grid: tuple[int, int]) -> Any:
 def check_patches(
     shape: tuple[int, ...], patch_size: int, what: str
 ) -> tuple[int, int]:
-    """The grid of patches of an input, or an error that names the input.
+    """Returns the grid of patches of an input; names the input in an error.
 
     Args:
         shape: tuple of two or three ints, the two sides first.
@@ -63,7 +74,7 @@ def check_patches(
         A tuple `(rows, columns)`.
 
     Raises:
-        ValueError: if a side is no multiple of the patch size.
+        ValueError: If a side is no multiple of the patch size.
     """
     height, width = shape[:2]
     if height < 1 or width < 1 or height % patch_size or width % patch_size:
@@ -83,7 +94,7 @@ def check_image(inputs: Any, shape: tuple[int, ...], what: str) -> None:
         what: str. What the model reads, for the error.
 
     Raises:
-        ValueError: if the shapes differ.
+        ValueError: If the shapes differ.
     """
     if tuple(inputs.shape[1:]) != tuple(shape):
         raise ValueError(
@@ -93,7 +104,7 @@ def check_image(inputs: Any, shape: tuple[int, ...], what: str) -> None:
 
 
 def sincos_1d(width: int, positions: np.ndarray) -> np.ndarray:
-    """Sine and cosine embeddings of positions on a line.
+    """Returns sine and cosine embeddings of positions on a line.
 
     Feature `i < width / 2` is `sin(p / 10000^(2i / width))`; the second half
     holds the cosines.
@@ -106,7 +117,7 @@ def sincos_1d(width: int, positions: np.ndarray) -> np.ndarray:
         A float64 array `(tokens, width)`.
 
     Raises:
-        ValueError: if `width` is odd.
+        ValueError: If `width` is odd.
     """
     if width % 2:
         raise ValueError(
@@ -123,14 +134,14 @@ def sincos_2d(
     grid: tuple[int, int],
     trained_grid: tuple[int, int] | None = None,
 ) -> np.ndarray:
-    """Sine and cosine embeddings of the patches of an image, row by row.
+    """Returns sine and cosine embeddings of an image's patches, row by row.
 
     The first half of the features tells the column, the second the row.
 
     Args:
         width: int. Features of an embedding; a multiple of four.
         grid: tuple `(rows, columns)` of patches.
-        trained_grid: optional tuple `(rows, columns)`. The grid that a network
+        trained_grid: tuple `(rows, columns)`. The grid that a network
             was trained on: positions are then spread over the extent of that
             grid, so that the network sees a larger or smaller image as the
             same scene in another resolution. Defaults to `grid`.
@@ -139,7 +150,7 @@ def sincos_2d(
         A float64 array `(rows * columns, width)`.
 
     Raises:
-        ValueError: if `width` is not a multiple of four.
+        ValueError: If `width` is not a multiple of four.
     """
     if width % 4:
         raise ValueError(
@@ -165,8 +176,9 @@ def resize_positions(
 ) -> np.ndarray:
     """Resamples a table of learned position embeddings to another grid.
 
-    Bicubic (a = -0.75, cell centres aligned, edges repeated), the customary
-    way to fine-tune a vision transformer at another resolution.
+    The interpolation is bicubic (a = -0.75, cell centres aligned, edges
+    repeated), as is customary to fine-tune a vision transformer at another
+    resolution.
 
     Args:
         table: float array `(rows * columns, width)`.
@@ -177,13 +189,12 @@ def resize_positions(
         A float array `(new_rows * new_columns, width)` of the table's dtype.
 
     Raises:
-        ValueError: if the table has not `rows * columns` entries.
+        ValueError: If the table does not have `rows * columns` rows.
 
     Example:
-    ```python
-    table = np.random.normal(size=(14 * 14, 768))
-    larger = keras_mla.encoders.resize_positions(table, (14, 14), (16, 16))
-    ```
+    >>> table = np.zeros((14 * 14, 8))
+    >>> keras_mla.encoders.resize_positions(table, (14, 14), (16, 16)).shape
+    (256, 8)
     """
     if table.ndim != 2 or table.shape[0] != grid[0] * grid[1]:
         raise ValueError(
@@ -201,7 +212,7 @@ def resize_positions(
 
 
 def _cubic(old: int, new: int) -> np.ndarray:
-    """The `(new, old)` matrix of cubic convolution with a = -0.75."""
+    """Returns the `(new, old)` matrix of cubic convolution, a = -0.75."""
     a = -0.75
     centres = (np.arange(new) + 0.5) * old / new - 0.5
     matrix = np.zeros((new, old))

@@ -26,7 +26,7 @@ class TransformerBlock(layers.Layer):
             `("",)`, a single pair.
         approximate_gelu: bool. Whether GELU is approximated by a tanh, as Flax
             does unless told otherwise. Defaults to `False`.
-        epsilon: float. Of the layer norms. Defaults to `1e-5`.
+        epsilon: float. Epsilon of the layer norms. Defaults to `1e-5`.
         dropout: float. Rate after the attention and in the perceptron.
             Defaults to `0.0`.
         drop_path: float. Rate at which a sample skips a residual branch.
@@ -34,23 +34,22 @@ class TransformerBlock(layers.Layer):
 
     Call arguments:
         inputs: float tensor `(batch, tokens, width)`.
-        padding_mask: optional bool tensor `(batch, tokens)`, `True` at the
+        padding_mask: bool tensor `(batch, tokens)`, `True` at the
             tokens that may be attended to.
         norm: str. The name of the pair of norms to use. Defaults to the first.
-        training: optional bool, for dropout and drop path.
+        training: bool. Whether to apply dropout and drop path.
 
     Returns:
         A float tensor `(batch, tokens, width)`.
 
     Raises:
-        ValueError: if `num_heads` does not divide the width, or `norm` is not
+        ValueError: If `num_heads` does not divide the width, or `norm` is not
             one of `norms`.
 
     Example:
-    ```python
-    block = keras_mla.encoders.TransformerBlock(num_heads=4)
-    y = block(keras.random.normal((2, 10, 32)))  # (2, 10, 32)
-    ```
+    >>> block = keras_mla.encoders.TransformerBlock(num_heads=4)
+    >>> tuple(block(np.zeros((2, 10, 32), "float32")).shape)
+    (2, 10, 32)
 
     Reference:
         Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021, Eqs.
@@ -141,11 +140,11 @@ class TransformerBlock(layers.Layer):
     def compute_output_shape(
         self, input_shape: tuple[int | None, ...]
     ) -> tuple[int | None, ...]:
-        """The shape does not change."""
+        """Returns the shape of the inputs, which does not change."""
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments of the constructor."""
+        """Returns the constructor's arguments."""
         return {
             **super().get_config(),
             "num_heads": self.num_heads,
@@ -195,20 +194,19 @@ class Transformer(layers.Layer):
 
     Call arguments:
         inputs: float tensor `(batch, tokens, width)`.
-        padding_mask: optional bool tensor `(batch, tokens)`, `True` at tokens.
-        training: optional bool.
+        padding_mask: bool tensor `(batch, tokens)`, `True` at tokens.
+        training: bool. Whether layers behave as in training.
 
     Returns:
         A float tensor `(batch, tokens, width)`.
 
     Raises:
-        ValueError: if `num_heads` does not divide the width.
+        ValueError: If `num_heads` does not divide the width.
 
     Example:
-    ```python
-    transformer = keras_mla.encoders.Transformer(depth=2, num_heads=4)
-    y = transformer(keras.random.normal((2, 10, 32)))  # (2, 10, 32)
-    ```
+    >>> transformer = keras_mla.encoders.Transformer(depth=2, num_heads=4)
+    >>> tuple(transformer(np.zeros((2, 10, 32), "float32")).shape)
+    (2, 10, 32)
 
     Reference:
         Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021.
@@ -274,11 +272,11 @@ class Transformer(layers.Layer):
     def compute_output_shape(
         self, input_shape: tuple[int | None, ...]
     ) -> tuple[int | None, ...]:
-        """The shape does not change."""
+        """Returns the shape of the inputs, which does not change."""
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments of the constructor."""
+        """Returns the constructor's arguments."""
         return {
             **super().get_config(),
             "depth": self.depth,

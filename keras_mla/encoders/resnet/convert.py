@@ -21,27 +21,29 @@ def convert_resnet18(
     input_shape: tuple[int | None, ...] = (3, 224, 224, 3),
     **kwargs: Any,
 ) -> ResNet18:
-    """ResNet-18 from a checkpoint of torchvision or timm.
+    """Reads ResNet-18 from a checkpoint of torchvision or timm.
 
     For spectrograms, `input_shape` has three entries and one channel: the
     first convolution's kernels are summed over colour.
 
     Args:
-        path: str or path of the file (see `read_checkpoint`).
+        path: str or path. The file, see `read_checkpoint`.
         input_shape: tuple, as in `ResNet18`. Defaults to
             `(3, 224, 224, 3)`, three frames.
-        **kwargs: passed on to `ResNet18`.
+        **kwargs: Passed on to `ResNet18`.
 
     Returns:
         A `ResNet18`.
 
     Raises:
-        ValueError: if the file is damaged or of another model.
+        ValueError: If the file is damaged or of another model.
 
     Example:
-    ```python
-    encoder = keras_mla.encoders.convert_resnet18("resnet18-f37072fd.pth")
-    ```
+    Give the path of the published file, once it is downloaded:
+    >>> keras_mla.encoders.convert_resnet18("resnet18.pth")
+    Traceback (most recent call last):
+        ...
+    ValueError: There is no such file. Received: resnet18.pth
     """
     arrays = read_checkpoint(path)
     model = ResNet18(input_shape, **kwargs)

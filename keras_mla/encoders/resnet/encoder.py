@@ -27,21 +27,20 @@ class ResNet18(keras.Model):
 
     Call arguments:
         inputs: float tensor `(batch, *input_shape)`.
-        training: optional bool, for batch normalization.
+        training: bool. Whether to apply batch normalization.
 
     Returns:
         A tensor `(batch, 512)` of the compute dtype.
 
     Raises:
-        ValueError: if `input_shape` has neither three nor four entries or
+        ValueError: If `input_shape` has neither three nor four entries or
             leaves the channels open.
-        ImportError: without Keras Hub.
+        ImportError: If Keras Hub is not installed.
 
     Example:
-    ```python
-    encoder = keras_mla.encoders.ResNet18((64, 64, 3))
-    features = encoder(np.zeros((2, 64, 64, 3), "float32"))  # (2, 512)
-    ```
+    >>> encoder = keras_mla.encoders.ResNet18((32, 32, 3))
+    >>> tuple(encoder(np.zeros((2, 32, 32, 3), "float32")).shape)
+    (2, 512)
 
     Reference:
         He et al., "Deep Residual Learning for Image Recognition", CVPR 2016.
@@ -82,7 +81,7 @@ class ResNet18(keras.Model):
         self.build((None, *shape))
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """The weights exist already: notes that the model is built."""
+        """Marks the model as built: the constructor has made the weights."""
         self.built = True
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
@@ -107,11 +106,11 @@ class ResNet18(keras.Model):
         return x
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments of the constructor."""
+        """Returns the constructor's arguments."""
         return {**super().get_config(), "input_shape": self.example_shape}
 
     def _features(self, x: Any, training: bool | None) -> Any:
-        """The backbone and the mean over height and width."""
+        """Applies the backbone and averages over height and width."""
         if self._channels_first:
             x = ops.transpose(x, (0, 3, 1, 2))  # a view, in PyTorch
         x = self._layer("conv1_pad")(x)
@@ -132,7 +131,7 @@ class ResNet18(keras.Model):
         return self.backbone.get_layer(name)
 
     def _convolve(self, x: Any, name: str, training: bool | None) -> Any:
-        """A convolution without bias and its batch normalization."""
+        """Applies a convolution without bias and its batch normalization."""
         x = self._layer(f"{name}_conv")(x)
         return batch_norm(self._layer(f"{name}_bn"), x, training)
 
@@ -142,30 +141,29 @@ def audio_resnet18(
     preset: str | None = None,
     **kwargs: Any,
 ) -> ResNet18:
-    """ResNet-18 for spectrograms, `(batch, time, frequency, 1)`.
+    """Makes a ResNet-18 for spectrograms, `(batch, time, frequency, 1)`.
 
     Args:
         input_shape: tuple `(time, frequency, channels)`, of any size. Defaults
             to `(1024, 128, 1)`.
-        preset: optional str. The weights to start from: a Keras Hub preset
+        preset: str. The weights to start from: a Keras Hub preset
             such as `"resnet_18_imagenet"`, downloaded, or a local folder of
             one. The kernels of its first convolution are summed over colour
             for one channel. Defaults to `None`, random weights, as in the
             paper.
-        **kwargs: passed on to `ResNet18`, such as `name` or `dtype`.
+        **kwargs: Passed on to `ResNet18`, such as `name` or `dtype`.
 
     Returns:
         A `ResNet18`, whose output is `(batch, 512)`.
 
     Raises:
-        ValueError: if the shape or the preset does not fit.
-        ImportError: without Keras Hub.
+        ValueError: If the shape or the preset does not fit.
+        ImportError: If Keras Hub is not installed.
 
     Example:
-    ```python
-    encoder = keras_mla.encoders.audio_resnet18((128, 64, 1))
-    features = encoder(np.zeros((2, 128, 64, 1), "float32"))  # (2, 512)
-    ```
+    >>> encoder = keras_mla.encoders.audio_resnet18((32, 16, 1))
+    >>> tuple(encoder(np.zeros((2, 32, 16, 1), "float32")).shape)
+    (2, 512)
 
     Reference:
         Zhang et al., "Multimodal Representation Learning by Alternating
@@ -180,7 +178,7 @@ def video_resnet18(
     preset: str | None = None,
     **kwargs: Any,
 ) -> ResNet18:
-    """ResNet-18 for frames, `(batch, frames, height, width, 3)`.
+    """Makes a ResNet-18 for frames, `(batch, frames, height, width, 3)`.
 
     The frames share the network; their feature maps are averaged over time,
     height and width.
@@ -188,23 +186,22 @@ def video_resnet18(
     Args:
         input_shape: tuple `(frames, height, width, channels)`, of any size.
             Defaults to `(3, 224, 224, 3)`.
-        preset: optional str. The weights to start from: a Keras Hub preset
+        preset: str. The weights to start from: a Keras Hub preset
             such as `"resnet_18_imagenet"`, downloaded, or a local folder of
             one. Defaults to `None`, random weights, as in the paper.
-        **kwargs: passed on to `ResNet18`, such as `name` or `dtype`.
+        **kwargs: Passed on to `ResNet18`, such as `name` or `dtype`.
 
     Returns:
         A `ResNet18`, whose output is `(batch, 512)`.
 
     Raises:
-        ValueError: if the shape or the preset does not fit.
-        ImportError: without Keras Hub.
+        ValueError: If the shape or the preset does not fit.
+        ImportError: If Keras Hub is not installed.
 
     Example:
-    ```python
-    encoder = keras_mla.encoders.video_resnet18((3, 64, 64, 3))
-    features = encoder(np.zeros((2, 3, 64, 64, 3), "float32"))  # (2, 512)
-    ```
+    >>> encoder = keras_mla.encoders.video_resnet18((3, 32, 32, 3))
+    >>> tuple(encoder(np.zeros((2, 3, 32, 32, 3), "float32")).shape)
+    (2, 512)
 
     Reference:
         Zhang et al., "Multimodal Representation Learning by Alternating
