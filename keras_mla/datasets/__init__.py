@@ -1,9 +1,12 @@
 """The paper's data sets, from their files to batches, and their parts.
 
-One module each for `crema_d`, `kinetics_sounds`, `food101`, `mvsa` and
-`iemocap`, with `files` and `load`; `audio`, `image`, `video` and `text` decode
-and process one thing each; `pipeline` joins them; `missing` and `unpaired` are
-for modalities that are missing or do not belong together.
+- `crema_d`, `kinetics_sounds`, `food101`, `mvsa` and `iemocap`: one data set
+  each, with `files` and `load`.
+- `listing`: from list files to samples, for data sets of your own.
+- `audio`, `image`, `video` and `text`: decode and process one thing each.
+- `pipeline`: joins samples and readers to batches.
+- `missing` and `unpaired`: modalities that are missing or do not belong
+  together.
 """
 
 import sys
@@ -26,8 +29,9 @@ from keras_mla.datasets.sets import iemocap as iemocap
 from keras_mla.datasets.sets import kinetics_sounds as kinetics_sounds
 from keras_mla.datasets.sets import mvsa as mvsa
 
-# `keras_mla.datasets.image` is the public name of a module, whatever folder
-# its file is in. So statements find it too: `import keras_mla.datasets.image`.
+# The public name of a module is `keras_mla.datasets.image`, whatever folder its
+# file is in. Version 0.1 had the file there: `import keras_mla.datasets.image`
+# and pickled settings still find it by this name.
 for _module in (
     audio,
     crema_d,

@@ -1,6 +1,7 @@
 """Modules keep the public names that they had before they got folders."""
 
 import importlib
+import pickle
 import subprocess
 import sys
 
@@ -46,3 +47,10 @@ def test_a_module_has_one_public_name(name):
 )
 def test_statements_find_it_first(statement):
     subprocess.run([sys.executable, "-c", statement], check=True)
+
+
+def test_settings_pickled_by_version_0_1_load():
+    # Protocol 0 names the class as text.
+    pickled = b"ckeras_mla.datasets.image\nImageSettings\n(I96\ntR."
+    settings = pickle.loads(pickled)
+    assert settings == keras_mla.datasets.image.ImageSettings(size=96)

@@ -75,8 +75,8 @@ def files(
     - `<split>.txt`, with lines `x_833.jpg x`, and each text in
       `texts_txt/x/x_833.txt`.
 
-    The pictures of the last two are `images/<split>/<class>/<picture>` or
-    `images/<class>/<picture>`.
+    The pictures of the last two layouts are in `images/<split>/<class>/` or
+    `images/<class>/`.
 
     Args:
         data_dir: str or path. The folder.
@@ -84,7 +84,7 @@ def files(
             `dev.jsonl`, it is the validation split; else see
             `validation_share`. Defaults to `"train"`.
         list_file: str or path. The list of the split (for validation, the
-            list of training). Defaults to the first layout found.
+            list of training). Defaults to the first of these layouts found.
         validation_share: float. Share of the training list that is
             `"validation"` instead of `"train"`. Earlier work took 5000
             samples. Defaults to `0.0`.
