@@ -21,7 +21,7 @@ from keras_mla import encoders as encoders
 from keras_mla import layers as layers
 from keras_mla import metrics as metrics
 from keras_mla import models as models
-from keras_mla.datasets.unpaired_dataset import (
+from keras_mla.datasets.protocols.unpaired_dataset import (
     UnpairedDataset as UnpairedDataset,
 )
 from keras_mla.models.balanced.mla import MLA as MLA

@@ -48,7 +48,8 @@ def test_is_documented(name):
 @pytest.mark.parametrize(
     "name", [n for n, item in PUBLIC.items() if ">>>" in (item.__doc__ or "")]
 )
-def test_examples_run(name):
+def test_examples_run(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # Some examples write files.
     item = PUBLIC[name]
     names = {"keras": keras, "np": np, "keras_mla": keras_mla}
     runner = doctest.DocTestRunner(

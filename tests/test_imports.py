@@ -24,17 +24,46 @@ ALLOWED = {
     "version": set(),
 }
 FRAMEWORKS = {"tensorflow", "jax", "torch"}
-# What reads files by a framework.
-READERS = ("datasets", "encoders/checkpoints")
-# What an encoder's folder may import of the others.
-ENCODER_PARTS = {"nn", "checkpoints", "hub"}
+# What reads checkpoints, or computes or batches data, by a framework. These
+# files import it when they are called.
+READERS = {
+    "encoders/checkpoints/read.py",
+    "datasets/pipeline/batches.py",
+    "datasets/protocols/missing.py",
+    "datasets/protocols/unpaired.py",
+    "datasets/readers/image.py",
+    "datasets/readers/spectrograms.py",
+    "datasets/readers/text.py",
+}
+# What each part of the data sets may import of its other parts.
+ALLOWED_IN_DATASETS = {
+    "listing": set(),
+    "readers": set(),
+    "pipeline": {"listing", "readers"},
+    "sets": {"listing", "pipeline", "readers"},
+    "protocols": set(),
+    "prepare": {"listing", "readers", "sets"},
+}
+# What an encoder's folder may import of the other folders.
+ALLOWED_IN_ENCODERS = {"nn", "checkpoints", "hub"}
 
 pytestmark = only_on("torch")  # It depends on no backend.
 
 
+def nodes(tree):
+    """Yields the nodes of a tree, except for imports for annotations alone."""
+    yield tree
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == (
+            "TYPE_CHECKING"
+        ):
+            continue
+        yield from nodes(node)
+
+
 def imported(path):
     """Yields the full names of modules that a file imports."""
-    for node in ast.walk(ast.parse((ROOT / path).read_text())):
+    for node in nodes(ast.parse((ROOT / path).read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -61,8 +90,33 @@ def test_only_the_backend_imports_frameworks_and_keras_src(path):
     private = {name for name in imported(path) if name.startswith("keras.src")}
     if path.parts[0] != "backend":
         assert not private, path
-        if not path.as_posix().startswith(READERS):
+        if path.as_posix() not in READERS:
             assert not roots & FRAMEWORKS, path
+
+
+@pytest.mark.parametrize("path", sorted(READERS))
+def test_readers_import_one_framework_inside_functions(path):
+    expected = "torch" if path.startswith("encoders") else "tensorflow"
+    found = {name.split(".")[0] for name in imported(pathlib.Path(path))}
+    assert found & FRAMEWORKS == {expected}
+    for node in ast.parse((ROOT / path).read_text()).body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            assert expected not in ast.unparse(node)
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in FILES if p.parts[0] == "datasets"], ids=str
+)
+def test_data_sets_import_one_way(path):
+    part = path.parts[1].removesuffix(".py")
+    if part == "__init__":
+        return  # It names everything.
+    found = {
+        name.split(".")[2]
+        for name in imported(path)
+        if name.startswith("keras_mla.datasets.")
+    }
+    assert found - {part} <= ALLOWED_IN_DATASETS[part], path
 
 
 def test_a_method_imports_no_other_method():
@@ -82,7 +136,7 @@ def test_an_encoder_imports_no_other_encoder():
                 for name in imported(path)
                 if name.startswith("keras_mla.encoders.")
             }
-            assert own - {path.parts[1]} <= ENCODER_PARTS, path
+            assert own - {path.parts[1]} <= ALLOWED_IN_ENCODERS, path
 
 
 def test_every_part_is_known():

@@ -5,9 +5,9 @@ python -m keras_mla.datasets.prepare --dataset=crema_d \
     --data_dir=CREMA-D --output_dir=CREMA-D --jobs=8
 ```
 
-Files of a finished clip are left alone, so a run that was killed goes on where
-it stopped; each appears under its name only when it is whole. Files that
-cannot be decoded are named at the end, and the exit status is then 1.
+Files of a finished clip are left alone, so a killed run continues at its next
+call. A file appears under its name only when it is whole. Files that cannot be
+decoded are named at the end, and the exit status is then 1.
 """
 
 import argparse
@@ -23,7 +23,10 @@ from typing import Any
 
 import numpy as np
 
-from keras_mla.datasets import audio, listing, video
+from keras_mla.datasets import listing
+from keras_mla.datasets.readers import audio, video
+from keras_mla.datasets.sets import iemocap as release
+from keras_mla.datasets.sets.audio_video import FRAMES
 
 _VIDEOS = (".mp4", ".mkv", ".webm", ".avi", ".flv", ".mov")
 
@@ -33,10 +36,11 @@ class Clip:
     """What to make out of one video, or out of one part of it.
 
     Attributes:
-        source: The video file.
-        wav: Where its sound goes; `None` makes none.
-        frames: The folder where its frames go.
-        span: Start and end in seconds, or `None` for the whole.
+        source: str. The video file.
+        wav: str. The file to write the sound to, or `None` to write none.
+        frames: str. The folder to write the frames to.
+        span: pair of floats. Start and end in seconds, or `None` for the
+            whole.
     """
 
     source: str
@@ -57,7 +61,7 @@ def _folder(data_dir: str, output_dir: str, inside: str, wav: str) -> list:
                 Clip(
                     listing.safe_path(data_dir, f"{inside}/{name}"),
                     os.path.join(output_dir, wav, key + ".wav"),
-                    os.path.join(output_dir, "Image-01-FPS", key),
+                    os.path.join(output_dir, FRAMES, key),
                 )
             )
     return clips
@@ -74,9 +78,7 @@ def kinetics_sounds(data_dir: str, output_dir: str) -> list[Clip]:
 
 
 def iemocap(data_dir: str, output_dir: str) -> list[Clip]:
-    """Lists the utterances of six classes, whose sound is published cut."""
-    from keras_mla.datasets import iemocap as release
-
+    """Lists the utterances of six classes; their sound needs no cutting."""
     clips = []
     for split in ("train", "validation", "test"):
         for sample in release.files(
@@ -89,7 +91,7 @@ def iemocap(data_dir: str, output_dir: str) -> list[Clip]:
                 Clip(
                     listing.safe_path(data_dir, source),
                     None,
-                    os.path.join(output_dir, "Image-01-FPS", sample.id),
+                    os.path.join(output_dir, FRAMES, sample.id),
                     sample.span,
                 )
             )
@@ -104,7 +106,7 @@ DATASETS: dict[str, Callable[[str, str], list[Clip]]] = {
 
 
 def _partial(final: str) -> str:
-    """Makes a temporary folder next to a file or folder to be."""
+    """Makes a temporary folder beside a file or folder that is to be made."""
     parent, name = os.path.split(final)
     os.makedirs(parent, exist_ok=True)
     return tempfile.mkdtemp(prefix=f".{name}.", suffix=".partial", dir=parent)
@@ -118,10 +120,11 @@ def prepare_clip(clip: Clip, rate: int = 16000) -> bool:
         rate: int. Samples per second of the sound. Defaults to `16000`.
 
     Returns:
-        Whether there was anything left to do.
+        bool. Whether anything was left to do.
 
     Raises:
-        ValueError: If the video cannot be decoded; nothing is left behind.
+        ValueError: If the video cannot be decoded. No half-written file is
+            left.
     """
     import soundfile
     from PIL import Image
@@ -155,7 +158,7 @@ def prepare_clip(clip: Clip, rate: int = 16000) -> bool:
 
 def _clean(output_dir: str) -> None:
     """Removes what a killed run left unfinished."""
-    for inside in ("AudioWAV", "audio", "Image-01-FPS"):
+    for inside in ("AudioWAV", "audio", FRAMES):
         path = os.path.join(output_dir, inside)
         for name in os.listdir(path) if os.path.isdir(path) else ():
             if re.fullmatch(r"\..*\.partial", name):
@@ -165,12 +168,12 @@ def _clean(output_dir: str) -> None:
 def run(
     clips: Sequence[Clip], jobs: int, bar: Callable[[int], Any]
 ) -> list[str]:
-    """Prepares clips in parallel threads; decoding is outside Python's lock.
+    """Prepares clips in threads, because decoding releases Python's lock.
 
     Args:
         clips: list of `Clip`.
-        jobs: int. Clips at a time.
-        bar: Called with the number of clips done so far.
+        jobs: int. Number of clips at a time.
+        bar: callable. Gets the number of clips done so far.
 
     Returns:
         A message for each clip that failed, in the order of the clips.
@@ -199,10 +202,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command.
 
     Args:
-        arguments: The command line's arguments; `None` takes the process's.
+        arguments: list of str. Arguments of the command line. Defaults to
+            the arguments of the process.
 
     Returns:
-        The exit status: 0 if everything is there, 1 if files failed.
+        The exit status: 0 if all clips are ready, 1 if files failed.
     """
     parser = argparse.ArgumentParser(
         prog="python -m keras_mla.datasets.prepare",

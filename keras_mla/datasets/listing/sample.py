@@ -1,0 +1,96 @@
+"""Samples, made from the entries of a list and checked against the disk."""
+
+import dataclasses
+import os
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from keras_mla.datasets.listing.problems import Problems
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """One sample of a data set, before anything is decoded.
+
+    Attributes:
+        id: str. The name that the data set gives the sample.
+        label: int. Index into the data set's `class_names`.
+        inputs: dict of modality name to str: the absolute path of the file or
+            of the folder of frames; for `"text"` the text itself.
+        source: str. The list file and line (or the file) that names the
+            sample.
+        span: pair of floats. Start and end in seconds, if the sample is a
+            part of its video. `None` stands for the whole file.
+    """
+
+    id: str
+    label: int
+    inputs: dict[str, str]
+    source: str
+    span: tuple[float, float] | None = None
+
+
+def make_samples(
+    entries: Iterable[tuple[str, Any]],
+    make: Callable[[str, Any], Sample | None],
+    problems: Problems,
+) -> list[Sample]:
+    """Makes a sample of each entry of a list.
+
+    Args:
+        entries: Pairs of the source and the entry, such as `read_lines` gives.
+        make: `(source, entry) -> Sample`. It returns `None` to pass over the
+            entry, and raises `ValueError` if the entry is wrong.
+        problems: `Problems`. It decides what happens to a wrong entry.
+
+    Returns:
+        list of `Sample`.
+    """
+    samples = []
+    for source, entry in entries:
+        try:
+            samples.append(make(source, entry))
+        except ValueError as error:
+            problems.add(str(error))
+    return [sample for sample in samples if sample is not None]
+
+
+def keep_existing(samples: Sequence[Sample], name: str) -> list[Sample]:
+    """Returns the samples whose files are on disk; warns about the others.
+
+    Raises:
+        ValueError: If no sample is on disk.
+    """
+    kept, missing = [], []
+    for sample in samples:
+        paths = [v for m, v in sample.inputs.items() if m != "text"]
+        absent = [path for path in paths if not os.path.exists(path)]
+        missing.extend(absent[:1])
+        if not absent:
+            kept.append(sample)
+    if missing:
+        shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+        warnings.warn(
+            f"{name}: {len(missing)} of {len(samples)} listed samples are "
+            f"not on disk and are left out: {shown}",
+            stacklevel=3,
+        )
+    if samples and not kept:
+        raise ValueError(
+            f"{name}: none of the {len(samples)} listed samples is on disk. "
+            f"The first one looked for: {missing[0]!r}"
+        )
+    return kept
+
+
+def check_count(name: str, found: int, published: int | None) -> None:
+    """Warns if a split does not have its published number of samples."""
+    if published is not None and found != published:
+        difference = published - found
+        words = f"{abs(difference)} {'missing' if difference > 0 else 'extra'}"
+        warnings.warn(
+            f"{name}: found {found} samples where {published} are published "
+            f"({words}).",
+            stacklevel=3,
+        )

@@ -1,0 +1,1 @@
+"""Training with modalities that are missing or do not belong together."""

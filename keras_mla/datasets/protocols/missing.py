@@ -1,0 +1,164 @@
+"""Missing modalities: which samples lack what, by the customary protocols."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+__all__ = [
+    "add_presence",
+    "missing_presence",
+]
+
+
+def missing_presence(
+    n: int,
+    modalities: int | Sequence[str],
+    rate: float,
+    seed: int = 0,
+    keep_one: bool = True,
+) -> np.ndarray:
+    """Draws which modalities each sample has.
+
+    The missing rate is the share of missing entries among all `n * M`. Two
+    protocols are in use:
+
+    - `keep_one=True`: each sample keeps one modality drawn at random, and
+      entries are removed from the other modalities until the rate is reached.
+      No sample is empty, so the rate is at most `(M - 1) / M`. A higher rate
+      gives exactly one modality per sample, with a warning.
+    - `keep_one=False`: any entry may be removed, each with probability
+      `rate`. Some samples are then empty: with three modalities and a rate of
+      0.7, about 34 %.
+
+    Both protocols remove exactly `round(rate * n * M)` entries. Draw once for
+    each split, and keep the presence over all epochs.
+
+    Args:
+        n: int. Number of samples.
+        modalities: int, the number M of modalities; or a sequence of str, the
+            names of modalities.
+        rate: float in [0, 1]. Share of missing entries.
+        seed: int. The same seed gives the same presence. Defaults to `0`.
+        keep_one: bool. Whether each sample keeps a modality. Defaults to
+            `True`.
+
+    Returns:
+        bool array `(n, M)`, `True` if the sample has the modality.
+
+    Raises:
+        ValueError: If `n` or `modalities` is not positive or `rate` is not
+            within [0, 1].
+
+    Example:
+    >>> from keras_mla.datasets import missing
+    >>> missing.missing_presence(3, ["audio", "text"], 0.5).sum(axis=1)
+    array([1, 1, 1])
+
+    Reference:
+        Lian et al., "GCNet: Graph Completion Network for Incomplete
+        Multimodal Learning in Conversation", TPAMI 2023 (`keep_one=True`);
+        Zhang et al., "Multimodal Representation Learning by Alternating
+        Unimodal Adaptation", CVPR 2024, section 4.3 (`keep_one=False`).
+    """
+    m = modalities if isinstance(modalities, int) else len(modalities)
+    if n < 1 or m < 1:
+        raise ValueError(
+            "There must be at least one sample and one modality. "
+            f"Received: n={n}, modalities={modalities!r}"
+        )
+    if not 0 <= rate <= 1:
+        raise ValueError(
+            f"`rate` must be between 0 and 1. Received: rate={rate}"
+        )
+    rng = np.random.default_rng(seed)
+    absent = round(rate * n * m)
+    presence: np.ndarray = np.ones((n, m), bool)
+    removable = np.arange(n * m)
+    if keep_one:
+        kept = np.arange(n) * m + rng.integers(0, m, n)
+        removable = np.delete(removable, kept)
+        if absent > len(removable):
+            warnings.warn(
+                f"With {m} modalities and one kept in every sample, the "
+                f"missing rate is at most {(m - 1) / m:.3f}, and that rate "
+                f"is used. Received: rate={rate}",
+                stacklevel=2,
+            )
+            absent = len(removable)
+    chosen = rng.choice(removable, absent, replace=False)
+    presence.flat[chosen] = False
+    return presence
+
+
+def add_presence(
+    dataset: "tf.data.Dataset", presence: np.ndarray
+) -> "tf.data.Dataset":
+    """Adds `"presence"` to the inputs of a dataset of single samples.
+
+    Row i of `presence` goes to the i-th sample: shuffle and batch afterwards.
+    (The `load` functions take `presence=` and may shuffle.)
+
+    Args:
+        dataset: `tf.data.Dataset` of `({modality: x}, label)`, not batched,
+            in the order of `presence`.
+        presence: bool array `(samples, modalities)`, columns in the order of
+            the model's modalities.
+
+    Returns:
+        `tf.data.Dataset` of `({modality: x, "presence": row}, label)`.
+
+    Raises:
+        ValueError: If the shapes do not fit. If the dataset does not know its
+            number of samples before iterating, more samples than rows raise
+            `tf.errors.InvalidArgumentError`.
+
+    Example:
+    >>> import tensorflow as tf
+    >>> from keras_mla.datasets import missing
+    >>> x = {"audio": np.zeros((4, 9)), "text": np.zeros((4, 5))}
+    >>> dataset = tf.data.Dataset.from_tensor_slices((x, np.zeros(4)))
+    >>> presence = missing.missing_presence(4, ["audio", "text"], rate=0.3)
+    >>> dataset = missing.add_presence(dataset, presence).shuffle(4).batch(2)
+    >>> sorted(dataset.element_spec[0])
+    ['audio', 'presence', 'text']
+    """
+    import tensorflow as tf
+
+    presence = np.asarray(presence, bool)
+    spec = dataset.element_spec
+    if not isinstance(spec, tuple) or not isinstance(spec[0], Mapping):
+        raise ValueError(
+            "The dataset must give tuples of ({modality: x}, label). "
+            f"Received: element_spec={spec}"
+        )
+    if presence.ndim != 2 or presence.shape[1] != len(spec[0]):
+        raise ValueError(
+            f"`presence` must have a column for each of "
+            f"{', '.join(spec[0])}. Received: "
+            f"presence.shape={presence.shape}"
+        )
+    count = int(dataset.cardinality())
+    if count >= 0 and count != len(presence):
+        raise ValueError(
+            f"`presence` must have a row for each of the {count} samples (is "
+            f"the dataset batched?). Received: "
+            f"presence.shape={presence.shape}"
+        )
+
+    def add(i: tf.Tensor, element: tuple) -> tuple[Any, ...]:
+        check = tf.debugging.assert_less(
+            i,
+            tf.constant(len(presence), tf.int64),
+            "The dataset has more samples than `presence` has rows.",
+        )
+        with tf.control_dependencies([check]):
+            row = tf.gather(tf.constant(presence), i)
+        x, *rest = element
+        return ({**x, "presence": row}, *rest)
+
+    return dataset.enumerate().map(add)

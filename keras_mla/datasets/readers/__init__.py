@@ -1,0 +1,1 @@
+"""Decoders of sounds, pictures, videos and texts, and their processing."""

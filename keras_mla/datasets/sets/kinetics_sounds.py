@@ -1,0 +1,258 @@
+"""Kinetics-Sounds: actions of Kinetics that can be seen and heard."""
+
+import os
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from keras_mla.datasets import listing
+from keras_mla.datasets.listing import Sample
+from keras_mla.datasets.readers.audio import STFT, Fbank
+from keras_mla.datasets.readers.image import RESNET, ImageSettings
+from keras_mla.datasets.sets import audio_video, loading
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+__all__ = [
+    "class_names",
+    "files",
+    "load",
+]
+
+_CLASSES = 31
+_PUBLISHED = {"train": 14799, "test": 2597}
+_VIDEOS = (".mp4", ".mkv", ".webm", ".avi", ".flv")
+
+
+def class_names(
+    data_dir: str | os.PathLike, list_file: str | os.PathLike | None = None
+) -> tuple[str, ...]:
+    """Returns the classes' names, sorted: label i is name i.
+
+    The names are read from the training list: the 31 classes are a selection
+    from Kinetics-400 whose spelling differs between copies. If the list gives
+    numbers, the names are the numbers.
+
+    Args:
+        data_dir: str or path. The folder, see `files`.
+        list_file: str or path. The training list. Defaults to `train.csv` or
+            `train.txt` in `data_dir`.
+
+    Example:
+    >>> from keras_mla.datasets import kinetics_sounds
+    >>> with open("train.csv", "w") as file:
+    ...     print("-x_000010_000020,10,surfing", file=file)
+    >>> kinetics_sounds.class_names(".")
+    ('surfing',)
+    """
+    root = listing.data_folder(data_dir)
+    path = listing.find_list(root, "train", list_file, "csv txt")
+    labels = set()
+    for source, line in listing.read_lines(path):
+        try:
+            labels.add(_parse(line, source)[1])
+        except ValueError:
+            continue  # `files` reports it.
+    if labels and all(label.isdigit() for label in labels):
+        return tuple(str(i) for i in range(max(map(int, labels)) + 1))
+    return tuple(sorted(labels))
+
+
+def files(
+    data_dir: str | os.PathLike,
+    split: str = "train",
+    *,
+    list_file: str | os.PathLike | None = None,
+    classes: Sequence[str] | None = None,
+    validation_share: float = 0.0,
+    seed: int = 0,
+    on_error: str = "raise",
+) -> list[Sample]:
+    """Lists the clips of a split, without decoding anything.
+
+    The folder holds, for each clip of the list, `audio/<clip>.wav` and
+    `Image-01-FPS/<clip>/*.jpg`, as `keras_mla.datasets.prepare` makes them.
+    `videos/<clip>.mp4` (or mkv, webm, avi, flv) can replace either. A list
+    line is `<youtube id>_<start>_<end>,10,<class>`: clip, seconds, class by
+    name or number.
+
+    Args:
+        data_dir: str or path. The folder.
+        split: `"train"`, `"validation"` or `"test"`. Defaults to `"train"`.
+        list_file: str or path. The list of the split (for validation, the
+            list of training). Defaults to `<split>.csv` or `<split>.txt` in
+            `data_dir`.
+        classes: The classes' names. Defaults to `class_names(data_dir)`.
+        validation_share: float. Share of the training list that is
+            `"validation"` instead of `"train"`. Defaults to `0.0`.
+        seed: int. Seed of the choice of that share. Defaults to `0`.
+        on_error: `"raise"`, or `"skip"` to leave out wrong lines and warn.
+            Defaults to `"raise"`.
+
+    Returns:
+        list of `Sample` with the inputs `"audio"` and `"video"`.
+
+    Raises:
+        ValueError: If the folder, the list or all its files are missing, or a
+            line is wrong. The message names file and line.
+
+    Warns:
+        UserWarning: If files are missing, or the number of clips or classes
+            is not the published one (14799, 2597; 31).
+
+    Example:
+    >>> import pathlib
+    >>> from keras_mla.datasets import kinetics_sounds
+    >>> video = pathlib.Path("videos/-x_000010_000020.mp4")
+    >>> video.parent.mkdir()
+    >>> video.touch()
+    >>> pathlib.Path("mine.csv").write_text("-x_000010_000020,10,surfing")
+    27
+    >>> names = [*(f"class {i}" for i in range(30)), "surfing"]
+    >>> settings = {"list_file": "mine.csv", "classes": names}
+    >>> [sample] = kinetics_sounds.files(".", **settings)
+    >>> sample.id, sample.label
+    ('-x_000010_000020', 30)
+
+    Reference:
+        Arandjelovic and Zisserman, "Look, Listen and Learn", ICCV 2017.
+    """
+    listing.check_split(split)
+    root = listing.data_folder(data_dir)
+    problems = listing.Problems(on_error)
+    if classes is None:
+        # A list file given for the test split is no list of the classes.
+        own = None if split == "test" else list_file
+        classes = class_names(root, own)
+    listing.check_count("Kinetics-Sounds classes", len(classes), _CLASSES)
+    labels = {name: i for i, name in enumerate(classes)}
+
+    def make(source: str, line: str) -> Sample:
+        clip, label = _parse(line, source)
+        if label not in labels:
+            raise ValueError(
+                f"{source}: the class is not one of the {len(labels)} of the "
+                f"training list. Received: class={label!r}"
+            )
+        return Sample(clip, labels[label], _inputs(root, clip, source), source)
+
+    samples = audio_video.list_clips(
+        "Kinetics-Sounds",
+        root,
+        split,
+        make,
+        problems,
+        list_file=list_file,
+        published=_PUBLISHED,
+        validation_share=validation_share,
+        seed=seed,
+    )
+    problems.warn(f"Kinetics-Sounds {split}")
+    return samples
+
+
+def _parse(line: str, source: str) -> tuple[str, str]:
+    fields = [field.strip() for field in line.split(",", 2)]
+    if (
+        len(fields) != 3
+        or not re.fullmatch(r"[\w-]+_\d+_\d+", fields[0])
+        or not fields[2]
+    ):
+        raise ValueError(
+            f"{source}: expected '<youtube id>_<start>_<end>,<seconds>,"
+            f"<class>'. Received: line={line[:200]!r}"
+        )
+    return fields[0], fields[2]
+
+
+def _inputs(root: str, clip: str, source: str) -> dict[str, str]:
+    audio = listing.safe_path(root, f"audio/{clip}.wav", source)
+    frames = listing.safe_path(root, f"{audio_video.FRAMES}/{clip}", source)
+    video = frames
+    for extension in _VIDEOS:
+        path = listing.safe_path(root, f"videos/{clip}{extension}", source)
+        if os.path.isfile(path):
+            video = path
+            break
+    # Without a video the sound and the frames are what is missing.
+    has_audio = os.path.isfile(audio) or video == frames
+    return audio_video.inputs(audio, frames, video, has_audio)
+
+
+def load(
+    data_dir: str | os.PathLike,
+    split: str = "train",
+    *,
+    modalities: Sequence[str] | None = None,
+    audio: Fbank | STFT | None = None,
+    image: ImageSettings = RESNET,
+    frames: int = 3,
+    training: bool | None = None,
+    seed: int = 0,
+    on_error: str = "raise",
+    list_file: str | os.PathLike | None = None,
+    classes: Sequence[str] | None = None,
+    validation_share: float = 0.0,
+    **options: Any,
+) -> "tf.data.Dataset":
+    """Loads a split as batches of `({"audio", "video"}, label)`.
+
+    Args:
+        data_dir: str or path. The folder, see `files`.
+        split: `"train"`, `"validation"` or `"test"`. Defaults to `"train"`.
+        modalities: Some of `"audio"` and `"video"`. Defaults to both.
+        audio: `Fbank` or `STFT`. Defaults to `Fbank()`.
+        image: `ImageSettings` of the frames. Defaults to `RESNET`.
+        frames: int. Evenly spaced frames of each clip. Defaults to `3`.
+        training: bool. Whether to shuffle, crop, flip and mask at random.
+            Defaults to whether the split is `"train"`.
+        seed: int. Seed of every random choice. Defaults to `0`.
+        on_error: `"raise"` or `"skip"`, for lines and for files. Defaults to
+            `"raise"`.
+        list_file: See `files`.
+        classes: See `files`.
+        validation_share: See `files`.
+        **options: `batch_size`, `workers`, `cache_dir`, `presence`,
+            `shuffle` and `augment` of `pipeline.build`.
+
+    Returns:
+        `tf.data.Dataset` of `"audio"`: float32 `(batch, 1024, 128, 1)`,
+        `"video"`: float32 `(batch, frames, 224, 224, 3)`, label: int32.
+
+    Raises:
+        ValueError: See `files` and `pipeline.build`.
+
+    Example:
+    >>> import pathlib
+    >>> from keras_mla.datasets import kinetics_sounds
+    >>> video = pathlib.Path("videos/-x_000010_000020.mp4")
+    >>> video.parent.mkdir()
+    >>> video.touch()
+    >>> pathlib.Path("mine.csv").write_text("-x_000010_000020,10,surfing")
+    27
+    >>> names = [*(f"class {i}" for i in range(30)), "surfing"]
+    >>> settings = {"list_file": "mine.csv", "classes": names}
+    >>> data = kinetics_sounds.load(".", frames=3, **settings)
+    >>> {name: tuple(x.shape) for name, x in data.element_spec[0].items()}
+    {'audio': (None, 1024, 128, 1), 'video': (None, 3, 224, 224, 3)}
+    """
+    samples = files(
+        data_dir,
+        split,
+        list_file=list_file,
+        classes=classes,
+        validation_share=validation_share,
+        seed=seed,
+        on_error=on_error,
+    )
+    return loading.load_split(
+        samples,
+        audio_video.readers(audio, image, frames),
+        split,
+        modalities,
+        training,
+        seed=seed,
+        on_error=on_error,
+        **options,
+    )
