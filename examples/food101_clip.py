@@ -43,7 +43,7 @@ FLAGS = flags.FLAGS
 common.define_flags(
     "out/food101", epochs=20, batch_size=256, learning_rate="1e-3"
 )
-flags.DEFINE_string("preset", "clip_vit_base_patch32", "Name or folder.")
+flags.DEFINE_string("preset", "clip_vit_base_patch32", "CLIP: name or folder.")
 flags.DEFINE_integer("text_length", 77, "Tokens of a text.")
 flags.DEFINE_integer("feature_batch", 64, "Samples of a pass through CLIP.")
 flags.DEFINE_integer("width", 512, "Features of each encoder.")

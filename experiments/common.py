@@ -43,7 +43,7 @@ def define_flags(
     flags.DEFINE_list(
         "methods",
         list(METHODS),
-        f"Some of {list(known_methods.METHODS)}; a comma is written ';'.",
+        f"Some of {list(known_methods.METHODS)}; write ';' for a comma.",
     )
     flags.DEFINE_list(
         "learning_rate",
