@@ -1,21 +1,21 @@
 """Speed of the encoders against the same networks in plain PyTorch.
 
-One run times, for each encoder at the paper's size and a small batch, the
-forward pass and a training step (SGD with momentum, a linear head), ours on
-the backend that `KERAS_BACKEND` names, and the same structure written with
+One run times the forward pass and a training step (SGD with momentum, a linear
+head) of each encoder at the paper's size, on a small batch. Ours runs on the
+backend that `KERAS_BACKEND` names, against the same structure written with
 `torch.nn`: torchvision's ResNet-18, and `torch.nn.TransformerEncoder`. The two
-take turns; a ratio is taken within each turn, and the median of the ratios is
-printed (below 1: ours is faster).
+take turns. The script prints the median of the ratios within a turn (below 1:
+ours is faster).
 
     KERAS_BACKEND=jax python benchmarks/encoders.py --encoder=m3ae_image
 
 Both start from a batch in the host's memory, in the layout that each reads
-(channels first for PyTorch), end with the result there, and keep no metric
-but the loss. `--jit_compile` is passed to `compile` on our side, and
+(channels first for PyTorch), end with the result in that memory, and keep no
+metric but the loss. `--jit_compile` is passed to `compile` on our side, and
 `--plain_compile` compiles the plain side by `torch.compile`.
 
 On a GPU, `--dtype=mixed_bfloat16` compares both in that precision, and
-`--peak_tflops` gives the fraction of the card's peak that a step reaches.
+`--peak_tflops` adds the fraction of the card's peak that a step reaches.
 """
 
 import os
@@ -41,7 +41,7 @@ flags.DEFINE_multi_enum("encoder", NAMES, NAMES, "Encoders to time.")
 flags.DEFINE_integer("batch_size", 2, "Samples in a batch.", lower_bound=1)
 flags.DEFINE_integer("repeats", 5, "Timed turns.", lower_bound=1)
 flags.DEFINE_string("dtype", "float32", "Keras dtype policy.")
-flags.DEFINE_boolean("jit_compile", None, "As for `compile`; default: auto.")
+flags.DEFINE_boolean("jit_compile", None, "As in `compile`; default: auto.")
 flags.DEFINE_boolean("plain_compile", False, "`torch.compile` the plain side.")
 flags.DEFINE_float("peak_tflops", None, "The card's peak, for the fraction.")
 CLASSES = 10
@@ -49,7 +49,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def make(name):
-    """Our encoder, its input, the plain network and its input."""
+    """Returns our encoder, its input, the plain network and its input."""
     rng = np.random.default_rng(0)
     batch = FLAGS.batch_size
     if name == "m3ae_text":
@@ -74,7 +74,7 @@ def make(name):
 
 
 def plain_calls(network, x):
-    """Forward pass and training step of a plain network."""
+    """Returns the forward pass and training step of a plain network."""
     width = 512 if isinstance(network, ResNet) else WIDTH
     model = nn.Sequential(network, nn.Linear(width, CLASSES)).to(DEVICE)
     moved = [p for p in model.parameters() if p.requires_grad]
@@ -105,7 +105,7 @@ def plain_calls(network, x):
 
 
 def keras_calls(encoder, x):
-    """Forward pass and training step of one of our encoders."""
+    """Returns the forward pass and training step of one of our encoders."""
     model = keras.Sequential([encoder, keras.layers.Dense(CLASSES)])
     model.compile(
         optimizer=keras.optimizers.SGD(1e-3, momentum=0.9),
@@ -120,7 +120,7 @@ def keras_calls(encoder, x):
 
 
 def compare(*calls):
-    """Seconds of each call, in turn, after two turns to warm up."""
+    """Times calls in turn, after two turns to warm up; returns seconds."""
     times = [[] for _ in calls]
     for turn in range(FLAGS.repeats + 2):
         for call, seconds in zip(calls, times, strict=True):
@@ -160,8 +160,8 @@ def main(_):
             )
             if FLAGS.peak_tflops and "resnet" not in name and kind == "step":
                 tokens = network.positions.shape[0]
-                # Two operations per weight and token, thrice for a step, and
-                # the scores and sums of attention.
+                # Two operations per weight and token, also for the scores and
+                # sums of attention, three times in a step.
                 weights = 12 * 12 * WIDTH**2 + 12 * 2 * tokens * WIDTH
                 work = 6 * weights * tokens * len(x)
                 share = work / a / FLAGS.peak_tflops / 1e12

@@ -1,4 +1,4 @@
-"""A training step on a GPU: its time, and its numbers against the CPU's.
+"""Times a training step on a GPU, and checks its numbers against the CPU's.
 
 `--parts` chooses among three parts:
 
@@ -9,10 +9,10 @@
 - `step`: MLA with encoders of one Dense layer, against MLA without projection
   and against the loop by hand (`handwritten`).
 - `m3ae`: MLA with two M3AE encoders in bfloat16, against MLA without
-  projection. The ratio is what the projection costs. The products of matrices
-  in a step give the fraction of the card's peak.
+  projection. The ratio is what the projection costs. The fraction of the card's
+  peak counts the products of matrices in a step.
 
-A part that fails says why, and the next ones run; the exit status is then 1.
+If a part fails, it says why, the next parts run, and the exit status is 1.
 
     python benchmarks/gpu.py
     KERAS_BACKEND=torch python benchmarks/gpu.py --parts=m3ae
@@ -34,7 +34,7 @@ import time
 import traceback
 
 if __name__ == "__main__" and "KERAS_BACKEND" not in os.environ:
-    # Before Keras is imported, which would take TensorFlow.
+    # Before Keras is imported: it would choose TensorFlow.
     statuses = [
         subprocess.call(
             [sys.executable, *sys.argv],
@@ -60,13 +60,13 @@ flags.DEFINE_integer("text_length", 64, "Words of M3AE's texts.", lower_bound=1)
 flags.DEFINE_integer("repeats", 7, "Timed turns.", lower_bound=1)
 flags.DEFINE_float("peak_tflops", None, "The card's peak in bfloat16.")
 flags.DEFINE_float("bound", 1e-4, "Largest difference that `checks` accepts.")
-flags.DEFINE_string("save_numbers", None, "Of `checks`: for its own use.")
+flags.DEFINE_string("save_numbers", None, "For the use of `checks` alone.")
 flags.DEFINE_boolean("jit_compile", False, "Compile steps on PyTorch too.")
 flags.DEFINE_integer(
     "compile_seconds",
     150,
-    "On PyTorch, a run with --jit_compile follows, of at most so many seconds; "
-    "0 for none.",
+    "On PyTorch, a run with --jit_compile follows and takes at most so many "
+    "seconds; 0 for none.",
 )
 
 BACKEND = keras.backend.backend()
@@ -75,8 +75,8 @@ if BACKEND not in ("jax", "torch"):
 FRAMEWORK = importlib.import_module(BACKEND)
 CLASSES = 31
 MODALITIES = ("audio", "video")
-# Of dense products in bfloat16, in TFLOP/s, from NVIDIA's data sheets (some of
-# which print those of sparse ones, twice as many). The first match counts.
+# TFLOP/s of dense products in bfloat16, from NVIDIA's data sheets (some sheets
+# print the numbers of sparse products, twice as many). The first match counts.
 PEAKS = {
     "H200 NVL": 835,
     "H200": 989,
@@ -99,7 +99,7 @@ def device_name():
 
 
 def peak_tflops():
-    """Returns the card's peak, or `None` where it is unknown."""
+    """Returns the card's peak, or `None` if it is unknown."""
     known = (
         p for n, p in PEAKS.items() if re.search(rf"\b{n}\b", device_name())
     )
@@ -107,17 +107,17 @@ def peak_tflops():
 
 
 def encoder_flops(tokens, width, depth, mlp_ratio=4, patches=0, patch_values=0):
-    """Operations of a training step of a transformer on one sample.
+    """Counts the operations of a transformer's training step on one sample.
 
     The product of an (m, k) and a (k, n) matrix counts 2 m k n. In a block,
     tokens are multiplied by 4 width² weights around attention and by
     2 mlp_ratio width² in the perceptron, and attention has two products, the
-    scores and the sums. The backward pass takes two products for each; for the
-    projection of patches one, since pixels have no gradient.
+    scores and the sums. The backward pass takes two products for each product;
+    for the projection of patches one, since pixels have no gradient.
 
-    Left out: all that is no product of matrices (norms, softmax, GELU, lookup
-    of words, loss, metrics, optimizer), and what comes after the mean over the
-    tokens (head, P).
+    It leaves out all that is not a product of matrices (norms, softmax, GELU,
+    lookup of words, loss, metrics, optimizer), and what comes after the mean
+    over the tokens (head, P).
     """
     weights = (4 + 2 * mlp_ratio) * width**2
     block = 2 * weights * tokens + 2 * 2 * tokens**2 * width
@@ -125,7 +125,7 @@ def encoder_flops(tokens, width, depth, mlp_ratio=4, patches=0, patch_values=0):
 
 
 def compiled(model, optimizer):
-    """Compiles a model as all are compiled here."""
+    """Compiles a model as all models here; returns it."""
     model.compile(
         optimizer=optimizer,
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -136,19 +136,19 @@ def compiled(model, optimizer):
 
 
 def tensors(arrays):
-    """Returns a structure of arrays as tensors on the device."""
+    """Converts a structure of arrays to tensors on the device."""
     return keras.tree.map_structure(ops.convert_to_tensor, arrays)
 
 
 def stepper(model, x, y):
-    """Returns a function that trains a batch and returns its loss, unfetched.
+    """Returns a function that trains a batch and returns the unfetched loss.
 
     It calls the train function that `fit` calls, with tensors that are on the
     device. `fit` would also read data and run callbacks; `train_on_batch` would
     wait for each step's loss.
     """
     x, y = tensors((x, y))
-    model.train_on_batch(x, y)  # Makes weights and train function.
+    model.train_on_batch(x, y)  # Makes the weights and the train function.
     data = (x, y, None)
     if BACKEND == "torch":
         return lambda: model.train_function([data])["loss"]
@@ -169,7 +169,7 @@ def stepper(model, x, y):
 
 
 def stepper_by_hand(x, y, width):
-    """Returns the same for the loop by hand."""
+    """Returns such a function for the loop by hand."""
     sys.path.append(str(pathlib.Path(__file__).parent))
     module = importlib.import_module(f"handwritten.{BACKEND}")
     x, y = tensors((x, y))
@@ -265,7 +265,7 @@ def m3ae():
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
         steppers = {"MLA": make("auto")}
-        if not FLAGS.jit_compile:  # Compiling one takes long enough.
+        if not FLAGS.jit_compile:  # Compiling one model takes long enough.
             steppers["without projection"] = make(None)
         measure(steppers, steps, batch, flops)
     finally:
@@ -317,7 +317,7 @@ def flat(values):
 
 
 def by_keras(batches, start, logits, presence):
-    """Returns what a trained model and a fusion hold."""
+    """Returns the numbers of a trained model and of a fusion."""
     model = dense_mla(len(start["head", "w"]))
     layers = {name: e.layers[0] for name, e in model.encoders.items()}
     layers["head"] = model.head
@@ -341,7 +341,7 @@ def by_keras(batches, start, logits, presence):
 
 
 def project(features):
-    """Returns P after a step of a projector for each of many features."""
+    """Returns P after one step of a projector for each feature."""
     features = tensors(features)
     gradient = ops.ones((features.shape[1], CLASSES))
     projector = keras_mla.layers.GradientProjector()
@@ -358,7 +358,7 @@ def project(features):
 
 
 def by_reference(batches, start, logits, presence):
-    """Returns the same numbers from the tests' reference, in float64."""
+    """Returns what `by_keras` returns, from the tests' reference in float64."""
     import mla_reference
 
     sgd = mla_reference.SGD(0.01, momentum=0.9)
@@ -375,14 +375,14 @@ def by_reference(batches, start, logits, presence):
 
 
 def project_by_reference(features):
-    """Returns the same P from its closed form, which omits the first step."""
+    """Returns P from its closed form, which omits the first step."""
     import mla_reference
 
     return flat([mla_reference.closed_form(features[1:], alpha=1.0)])
 
 
 def numbers(train, project):
-    """Returns what two of the functions above give, by name."""
+    """Returns the results of two of the functions above, by name."""
     samples, width, many, wide = 64, 256, 2000, 768
     if FLAGS.small:
         samples, width, many, wide = 8, 16, 20, 16
@@ -409,7 +409,7 @@ def numbers(train, project):
     found = train(batches, start, logits, everything)
     found_missing = train(missing, start, logits, presence[0])
     found |= {f"{k}, some missing": v for k, v in found_missing.items()}
-    # As of two modalities: two directions, which P closes more and more.
+    # Like two modalities: two directions, which P closes more and more.
     features = np.abs(rng.standard_normal((2, wide), "float32"))
     noise = rng.standard_normal((many, wide), "float32") / 10
     features = np.resize(features, (many, wide)) * (1 + noise)
@@ -417,7 +417,7 @@ def numbers(train, project):
 
 
 def in_full_precision():
-    """Returns the numbers of Keras, float32 multiplied as float32."""
+    """Returns the numbers of Keras, with float32 multiplied as float32."""
     if BACKEND == "jax":
         with FRAMEWORK.default_matmul_precision("highest"):
             return numbers(by_keras, project)
@@ -426,7 +426,7 @@ def in_full_precision():
 
 
 def on_cpu():
-    """Returns the same of a process that sees no accelerator."""
+    """Returns the numbers of a process that sees no accelerator."""
     hidden = {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "cpu.npz")
@@ -444,16 +444,17 @@ def checks():
     try:
         exact = numbers(by_reference, project_by_reference)
     except ImportError:
-        print("Without NumPy: there is no tests/reference/mla_reference.py.")
+        print("No NumPy column: tests/reference/mla_reference.py is missing.")
     else:
         pairs |= {
             "device - NumPy": (here, exact),
             "CPU - NumPy": (there, exact),
         }
     print(
-        "Largest absolute differences after three steps, float32, multiplied "
-        "in full precision. The last column, which the bound is not for: the "
-        "device multiplies float32 as the backend has it by default."
+        "Largest absolute differences after three steps, in float32, "
+        "multiplied in full precision. In the last column, to which the bound "
+        "does not apply, the device multiplies float32 as the backend does by "
+        "default."
     )
     columns = [*pairs, "default - CPU"]
     print(" " * 30 + "".join(f"{name:>16s}" for name in columns))
@@ -464,19 +465,19 @@ def checks():
             for first, second in [*pairs.values(), (usual, there)]
         ]
         print(f"  {what:28s}" + "".join(f"{number:16.1e}" for number in found))
-        worst = np.max([worst, *found[:-1]])  # NaN, if there is one.
+        worst = np.max([worst, *found[:-1]])  # NaN if one is NaN.
     within = bool(worst <= FLAGS.bound)
     print(f"{'Within' if within else 'NOT within'} {FLAGS.bound:g}.")
     return not within
 
 
 def run_compiled(parts):
-    """Repeats the timings on PyTorch, compiled, where that may fail or hang."""
+    """Repeats the timings on PyTorch, compiled: this may fail or hang."""
     gc.collect()
     FRAMEWORK.cuda.empty_cache()
     command = [sys.executable, *sys.argv, "--jit_compile"]
     command.append(f"--parts={','.join(parts)}")
-    print("\nOnce more, compiled; what fails there is not counted.", flush=True)
+    print("\nOnce more, compiled. A failure here does not count.", flush=True)
     try:
         subprocess.call(command, timeout=FLAGS.compile_seconds)
     except subprocess.TimeoutExpired:

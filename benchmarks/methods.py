@@ -1,13 +1,13 @@
-"""Time per training step of each method, against `ConcatFusion`.
+"""Times a training step of each method against `ConcatFusion`.
 
 In one run, in turn and repeatedly, `fit` trains every method for an epoch:
 
     KERAS_BACKEND=jax python benchmarks/methods.py --encoder=resnet18 \
         --steps=6 --repeats=3
 
-Flags, data, encoders and the way of timing are those of `train_step.py`. The
-first epoch of each is not counted: it compiles. Figures are medians; ratios
-are medians of the ratios within a repetition.
+Flags, data, encoders and timing are those of `train_step.py`. The first epoch
+of each method does not count: it compiles. Times are medians; ratios are
+medians of the ratios within a repetition.
 """
 
 # ruff: noqa: E402
@@ -36,7 +36,7 @@ from keras_mla.models import registry
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list(
-    "methods", [*registry.METHODS], "Methods to time; also ConcatFusion."
+    "methods", [*registry.METHODS], "Methods to time besides ConcatFusion."
 )
 
 

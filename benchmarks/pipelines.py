@@ -1,9 +1,9 @@
-"""Samples per second of each data set's pipeline, beside a DataLoader.
+"""Compares each data set's pipeline with a DataLoader, in samples a second.
 
-Both sides decode the same generated files to the same arrays in one run, in
-turn and repeatedly: `keras_mla.datasets`, and a `torch.utils.data.DataLoader`
-with worker processes around soundfile, PyAV, Pillow and torch's own FFT. The
-ratio is ours over theirs: above 1.0 ours is faster.
+Both sides, `keras_mla.datasets` and a `torch.utils.data.DataLoader` with worker
+processes around soundfile, PyAV, Pillow and torch's own FFT, decode the same
+generated files to the same arrays in one run, in turn and repeatedly. The ratio
+is ours over theirs: above 1.0 ours is faster.
 
 ```shell
 python benchmarks/pipelines.py --samples=96 --repeats=3
@@ -30,12 +30,12 @@ from PIL import Image  # noqa: E402
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("samples", 96, "Files of each kind.")
-flags.DEFINE_integer("passes", 4, "How often an epoch goes through them.")
-flags.DEFINE_integer("repeats", 3, "Epochs; the median counts.")
+flags.DEFINE_integer("passes", 4, "Passes over the files in an epoch.")
+flags.DEFINE_integer("repeats", 3, "Timed epochs; prints the median.")
 flags.DEFINE_integer("batch_size", 16, "Samples in a batch.")
 flags.DEFINE_integer("workers", 2, "Workers on either side.")
 flags.DEFINE_integer("seconds", 3, "Length of sounds and videos.")
-flags.DEFINE_list("only", [], "Some of the pipelines; all by default.")
+flags.DEFINE_list("only", [], "Pipelines to time; default: all.")
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS += "a pinch of salt and some oil for the pan ##s".split()
@@ -85,7 +85,7 @@ def make_files(root):
 
 
 class Reference(torch.utils.data.Dataset):
-    """The same work, written as one would for a DataLoader."""
+    """The same work, as one would write it for a DataLoader."""
 
     def __init__(self, inputs, labels, modalities, size, training):
         self.inputs, self.labels = inputs, labels
@@ -218,7 +218,7 @@ def compare(found, expected):
 
 def main(_):
     """Prints a table of samples per second."""
-    # Here, so that the workers need not import it.
+    # Imported here, so that the workers need not import it.
     from keras_mla.datasets import text
 
     print("pipeline | mode | ours, samples/s | DataLoader | ratio")

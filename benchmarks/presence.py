@@ -1,13 +1,12 @@
-"""Time per training step with `presence` against without, encoders frozen.
+"""Times a training step with `presence` against one without.
 
 In one run, in turn and repeatedly, a `LateFusion` of two frozen encoders of 16
 million weights each trains its heads on one batch:
 
     KERAS_BACKEND=torch python benchmarks/presence.py
 
-Every sample has all modalities in both, so that the work is the same: the
-ratio is what handling absent samples costs. The first turn is not counted: it
-compiles.
+Every sample has all modalities, so that both do the same work: the ratio is
+what handling absent samples costs. The first turn does not count: it compiles.
 """
 
 import os

@@ -1,20 +1,21 @@
-"""Time per training step of MLA, by hand, and of joint training.
+"""Times a training step of MLA, of MLA by hand, and of joint training.
 
 In one run, in turn and repeatedly:
 
 (a) `keras_mla.MLA.fit`;
 (b) the same mathematics by hand in the backend's own idiom
-    (`benchmarks/handwritten`), jitted as `compile` says on JAX and
-    TensorFlow, eager on PyTorch;
+    (`benchmarks/handwritten`), on JAX and TensorFlow jitted if `compile` would
+    jit, on PyTorch eager;
 (c) `keras.Model.fit` of the joint model, features concatenated, with the same
     encoders;
-(d) with `--ablation`, `MLA(projector=None).fit`, to see what projection costs.
+(d) with `--ablation`, `MLA(projector=None).fit`, to see what the projection
+    costs.
 
     KERAS_BACKEND=jax python benchmarks/train_step.py --encoder=mlp
 
 Each repetition times one epoch, from the callback at its beginning to the one
-at its end. The first is not counted: it compiles. Figures are medians; ratios
-are medians of the ratios within a repetition.
+at its end. The first epoch does not count: it compiles. Times are medians;
+ratios are medians of the ratios within a repetition.
 """
 
 import importlib
@@ -44,14 +45,14 @@ flags.DEFINE_enum(
     "data",
     None,
     ["arrays", "tf.data", "loader"],
-    "What all competitors read; default: what the backend's users do, a "
-    "tf.data.Dataset, a torch DataLoader, and arrays on JAX.",
+    "What all competitors read; default: what is usual on the backend, a "
+    "tf.data.Dataset, a torch DataLoader, or arrays on JAX.",
 )
-flags.DEFINE_boolean("jit_compile", None, "As for `compile`; default: auto.")
+flags.DEFINE_boolean("jit_compile", None, "As in `compile`; default: auto.")
 flags.DEFINE_boolean("ablation", False, "Also time MLA without projection.")
 flags.DEFINE_boolean("memory", True, "Also run each alone for its peak memory.")
 flags.DEFINE_string(
-    "only", "", "Run one of mla, hand, joint, plain; print JSON."
+    "only", "", "Run only mla, hand, joint or plain; print JSON."
 )
 
 MODALITIES = ("audio", "video")
@@ -60,7 +61,7 @@ WIDTH = 512
 
 
 class EpochTimer(keras.callbacks.Callback):
-    """Seconds from the beginning of an epoch to its end."""
+    """Measures the seconds from the beginning of an epoch to its end."""
 
     def on_epoch_begin(self, epoch, logs=None):
         """Starts the clock."""
@@ -76,7 +77,7 @@ def make_data():
     rng = np.random.default_rng(0)
     shape = (WIDTH,) if FLAGS.encoder == "mlp" else (FLAGS.size, FLAGS.size, 3)
     samples = FLAGS.steps * FLAGS.batch_size
-    # ResNets work hard: a few batches, over and over, keep memory small.
+    # ResNets are slow: a few repeated batches suffice and keep memory small.
     distinct = samples if FLAGS.encoder == "mlp" else 4 * FLAGS.batch_size
     order = np.arange(samples) % distinct
     x = {}
@@ -107,7 +108,7 @@ def make_encoder(seed):
 
 
 def compiled(model):
-    """Compiles a model as all are compiled here."""
+    """Compiles a model as all models here; returns it."""
     model.compile(
         optimizer=keras.optimizers.SGD(0.01, momentum=0.9),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -118,12 +119,12 @@ def compiled(model):
 
 
 def jit_compile():
-    """What `compile` is given."""
+    """Returns the argument of `compile`."""
     return "auto" if FLAGS.jit_compile is None else FLAGS.jit_compile
 
 
 def by_fit(model, x, y):
-    """Returns a function that trains an epoch and tells its seconds."""
+    """Returns a function that trains an epoch and returns its seconds."""
     timer = EpochTimer()
     arguments = {"x": batches(x, y)}
     if data_path() == "arrays":
@@ -137,7 +138,7 @@ def by_fit(model, x, y):
 
 
 def by_hand(x, y):
-    """Returns the same for the hand-written loop."""
+    """Returns such a function for the hand-written loop."""
     backend = keras.backend.backend()
     module = importlib.import_module(f"handwritten.{backend}")
     as_numpy = data_path() == "tf.data" and backend != "tensorflow"
@@ -147,7 +148,7 @@ def by_hand(x, y):
         else module.from_keras(make_encoder(seed))
         for seed, name in enumerate(MODALITIES)
     }
-    # As `compile` resolves "auto": on JAX, and elsewhere by what it finds.
+    # What `compile` makes of "auto": true on JAX, elsewhere it depends.
     jit = make_mla().jit_compile
     loop = module.Loop(encoders, WIDTH, CLASSES, jit=jit)
 
@@ -163,7 +164,7 @@ def by_hand(x, y):
 
 
 def batches(x, y):
-    """Batches as `--data` says; as arrays, these are slices."""
+    """Returns the batches that `--data` names; of arrays, slices."""
     size = FLAGS.batch_size
     if data_path() == "tf.data":
         import tensorflow as tf
@@ -190,7 +191,7 @@ def slice_of(x, y, start):
 
 
 def data_path():
-    """What all competitors read."""
+    """Returns what all competitors read."""
     usual = {"tensorflow": "tf.data", "torch": "loader", "jax": "arrays"}
     return FLAGS.data or usual[keras.backend.backend()]
 
@@ -227,9 +228,9 @@ def competitors(x, y):
 
 
 def own_peak():
-    """Peak memory of this process in MiB."""
+    """Returns the peak memory of this process in MiB."""
     try:
-        # Not `getrusage`, which on Linux counts in the parent's peak.
+        # Not `getrusage`, which on Linux includes the parent's peak.
         with open("/proc/self/status") as status:
             (line,) = (row for row in status if row.startswith("VmHWM"))
         return int(line.split()[1]) / 1024

@@ -1,13 +1,13 @@
 """Food-101 on CLIP features: the paper's Table 4, and its Figure 3.
 
 The folder holds UPMC Food-101 in one of the layouts of
-`keras_mla.datasets.food101`. CLIP, a preset by name, which is downloaded, or a
-local folder of one, turns pictures and texts into features once; they are
-kept under `--output_dir`. On them are trained:
+`keras_mla.datasets.food101`. CLIP turns pictures and texts into features once,
+and the script keeps these under `--output_dir`. `--preset` is the name of a
+preset of CLIP, which is downloaded, or a local folder of one. The methods train
+on the features:
 
 - "CLIP": a linear classifier for each modality; "all" averages their logits;
-- every other method: a Dense layer as each modality's encoder, which its head
-  follows.
+- every other method: a Dense layer as each modality's encoder, then the head.
 
 `gap.png` shows the modality gap of each method of `--gap`: how far apart the
 encoders' features of the two modalities lie in the test split.
@@ -43,19 +43,19 @@ FLAGS = flags.FLAGS
 common.define_flags(
     "out/food101", epochs=20, batch_size=256, learning_rate="1e-3"
 )
-flags.DEFINE_string("preset", "clip_vit_base_patch32", "Name or folder.")
+flags.DEFINE_string("preset", "clip_vit_base_patch32", "CLIP: name or folder.")
 flags.DEFINE_integer("text_length", 77, "Tokens of a text.")
 flags.DEFINE_integer("feature_batch", 64, "Samples of a pass through CLIP.")
-flags.DEFINE_integer("width", 512, "Features of each encoder on CLIP's.")
-flags.DEFINE_float("validation_share", 0.1, "Of train, where there's no dev.")
-flags.DEFINE_enum("on_error", "raise", ["raise", "skip"], "At bad files.")
-flags.DEFINE_list("gap", ["Concat", "MLA"], "Methods of the gap's figure.")
+flags.DEFINE_integer("width", 512, "Features of each encoder.")
+flags.DEFINE_float("validation_share", 0.1, "Share of train, without a dev.")
+flags.DEFINE_enum("on_error", "raise", ["raise", "skip"], "For bad files.")
+flags.DEFINE_list("gap", ["Concat", "MLA"], "Methods in the gap's figure.")
 
 MODALITIES = ("image", "text")
 
 
 class Pictures(keras.utils.PyDataset):
-    """Batches of pictures, decoded in parallel, as CLIP takes them."""
+    """Decodes batches of pictures in parallel, as CLIP takes them."""
 
     def __init__(self, samples: list, size: int) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class Pictures(keras.utils.PyDataset):
             return np.stack(list(pool.map(self.read, batch)))
 
     def read(self, sample: Any) -> np.ndarray:
-        """Reads a picture; one that can't be read is NaN, and so it stays."""
+        """Reads a picture; returns NaN for one that cannot be read."""
         try:
             picture = image.open_image(sample.inputs["image"])
         except ValueError as error:
@@ -116,8 +116,8 @@ def features(output: pathlib.Path) -> dict[str, tuple]:
         fine = np.isfinite(x["image"]).all(axis=1)
         if not fine.all():
             print(f"{split}: left out {np.sum(~fine)} broken pictures")
-        # Length is no part of what CLIP says; with this one, a feature's
-        # numbers have a deviation of about 1.
+        # CLIP's features have no meaningful length. This one gives their
+        # numbers a deviation of about 1.
         scaled = {
             name: f[fine] / np.linalg.norm(f[fine], axis=1, keepdims=True)
             for name, f in x.items()

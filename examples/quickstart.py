@@ -1,13 +1,13 @@
 """MLA in one minute: handwritten digits as two modalities.
 
 `image` is the 64 pixels of a digit, `profile` the 16 sums of its rows and
-columns. A joint model learns from the image and leaves the profile alone; MLA
-trains both. Then a modality is hidden in part of the test set.
+columns. A joint model learns from the image and neglects the profile; MLA
+trains both. The test then hides the image in a part of the samples.
 
     python examples/quickstart.py
 
-`KERAS_BACKEND` chooses tensorflow, jax or torch. Prints two small tables and
-saves a figure of the learning curves.
+The script prints two small tables and saves a figure of the learning curves.
+`KERAS_BACKEND` chooses tensorflow, jax or torch.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Spoken and written digits: what MLA does when one modality is much easier.
+"""Spoken and written digits: MLA if one modality is much easier.
 
 The folder holds `recordings/{digit}_{speaker}_{index}.wav`, as the Free Spoken
 Digit Dataset publishes them, and `mnist_10k.npz` with `image` (n, 28, 28)
@@ -6,8 +6,8 @@ uint8 and `label` (n,). Each recording is paired with a picture of the same
 digit; no picture is in two splits.
 
 - `--pairing=official`: the recordings with index 0-4 are the test set, a tenth
-  of the others validation.
-- `--pairing=speaker`: trained on some speakers and tested on others. Sound is
+  of the other recordings validation.
+- `--pairing=speaker`: some speakers train, others validate and test. Sound is
   then the weak modality.
 
 ```shell
@@ -85,7 +85,7 @@ def load(folder: pathlib.Path, cache: pathlib.Path) -> dict[str, tuple]:
     with np.load(folder / "mnist_10k.npz", allow_pickle=False) as file:
         images, labels = file["image"], file["label"]
     rows = split(digits, speakers, indices)
-    # Pictures are dealt out to the splits before they are drawn from.
+    # Each split gets pictures of its own, and draws from these alone.
     rng = np.random.default_rng(0)
     pool = np.array_split(rng.permutation(len(images)), len(rows))
     data = {}

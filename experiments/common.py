@@ -1,6 +1,6 @@
-"""What the scripts share: flags, methods, streams of files, and the table.
+"""Shared parts of the scripts: flags, methods, streams of files, the table.
 
-How models are trained and runs are resumed is in `runs.py`.
+`runs.py` trains the models and resumes runs.
 """
 
 import json
@@ -17,11 +17,11 @@ from comparison import tables
 from keras_mla.datasets import pipeline
 from keras_mla.datasets.listing import Sample
 
-# So that the flags below count as those of the example.
+# The flags below then count as flags of the script.
 flags.disclaim_key_flags()
 FLAGS = flags.FLAGS
 METHODS = ("Concat", "Late fusion", "MLA; no projection", "MLA")
-# What does not change the result of a run.
+# Flags that do not change the result of a run.
 FREE = (
     "output_dir",
     "methods",
@@ -36,19 +36,19 @@ SPLITS = ("train", "validation", "test")
 def define_flags(
     output_dir: str, epochs: int, batch_size: int, learning_rate: str
 ) -> None:
-    """Defines the flags of every example, with these defaults."""
+    """Defines the flags of every script, with these defaults."""
     define = flags.DEFINE_integer
     flags.DEFINE_string("data_dir", None, "Folder of the data.", required=True)
     flags.DEFINE_string("output_dir", output_dir, "Results and checkpoints.")
     flags.DEFINE_list(
         "methods",
         list(METHODS),
-        f"Some of {list(known_methods.METHODS)}; a comma is written ';'.",
+        f"Some of {list(known_methods.METHODS)}; write ';' for a comma.",
     )
     flags.DEFINE_list(
         "learning_rate",
         [learning_rate],
-        "Of several, validation chooses one for each method.",
+        "Learning rates; validation chooses one of several for each method.",
     )
     define("epochs", epochs, "Epochs of each run.", lower_bound=1)
     define("batch_size", batch_size, "Samples in a batch.", lower_bound=1)
@@ -56,17 +56,17 @@ def define_flags(
 
 
 def define_stream_flags() -> None:
-    """Defines the flags of examples that read files while they train."""
+    """Defines the flags of scripts that read files while they train."""
     kinds = ["raise", "skip"]
-    flags.DEFINE_enum("on_error", "raise", kinds, "What to do at bad files.")
-    flags.DEFINE_string("cache_dir", None, "Folder for what was decoded.")
+    flags.DEFINE_enum("on_error", "raise", kinds, "What to do with bad files.")
+    flags.DEFINE_string("cache_dir", None, "Folder for decoded files.")
 
 
 def prepare(free: Sequence[str] = ()) -> pathlib.Path:
-    """Makes the output folder, and refuses one of runs with other flags.
+    """Makes the output folder; refuses one that holds runs with other flags.
 
     Args:
-        free: Flags of the example that do not change the result of a run.
+        free: Flags of the script that do not change the result of a run.
     """
     output = pathlib.Path(FLAGS.output_dir).expanduser()
     output.mkdir(parents=True, exist_ok=True)
@@ -79,7 +79,8 @@ def prepare(free: Sequence[str] = ()) -> pathlib.Path:
     if there and json.loads(there) != settings:
         raise ValueError(
             f"{output} holds runs with other flags. Choose another "
-            f"--output_dir, or delete it. Received: {settings}, there: {there}"
+            "--output_dir, or delete this one. "
+            f"Received: {settings}, there: {there}"
         )
     path.write_text(json.dumps(settings))
     return output
@@ -107,8 +108,8 @@ def streams(
     Args:
         samples: dict of split to samples, the same for all seeds.
         readers: dict of modality to its reader.
-        seed: int. Of order and crops.
-        presence: dict of split to which modalities its samples have.
+        seed: int. Seed of the order and of crops.
+        presence: dict of split to the presence of its samples.
     """
     return {
         split: pipeline.build(
@@ -128,7 +129,7 @@ def streams(
 def accuracies(
     records: Sequence[dict], modalities: Sequence[str]
 ) -> dict[str, list[float]]:
-    """Returns the records' test accuracies of each modality, and of all."""
+    """Returns the test accuracies of each modality and of all together."""
     keys = {**{m: f"{m}_accuracy" for m in modalities}, "all": "accuracy"}
     return {
         part: [record["test"][key] for record in records]
@@ -142,7 +143,7 @@ def report(
     title: str,
     transposed: bool = False,
 ) -> str:
-    """Prints the table; writes it as Markdown and CSV, and a figure.
+    """Prints the table; writes it as Markdown and CSV, and draws a figure.
 
     Args:
         output: Where to write `table.md`, `table.csv` and `figure.png`.

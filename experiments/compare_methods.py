@@ -3,17 +3,17 @@
     KERAS_BACKEND=jax python experiments/compare_methods.py \
         --data=digits --methods=table,ablation --seeds=0,1,2 --out=runs/digits
 
-Each method is given the same budget: `--trials` settings, with the same
-learning rates and weight decays for all, and values of its own parameters in
-turn, each trained with the first `--trial_seeds` seeds. The setting with the
-highest mean validation accuracy and, in every run, the epoch with the highest
-are kept (of equal ones the one with the lower negative log-likelihood, then
-the first). The setting chosen is trained once per seed, and only those runs
-read the test split, once each.
+Each method has the same budget: `--trials` settings, each trained with the
+first `--trial_seeds` seeds. Learning rates and weight decays are the same for
+all methods; a method's own parameters take their values in turn. The setting
+with the highest mean validation accuracy is chosen and, in every run, the epoch
+with the highest (of equals the one with the lower negative log-likelihood, then
+the first). The chosen setting trains once per seed. Only these runs read the
+test split, once each.
 
-Each run's result is appended to `runs.jsonl` when it ends; a restart with the
-same flags goes on from there. At the end, `table.csv`, `table.md` and
-`figure.png` are written beside it.
+Each run appends its result to `runs.jsonl` when it ends; a restart with the
+same flags continues from there. At the end, the script writes `table.csv`,
+`table.md` and `figure.png` next to it.
 """
 
 # ruff: noqa: E402
@@ -42,24 +42,24 @@ from keras_mla.metrics import ExpectedCalibrationError
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("data", "digits", "'digits', or the path of an `.npz`.")
-flags.DEFINE_list("modalities", [], "Arrays to use; default: all of them.")
+flags.DEFINE_list("modalities", [], "Arrays to use; default: all.")
 flags.DEFINE_list(
     "encoder",
     [],
-    f"Encoders as modality:kind, of the kinds {data_sets.KINDS}; default: by "
-    "the array's shape and dtype.",
+    f"Encoders as modality:kind, of the kinds {data_sets.KINDS}; default: as "
+    "the array's shape and dtype suggest.",
 )
 flags.DEFINE_integer("width", 64, "Features per modality.", lower_bound=1)
 flags.DEFINE_list(
     "methods",
     ["table"],
-    "Names of methods; 'table' and 'ablation' stand for all of these. A name "
-    "that has a comma is written with ';' for it.",
+    "Names of methods, or 'table' and 'ablation' for all methods of these. "
+    "Write ';' for a comma in a name.",
 )
 flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of the final runs.")
 flags.DEFINE_integer("trials", 6, "Settings to try per method.", lower_bound=1)
 flags.DEFINE_integer(
-    "trial_seeds", 1, "Seeds, the first ones, of each trial.", lower_bound=1
+    "trial_seeds", 1, "Seeds of each trial, from the first.", lower_bound=1
 )
 flags.DEFINE_integer("epochs", 30, "Epochs of a run.", lower_bound=1)
 flags.DEFINE_integer("batch_size", 64, "Samples in a batch.", lower_bound=1)
@@ -72,7 +72,7 @@ RATES = {"adam": ["3e-4", "1e-3", "3e-3"], "sgd": ["1e-2", "3e-2", "1e-1"]}
 
 
 class KeepBest(keras.callbacks.Callback):
-    """Returns a model to the epoch with the best validation score."""
+    """Restores a model to the epoch with the best validation score."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class KeepBest(keras.callbacks.Callback):
             self.weights = self.model.get_weights()
 
     def on_train_end(self, logs: dict | None = None) -> None:
-        """Restores them."""
+        """Restores the weights of the best epoch."""
         self.model.set_weights(self.weights)
 
 
@@ -98,7 +98,7 @@ def train(
     setting: dict[str, Any],
     seed: int,
 ) -> tuple[Any, dict]:
-    """Trains a model; returns it as it was in its best epoch, and that."""
+    """Trains a model; returns it as in its best epoch, and that epoch."""
     keras.utils.clear_session()
     keras.utils.set_random_seed(seed)
     setting = dict(setting)
@@ -128,7 +128,7 @@ def train(
         ],
     )
     keep = KeepBest()
-    # An ensemble keeps the best epoch of each modality by itself.
+    # An ensemble itself keeps the best epoch of each modality.
     own = hasattr(model, "best_epochs")
     model.fit(
         {**data.x["train"], "sample_id": np.arange(len(y))},
@@ -143,7 +143,7 @@ def train(
 
 
 def predictions(model: Any, x: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Logits of each modality, and under `"all"` the fused ones."""
+    """Returns logits of each modality, and fused ones under `"all"`."""
     parts: dict[str, list] = {name: [] for name in (*model.modalities, "all")}
     for start in range(0, len(x[model.modalities[0]]), 512):
         inputs = {
@@ -158,7 +158,7 @@ def predictions(model: Any, x: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def scores(logits: np.ndarray, y: np.ndarray) -> dict[str, float]:
-    """Accuracy, negative log-likelihood and calibration error."""
+    """Returns accuracy, negative log-likelihood and calibration error."""
     error = ExpectedCalibrationError()
     error.update_state(y, logits)
     z = logits - logits.max(axis=1, keepdims=True)
@@ -173,7 +173,7 @@ def scores(logits: np.ndarray, y: np.ndarray) -> dict[str, float]:
 def run(
     name: str, phase: str, data: data_sets.Data, setting: dict, seed: int
 ) -> dict:
-    """Trains once; a final run reads the test split, when all is done."""
+    """Trains once; a final run then reads the test split."""
     method = known_methods.METHODS[name]
     model, epochs = train(method, data, setting, seed)
     held_out, y = data.x["validation"], data.y["validation"]
@@ -193,7 +193,7 @@ def run(
 
 
 def settings(method: known_methods.Method) -> list[dict[str, Any]]:
-    """The settings to try: the same rates for all, own values in turn."""
+    """Returns the settings to try: shared rates, own values in turn."""
     rates = {
         "learning_rate": [
             float(v) for v in FLAGS.learning_rate or RATES[FLAGS.optimizer]
@@ -202,7 +202,7 @@ def settings(method: known_methods.Method) -> list[dict[str, Any]]:
     }
     shared = _sample(rates, FLAGS.trials)
     own = _sample(method.grid, FLAGS.trials)
-    # Whole rounds of `shared` meet `own` one further on each time.
+    # Each whole round of `shared` meets `own` shifted by one more.
     return [
         {
             **shared[index % len(shared)],
@@ -218,7 +218,7 @@ def _sample(grid: dict[str, list], most: int) -> list[dict[str, Any]]:
 
 
 def main(_: list[str]) -> None:
-    """Makes all runs that are missing, then the tables."""
+    """Makes the missing runs, then the tables."""
     names = [name.strip().replace(";", ",") for name in FLAGS.methods]
     methods = known_methods.named(names)
     seeds = [int(seed) for seed in FLAGS.seeds]

@@ -2,10 +2,10 @@
 
 The folder holds the data set as `keras_mla.datasets.crema_d` or
 `keras_mla.datasets.kinetics_sounds` describes it. Decoding is cheapest after
-`python -m keras_mla.datasets.prepare`. Both encoders start from random
-weights, and a share of the training list serves for validation, since the
-sets publish none. In the customary split of CREMA-D every actor is in
-training and in test; `--protocol=actor` keeps them apart.
+`python -m keras_mla.datasets.prepare`. Both encoders start from random weights.
+Neither data set publishes a validation split, so a share of the training list
+serves as one. In the customary split of CREMA-D, every actor is in training and
+in test; `--protocol=actor` keeps actors apart.
 
 ```shell
 KERAS_BACKEND=torch python experiments/crema_d_resnet18.py --data_dir=CREMA-D
@@ -41,21 +41,21 @@ common.define_flags(
 common.define_stream_flags()
 SETS = {"crema_d": crema_d, "kinetics_sounds": kinetics_sounds}
 flags.DEFINE_enum("dataset", "crema_d", list(SETS), "Which data set.")
-flags.DEFINE_enum("protocol", "list", ["list", "actor"], "Of CREMA-D.")
-flags.DEFINE_float("validation_share", 0.1, "Of the training list.")
+flags.DEFINE_enum("protocol", "list", ["list", "actor"], "CREMA-D's split.")
+flags.DEFINE_float("validation_share", 0.1, "Share of the training list.")
 flags.DEFINE_integer("frames", 3, "Frames of a clip.")
 flags.DEFINE_integer("image_size", 224, "Height and width of a frame.")
-flags.DEFINE_integer("audio_frames", 1024, "Length of a spectrogram, 10 ms.")
+flags.DEFINE_integer("audio_frames", 1024, "Length in steps of 10 ms.")
 flags.DEFINE_integer("mels", 128, "Height of a spectrogram.")
-flags.DEFINE_float("momentum", 0.9, "Of SGD.")
-flags.DEFINE_float("weight_decay", 1e-4, "Of SGD.")
+flags.DEFINE_float("momentum", 0.9, "Momentum of SGD.")
+flags.DEFINE_float("weight_decay", 1e-4, "Weight decay of SGD.")
 flags.DEFINE_integer("decay_every", 70, "Epochs until a tenth of the rate.")
 
 MODALITIES = ("audio", "video")
 
 
 def decayed(epoch: int, rate: float) -> float:
-    """Returns the rate of an epoch from that of the one before."""
+    """Returns the rate of an epoch, given the rate of the epoch before."""
     steps = epoch > 0 and epoch % FLAGS.decay_every == 0
     return rate * 0.1 if steps else rate
 
@@ -112,7 +112,7 @@ def main(_: Any) -> None:
         method: common.accuracies(records, MODALITIES)
         for method, records in results.items()
     }
-    # Methods side by side, as in the paper's Table 1.
+    # The paper's Table 1 has methods side by side.
     common.report(output, values, FLAGS.dataset, transposed=True)
 
 

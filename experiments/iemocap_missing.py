@@ -1,17 +1,17 @@
 """IEMOCAP with missing modalities (paper, Table 2).
 
 The folder holds the official release, see `keras_mla.datasets.iemocap`. At
-each missing rate, a share of all sounds, pictures and texts is taken out of
+each missing rate, a share of all sounds, pictures and texts is missing from
 training, validation and test alike, drawn anew for each seed:
 
-- `--missing=keep_one`: every sample keeps one modality at least, so that the
+- `--missing=keep_one`: every sample keeps at least one modality, so that the
   highest rate is two thirds;
-- `--missing=independent`: each with the same probability, as the paper says;
-  samples without any are guessed.
+- `--missing=independent`: each modality is missing with the same probability,
+  as in the paper; samples without any modality are guessed.
 
-Without further flags small encoders learn from scratch; the paper's are
-CAV-MAE for sound and M3AE, pretrained (`python -m
-keras_mla.encoders.convert`):
+Without further flags, small encoders learn from scratch. The paper's encoders
+are pretrained, CAV-MAE for sound and M3AE for the others;
+`python -m keras_mla.encoders.convert` makes them:
 
 ```shell
 KERAS_BACKEND=jax python experiments/iemocap_missing.py \
@@ -47,17 +47,20 @@ flags.DEFINE_list(
     "rates", [f"0.{i}" for i in range(1, 8)], "Missing rates to try."
 )
 flags.DEFINE_enum(
-    "missing", "keep_one", ["keep_one", "independent"], "See above."
+    "missing",
+    "keep_one",
+    ["keep_one", "independent"],
+    "Whether a sample keeps at least one modality.",
 )
 flags.DEFINE_enum("protocol", "random", ["random", "session"], "The split.")
-flags.DEFINE_integer("classes", 4, "4 or 6.")
-flags.DEFINE_integer("audio_frames", 512, "Length of a spectrogram, 10 ms.")
+flags.DEFINE_integer("classes", 4, "Number of emotions, 4 or 6.")
+flags.DEFINE_integer("audio_frames", 512, "Length in steps of 10 ms.")
 flags.DEFINE_integer("mels", 64, "Height of a spectrogram.")
-flags.DEFINE_float("weight_decay", 0.05, "Of AdamW.")
+flags.DEFINE_float("weight_decay", 0.05, "Weight decay of AdamW.")
 
 
 def presence(samples: dict[str, list], rate: float, seed: int) -> dict:
-    """Draws for each split which modalities its samples have."""
+    """Draws which modalities the samples of each split have."""
     return {
         split: missing.missing_presence(
             len(part),

@@ -1,4 +1,4 @@
-"""Encoders of the scripts that use transformers: loaded, or new and small."""
+"""Makes or loads the encoders of the scripts that use transformers."""
 
 import dataclasses
 import pathlib
@@ -12,33 +12,33 @@ import keras_mla
 from keras_mla.datasets import image, pipeline, text
 from keras_mla.datasets.listing import Sample
 
-# So that the flags below count as those of the example.
+# The flags below then count as flags of the script.
 flags.disclaim_key_flags()
 FLAGS = flags.FLAGS
 
 
 def define_flags(modalities: Sequence[str]) -> None:
-    """Defines the flags of encoders, and of what they read."""
+    """Defines the flags of encoders and of their inputs."""
     for name in modalities:
         flags.DEFINE_string(
             f"{name}_encoder",
             None,
-            "A file of keras_mla.encoders.convert; else the encoder is new.",
+            "A file of keras_mla.encoders.convert; default: a new encoder.",
         )
     define = flags.DEFINE_integer
-    flags.DEFINE_string("vocabulary", None, "BERT's; else made of the texts.")
-    define("words", 8000, "Most pieces of a vocabulary that is made.")
+    flags.DEFINE_string("vocabulary", None, "BERT's; default: from the texts.")
+    define("words", 8000, "Most pieces of a new vocabulary.")
     define("text_length", 48, "Word pieces of a text.", lower_bound=1)
     define("image_size", 96, "Height and width in pixels.", lower_bound=16)
     define("width", 128, "Features of a new encoder.")
     define("depth", 3, "Blocks of a new encoder.")
     define("num_heads", 4, "Attention heads of a new encoder.")
-    flags.DEFINE_float("dropout", 0.1, "Of a new encoder.")
+    flags.DEFINE_float("dropout", 0.1, "Dropout of a new encoder.")
     flags.DEFINE_float("crop", 0.3, "Least share of a picture in a crop.")
 
 
 def vocabulary(output: pathlib.Path, train: Sequence[Sample]) -> str:
-    """Returns the path of the vocabulary, which is made if need be."""
+    """Returns the path of the vocabulary; makes one unless it is given."""
     if FLAGS.vocabulary:
         return FLAGS.vocabulary
     pieces = text.word_pieces((s.inputs["text"] for s in train), FLAGS.words)
@@ -48,7 +48,7 @@ def vocabulary(output: pathlib.Path, train: Sequence[Sample]) -> str:
 
 
 def text_reader(words: str) -> pipeline.Reader:
-    """Returns the reader of texts, by a vocabulary's path."""
+    """Returns the reader of texts, given the path of a vocabulary."""
     return pipeline.text_reader(text.bert(words, FLAGS.text_length))
 
 

@@ -3,10 +3,10 @@
 The folder holds the data set as `keras_mla.datasets.mvsa` describes it:
 `data/<id>.jpg`, and `train.jsonl`, `dev.jsonl` and `test.jsonl`.
 
-Without further flags two small M3AE encoders learn from scratch, with a
-vocabulary made from the training texts. The paper's encoders are the
-pretrained ones of base size, which `python -m keras_mla.encoders.convert`
-makes from the published checkpoint:
+Without further flags, two small M3AE encoders learn from scratch, with a
+vocabulary made from the training texts. The paper's encoders have base size and
+are pretrained. `python -m keras_mla.encoders.convert` makes them from the
+published checkpoint:
 
 ```shell
 KERAS_BACKEND=jax python experiments/mvsa_m3ae.py --data_dir=MVSA_Single \
@@ -34,7 +34,7 @@ MODALITIES = ("image", "text")
 common.define_flags("out/mvsa", epochs=20, batch_size=32, learning_rate="3e-4")
 common.define_stream_flags()
 m3ae.define_flags(MODALITIES)
-flags.DEFINE_float("weight_decay", 0.05, "Of AdamW.")
+flags.DEFINE_float("weight_decay", 0.05, "Weight decay of AdamW.")
 
 
 def main(_: Any) -> None:
@@ -67,7 +67,7 @@ def main(_: Any) -> None:
         method: common.accuracies(records, MODALITIES)
         for method, records in results.items()
     }
-    # Methods side by side, as in the paper's Table 1.
+    # The paper's Table 1 has methods side by side.
     common.report(output, values, "MVSA-Single", transposed=True)
 
 

@@ -3,18 +3,18 @@
     python experiments/projection_study.py --data=digits \
         --seeds=0,1,2,3,4 --out=runs/projection
 
-Around a base (AdamW, 20 epochs, batches of 64, 64 features, two-layer
-encoders on flattened arrays) one factor at a time is changed, and MLA trained
-without projection and with several; for the base, with all of them. Each may
-choose one of two learning rates, by the mean validation accuracy over seeds at
-the end of training. Compared are test accuracies of the fused prediction, in
-pairs of equal seeds. For optimizers, *interference* is measured too: how much
-a step for one modality changes the others' logits on the same batch, relative
-to its own.
+The study changes one factor at a time around a base (AdamW, 20 epochs, batches
+of 64, 64 features, two-layer encoders on flattened arrays). It trains MLA
+without projection and with several projections; for the base, with all of them.
+The mean validation accuracy over seeds at the end of training chooses one of
+two learning rates. The study compares test accuracies of the fused prediction,
+in pairs of equal seeds. For the base and SGD, it also measures *interference*:
+how much a step for one modality changes the others' logits on the same batch,
+relative to its own.
 
-`--data` takes what `compare_methods.py` takes, several with commas. Runs are
-appended to `<out>/<data>.jsonl` as they end, and a restart goes on from there.
-At the end `table.md` and `figure.png` are written.
+`--data` takes what `compare_methods.py` takes, several separated by commas.
+Runs are appended to `<out>/<data>.jsonl` as they end, and a restart continues
+from there. At the end, the script writes `table.md` and `figure.png`.
 """
 
 # ruff: noqa: E402
@@ -25,7 +25,7 @@ import pathlib
 import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# Trainings run side by side by a means that JAX alone has.
+# Only JAX can train side by side in the way of `comparison/trial.py`.
 os.environ["KERAS_BACKEND"] = "jax"
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
@@ -43,9 +43,9 @@ import keras_mla
 from keras_mla.layers import GradientProjector
 
 FLAGS = flags.FLAGS
-flags.DEFINE_list("data", ["digits"], "'digits', paths of `.npz`.")
+flags.DEFINE_list("data", ["digits"], "'digits', or paths of `.npz` files.")
 flags.DEFINE_list("seeds", ["0", "1", "2", "3", "4"], "Seeds of each run.")
-flags.DEFINE_list("factors", [], "Some of the factors; default: all.")
+flags.DEFINE_list("factors", [], "Factors to change; default: all.")
 flags.DEFINE_integer("epochs", 20, "Epochs of the base.", lower_bound=2)
 flags.DEFINE_string("out", "runs/projection", "Directory of the results.")
 
@@ -117,7 +117,7 @@ def mla(projector):
 
 
 def study(name, source, bar):
-    """Makes a data set's runs that are missing; returns all."""
+    """Makes the missing runs of a data set; returns all its runs."""
     data = data_sets.load(source)
     path = pathlib.Path(FLAGS.out) / f"{name}.jsonl"
     runs = Runs(path, {"data": name, "epochs": FLAGS.epochs})
@@ -125,7 +125,7 @@ def study(name, source, bar):
     for factor in FLAGS.factors or FACTORS:
         rates = RATES[FACTORS[factor].get("optimizer", "AdamW")]
         starts = list(itertools.product(map(int, FLAGS.seeds), rates))
-        # Made when first needed: a restart may find all runs done.
+        # Made at first use: a restart may find all runs done.
         encoders = functools.cache(
             functools.partial(pretrained, data, FLAGS.epochs, starts)
         )
@@ -141,7 +141,7 @@ def study(name, source, bar):
 
 
 def main(_):
-    """Makes all runs that are missing, then table and figure."""
+    """Makes the missing runs, then the table and the figure."""
     directory = pathlib.Path(FLAGS.out)
     directory.mkdir(parents=True, exist_ok=True)
     with tqdm(unit="run") as bar:

@@ -1,14 +1,14 @@
 """Trains each method with each seed, in runs that survive a kill.
 
 A run is one method with one learning rate and one seed, in a folder of its
-own. Killed, the same command goes on after the last epoch that was complete,
-and does not repeat runs that have ended. With data in memory the outcome is
-the same to the last bit; files that are read while training come in another
-order than without the kill.
+own. After a kill, the same command continues after the last complete epoch and
+does not repeat runs that have ended. With data in memory, the outcome is the
+same to the last bit. Files that are read while training come in another order
+than without the kill.
 
-Only validation data choose: in each run the epoch and, if several are given,
-each method's learning rate, by its run with the first seed. The test split is
-read by the chosen runs alone, once each, at their end.
+Only validation data choose: the epoch of each run and, if several are given,
+each method's learning rate, by its run with the first seed. Only the chosen
+runs read the test split, once each, at their end.
 """
 
 import csv
@@ -87,7 +87,7 @@ def _run(
     seed: int,
     test: bool,
 ) -> dict:
-    """Trains a model, or goes on with it, or returns what came out."""
+    """Trains a model, or continues to, or returns the record of its run."""
     result = folder / "result.json"
     if result.exists():
         record = json.loads(result.read_text())
@@ -101,13 +101,13 @@ def _run(
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(make_optimizer(), loss, metrics=["accuracy"])
     best, log = str(folder / "best.weights.h5"), folder / "log.csv"
-    # What a run that was killed had reached.
+    # The accuracies that a killed run had reached.
     reached = history(log).get("val_accuracy", [])
     model.fit(
         **_arguments(data["train"]),
         validation_data=data["validation"],
         epochs=FLAGS.epochs,
-        # The backup comes last: an epoch that is in it is in the others too.
+        # The backup comes last: its epochs are in the log and checkpoint too.
         callbacks=[
             seeds,
             *callbacks,
@@ -126,7 +126,7 @@ def _run(
                 delete_checkpoint=False,
             ),
         ],
-        # A stream has been shuffled already.
+        # A stream is shuffled already.
         shuffle=isinstance(data["train"], tuple),
         verbose=1 if sys.stdout.isatty() else 2,
     )
@@ -144,7 +144,7 @@ def _run(
 
 
 def _build(model: Any, part: Any) -> None:
-    """Builds a model, which a backup needs, for inputs like these."""
+    """Builds a model for inputs like these, as a backup needs."""
     x = part[0] if isinstance(part, tuple) else part.element_spec[0]
     if not model.built:
         model.build_for({name: x[name] for name in model.modalities})
@@ -157,11 +157,11 @@ def _arguments(part: Any) -> dict[str, Any]:
 
 
 def history(log: pathlib.Path) -> dict[str, list[float]]:
-    """Returns a run's `log.csv` as `fit` returns its history."""
+    """Reads a run's `log.csv` into a dict, like the history of `fit`."""
     if not log.exists():
         return {}
     with log.open() as file:
-        # A run killed between log and backup logs its last epoch again.
+        # After a kill between log and backup, an epoch is logged twice.
         rows = {row["epoch"]: row for row in csv.DictReader(file)}
     return {
         key: [float(row[key]) for row in rows.values()]

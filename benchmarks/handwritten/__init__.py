@@ -1,4 +1,4 @@
-"""MLA written by hand for one task, as one would without a library.
+"""MLA written by hand for one task, as one would write it without a library.
 
 Each backend's module has a `Loop` that trains two or more modalities with the
 same mathematics as `keras_mla.MLA` under SGD with momentum: alternating

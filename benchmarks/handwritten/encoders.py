@@ -31,7 +31,7 @@ class BasicBlock(nn.Module):
 
 
 class ResNet(nn.Module):
-    """ResNet-18, frames folded into the batch and averaged."""
+    """ResNet-18 that folds frames into the batch and averages them."""
 
     def __init__(self, channels):
         super().__init__()
@@ -54,10 +54,10 @@ class ResNet(nn.Module):
 
 
 class Patches(nn.Conv2d):
-    """Patches of an image `(batch, channels, height, width)` to tokens."""
+    """Maps patches of `(batch, channels, height, width)` to tokens."""
 
     def forward(self, x):
-        """A convolution without overlap."""
+        """Applies a convolution without overlap."""
         return super().forward(x).flatten(2).transpose(1, 2)
 
 

@@ -61,7 +61,7 @@ class Loop:
         }
 
     def step(self, x, y):
-        """Trains one batch. It stays eager, as it would be written."""
+        """Trains one batch, eagerly, as one would write it."""
         all_logits = []
         for name, encoder in self.encoders.items():
             # Without gradients, SGD leaves the other encoders alone.

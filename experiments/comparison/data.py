@@ -10,7 +10,7 @@ import numpy as np
 
 SPLITS = ("train", "validation", "test")
 KINDS = ("mlp", "conv1d", "conv2d", "tokens")
-# Features of more numbers than this are taken for a waveform.
+# Longer features are taken for a waveform.
 LONGEST_FEATURE = 4000
 
 
@@ -72,15 +72,15 @@ def load(source: str, modalities: Sequence[str] = ()) -> Data:
     for name, array in arrays.items():
         if array.dtype.kind not in "fiu" or array.ndim < 2:
             raise ValueError(
-                f"The array {name!r} of {source} cannot be a modality: it has "
-                f"the dtype {array.dtype} and the shape {array.shape}, where "
-                "numbers of shape (samples, ...) are needed. Name the "
-                "modalities with --modalities."
+                f"The array {name!r} of {source} cannot be a modality: a "
+                "modality has numbers of shape (samples, ...). Name the "
+                "modalities with --modalities. Received: dtype "
+                f"{array.dtype}, shape {array.shape}"
             )
     for name, array in {**arrays, "split": split}.items():
         if len(array) != len(y):
             raise ValueError(
-                f"The arrays of {source} must be of one length. Received: "
+                f"The arrays of {source} must have the same length. Received: "
                 f"{len(array)} in {name!r} and {len(y)} in 'y'"
             )
     return _split(source, arrays, y, split)
@@ -133,23 +133,23 @@ def _read(path: str) -> dict[str, np.ndarray]:
             return {name: file[name] for name in file.files}
     except (ValueError, AttributeError, zipfile.BadZipFile) as error:
         raise ValueError(
-            f"{path} is no `.npz` of plain arrays (arrays of objects are "
+            f"{path} is not an `.npz` of plain arrays (arrays of objects are "
             f"refused, since reading them may run code): {error}"
         ) from error
 
 
 def _scaled(array: np.ndarray, train: np.ndarray) -> np.ndarray:
-    """Numbers of unit deviation, 5 at most, in training; ids as they are."""
+    """Scales numbers to unit deviation in training, at most 5; keeps ids."""
     if _is_tokens(array):
-        # Ids beyond those of training have no embedding: as padding.
+        # Ids beyond those of training have no embedding: they become padding.
         known = (array >= 0) & (array <= array[train].max())
         return np.where(known, array, 0).astype("int32")
     array = array.astype("float32")
-    if array.ndim == 2:  # Features: each by itself.
+    if array.ndim == 2:  # Each feature is scaled by itself.
         mean, deviation = array[train].mean(0), array[train].std(0)
     else:
         mean, deviation = array[train].mean(), array[train].std()
-    # A number that hardly varies in training may be an outlier elsewhere.
+    # Clipped: what hardly varies in training may be an outlier elsewhere.
     return np.clip((array - mean) / np.maximum(deviation, 1e-6), -5, 5)
 
 
@@ -158,7 +158,7 @@ def _is_tokens(array: np.ndarray) -> bool:
 
 
 def _digits() -> dict[str, np.ndarray]:
-    """Handwritten digits of 8 x 8 pixels, their halves as two modalities."""
+    """Returns digits of 8 x 8 pixels, with their halves as two modalities."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
@@ -180,13 +180,13 @@ def _digits() -> dict[str, np.ndarray]:
 
 
 def kind_of(array: np.ndarray) -> str:
-    """The kind of encoder that suits an array's shape and dtype."""
+    """Returns the kind of encoder that suits an array's shape and dtype."""
     if _is_tokens(array):
         return "tokens"
     if array.ndim == 2:
         return "mlp" if array.shape[1] <= LONGEST_FEATURE else "conv1d"
     if array.ndim == 3 and array.shape[1] > 16 * array.shape[2]:
-        return "conv1d"  # Far more steps than channels: a signal, no image.
+        return "conv1d"  # Far more steps than channels: a signal.
     return "conv2d"
 
 

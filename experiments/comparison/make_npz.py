@@ -5,15 +5,15 @@
 
 - `av_digits`: a folder with `recordings/{digit}_{speaker}_{index}.wav`, as the
   Free Spoken Digit Dataset publishes them, and `mnist_10k.npz` with `image`
-  (n, 28, 28) uint8 and `label`. Each recording, as a log-mel spectrogram, is
-  paired with an image of the same digit that no other has. With
-  `--pairing=official` recordings 0-4 of each speaker and digit are the test
+  (n, 28, 28) uint8 and `label`. Each recording becomes a log-mel spectrogram,
+  paired with an image of the same digit that no other recording has. With
+  `--pairing=official`, recordings 0-4 of each speaker and digit are the test
   split and 5-9 validation; with `speaker`, speakers differ between splits.
 - `mvsa`: the folder of MVSA-Single, as `keras_mla.datasets.mvsa` takes it.
-  Images become squares of `--image_size`, texts ids of the words that occur
-  at least twice in training.
+  Images become squares of `--image_size`, texts become ids of the words that
+  occur at least twice in training.
 
-The `media` extra is needed.
+It needs the `media` extra.
 """
 
 import os
@@ -37,7 +37,7 @@ flags.DEFINE_string("data_dir", None, "Folder of the files.")
 flags.DEFINE_string("out", None, "The `.npz` to write.")
 flags.DEFINE_enum("pairing", "speaker", ["speaker", "official"], "The splits.")
 flags.DEFINE_integer("image_size", 48, "Height and width of MVSA's images.")
-flags.DEFINE_integer("words", 32, "Words of a text that are kept.")
+flags.DEFINE_integer("words", 32, "Words to keep of a text.")
 
 SPLITS = ("train", "validation", "test")
 HELD_OUT = {"nicolas": 1, "theo": 2, "yweweler": 2}
@@ -45,7 +45,7 @@ FBANK = audio.Fbank(rate=8000, frames=64, mels=32)
 
 
 def av_digits(folder: pathlib.Path, pairing: str) -> dict[str, np.ndarray]:
-    """Spoken and written digits: `audio`, `image`, `y` and `split`."""
+    """Returns `audio`, `image`, `y` and `split` of the digits."""
     sounds, split, y = [], [], []
     for path in tqdm(sorted((folder / "recordings").glob("*_*_*.wav"))):
         digit, speaker, index = path.stem.split("_")
@@ -81,13 +81,13 @@ def av_digits(folder: pathlib.Path, pairing: str) -> dict[str, np.ndarray]:
 def mvsa_single(
     folder: pathlib.Path, size: int, length: int
 ) -> dict[str, np.ndarray]:
-    """Pictures and texts of tweets: `image`, `text`, `y` and `split`."""
+    """Returns `image`, `text`, `y` and `split` of the tweets."""
     settings = image.ImageSettings(size=size)
     samples = [mvsa.files(folder, split) for split in SPLITS]
     words = Counter(
         word for sample in samples[0] for word in _words(sample.inputs["text"])
     )
-    # 0 is padding, 1 stands for the words that training hardly knows.
+    # 0 is padding, 1 is any word that occurs less than twice in training.
     kept = sorted(word for word, count in words.items() if count > 1)
     ids = {word: index for index, word in enumerate(kept, 2)}
     flat = [sample for part in samples for sample in part]

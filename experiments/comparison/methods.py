@@ -1,4 +1,4 @@
-"""The methods that are compared, and what of each is chosen on validation."""
+"""The methods to compare, and their settings to choose on validation."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -51,7 +51,7 @@ def _alternating(fusion: type) -> Callable[..., Any]:
 TABLE = {m.title: _registered(m) for m in registry.METHODS.values()}
 ALPHAS = TABLE["MLA"].grid
 
-# Table 3: parts of MLA left out, and its settings one by one.
+# Table 3: MLA without some of its parts, and with each of its settings.
 ABLATION = {
     "MLA, average": Method(_mla(AverageFusion), ALPHAS),
     "MLA, no projection": Method(_alternating(EntropyFusion), {}),
@@ -68,7 +68,7 @@ METHODS = {**TABLE, **ABLATION}
 
 
 def named(names: list[str]) -> dict[str, Method]:
-    """Returns methods by name; `table` and `ablation` stand for all of those.
+    """Returns methods by name; `table` and `ablation` name all of theirs.
 
     Raises:
         ValueError: If a name is unknown.

@@ -1,4 +1,4 @@
-"""Finished runs, in a file that outlives the process, and the best of them."""
+"""Keeps finished runs in a file, and finds the best of them."""
 
 import json
 import pathlib
@@ -9,14 +9,14 @@ import numpy as np
 
 
 class Runs:
-    """Runs by what they are, each made once and appended to a file.
+    """Makes each run once and appends it to a file.
 
     Args:
-        path: The file, a JSON record a line. The first holds `header`.
+        path: The file, with a JSON record a line. The first holds `header`.
         header: What all runs have in common, such as flags.
 
     Raises:
-        ValueError: If the file is there, with another header.
+        ValueError: If the file exists with another header.
     """
 
     def __init__(self, path: pathlib.Path, header: dict) -> None:
@@ -29,7 +29,7 @@ class Runs:
         if json.loads(lines[0]) != header:
             raise ValueError(
                 f"{path} holds runs with other flags. Choose another --out, or "
-                f"delete it. Received: {header}, there: {lines[0]}"
+                f"delete the file. Received: {header}, there: {lines[0]}"
             )
         for index, line in enumerate(lines[1:], 1):
             try:
@@ -37,13 +37,13 @@ class Runs:
             except json.JSONDecodeError:
                 if index < len(lines) - 1:
                     raise
-                # The last line of a run that was killed as it wrote.
+                # A kill interrupted the last line.
                 path.write_text("\n".join(lines[:-1]) + "\n")
                 break
             self.done[self._key(record["run"])] = record
 
     def get(self, make: Callable[[], dict], **what: Any) -> dict:
-        """Returns a run's result, which is made if it is not there."""
+        """Returns a run's result; makes the run if it is not in the file."""
         key = self._key(what)
         if key not in self.done:
             record = {"run": what, **make()}
@@ -61,7 +61,7 @@ class Runs:
 
 
 def best_setting(trials: list[dict]) -> dict[str, Any]:
-    """The setting with the best mean validation score, the first of equals."""
+    """Returns the first setting with the best mean validation score."""
     by_setting: dict[str, list[dict]] = {}
     for record in trials:
         key = json.dumps(record["run"]["setting"])

@@ -1,4 +1,4 @@
-"""Table and figure of `projection_study.py`."""
+"""Makes the table and the figure of `projection_study.py`."""
 
 import pathlib
 from collections import defaultdict
@@ -18,9 +18,9 @@ def write(directory: pathlib.Path, results: dict[str, list[dict]]) -> str:
 
 
 def choose(records: list[dict]) -> dict[tuple[str, str], list[dict]]:
-    """Results by factor and projector, at the rate best on validation.
+    """Chooses results by factor and projector, at the best learning rate.
 
-    Best is the highest mean over seeds.
+    The best has the highest mean validation accuracy over seeds.
 
     Returns:
         dict of lists of results, one for each seed in order.
@@ -45,7 +45,7 @@ def choose(records: list[dict]) -> dict[tuple[str, str], list[dict]]:
 
 
 def difference(runs: list[dict], others: list[dict]) -> tuple[float, float]:
-    """Mean and standard error of paired differences in test points."""
+    """Returns mean and standard error of paired differences, in points."""
     paired = [
         100 * (a["test"] - b["test"]) for a, b in zip(runs, others, strict=True)
     ]
@@ -54,7 +54,7 @@ def difference(runs: list[dict], others: list[dict]) -> tuple[float, float]:
 
 
 def markdown(chosen: dict[str, dict]) -> str:
-    """Accuracy without projection, what each adds, and interference."""
+    """Returns tables of accuracy, of differences and of interference."""
     names = list(chosen)
     rows = [
         f"| Factor | projection | {' | '.join(names)} |",

@@ -1,4 +1,4 @@
-"""Tables and a figure of the finished runs."""
+"""Makes tables and a figure of the finished runs."""
 
 import csv
 import pathlib
@@ -24,9 +24,10 @@ def write(
 
 
 def summarize(finals: list[dict]) -> dict[str, dict]:
-    """Mean and deviation over seeds, `{method: {part: {measure: (m, s)}}}`.
+    """Returns mean and deviation over seeds of each method, part and measure.
 
-    The deviation is that of a sample, 0 with a single seed.
+    The result is `{method: {part: {measure: (mean, deviation)}}}`, with the
+    deviation of a sample, 0 for a single seed.
     """
     by_method: dict[str, list[dict]] = {}
     for record in finals:
@@ -48,13 +49,13 @@ def summarize(finals: list[dict]) -> dict[str, dict]:
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and deviation of a sample, which is 0 of a single value."""
+    """Returns mean and sample deviation, 0 for a single value."""
     deviation = np.std(values, ddof=1) if len(values) > 1 else 0.0
     return float(np.mean(values)), float(deviation)
 
 
 def markdown(modalities: tuple[str, ...], summary: dict[str, dict]) -> str:
-    """Test accuracy by modality, the ablation, and the calibration."""
+    """Returns tables of test accuracy, of the ablation and of calibration."""
     tables = []
     for title, rows in (
         ("Test accuracy in %", [m for m in summary if m not in ABLATION]),
@@ -95,7 +96,7 @@ def markdown(modalities: tuple[str, ...], summary: dict[str, dict]) -> str:
 
 
 def cell(part: dict | None, measure: str, factor: float, digits: int) -> str:
-    """The text of a table's cell: mean and deviation, or a dash."""
+    """Returns a table's cell: mean and deviation, or a dash."""
     if part is None:
         return "–"
     mean, deviation = (factor * value for value in part[measure])

@@ -1,8 +1,9 @@
-"""Trainings of one model from many starts at once, on JAX.
+"""Trains one model from many starts at once, on JAX.
 
-Models this small keep a processor busy with all but arithmetic. So starts,
-each with a seed and a learning rate, are one more axis of every array: the
-model's own training step is mapped over it, and scanned over batches.
+For models this small, a processor spends its time on all but arithmetic. The
+starts, each with a seed and a learning rate, are therefore one more axis of
+every array. JAX maps the model's own training step over this axis, and scans it
+over batches.
 """
 
 import jax
@@ -17,14 +18,14 @@ BASE = {"optimizer": "AdamW", "epochs": 1, "batch_size": 64, "width": 64}
 
 
 def optimizer(name):
-    """Returns an optimizer; its rate is set later."""
+    """Returns an optimizer; `Trial` sets its learning rate."""
     if name.startswith("Adam"):
         return getattr(keras.optimizers, name)(1e-3)
     return keras.optimizers.SGD(0.1, momentum=0.9 * (name == "momentum"))
 
 
 def changed(data, factor):
-    """The inputs of each split, as a factor has them."""
+    """Returns the inputs of each split, changed by a factor."""
     rng = np.random.default_rng(0)
     x = {}
     for split, arrays in data.x.items():
@@ -49,7 +50,7 @@ class Trial:
         factor: dict of what differs from `BASE`.
         starts: List of `(seed, learning rate)`.
         encoders: dict of modality to the weights of its encoder, each with
-            the starts as first axis; random by default.
+            the starts as first axis. Defaults to random weights.
     """
 
     def __init__(self, method, data, factor, starts, encoders=None):
@@ -87,7 +88,7 @@ class Trial:
             loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
             learning_rate_multiplier=multiplier,
         )
-        # Once, for the variables that Keras makes in the first step.
+        # Keras makes some variables in the first step.
         rows = slice(0, self.factor["batch_size"])
         first = {m: a[rows] for m, a in self.x["train"].items()}
         model.train_on_batch(first, self.y["train"][rows])
@@ -118,7 +119,7 @@ class Trial:
     # === Training ===
 
     def fit(self, epochs):
-        """Trains for some more epochs, in batches drawn by seed and epoch."""
+        """Trains for more epochs, in batches drawn by seed and epoch."""
         y, size = self.y["train"], self.factor["batch_size"]
         steps = len(y) // size
         orders = {
@@ -147,12 +148,12 @@ class Trial:
     # === Measures, each of shape `(starts,)` ===
 
     def accuracy(self, split):
-        """Accuracy of the fused prediction."""
+        """Returns the accuracy of the fused prediction."""
         logits = jax.vmap(self._logits, (0, None))(self.state, self.x[split])
         return np.mean(np.asarray(logits).argmax(-1) == self.y[split], axis=1)
 
     def encoders(self):
-        """Weights of each modality's encoder."""
+        """Returns the weights of each modality's encoder."""
         found = dict(
             zip(
                 map(id, self.model.trainable_variables),
@@ -166,12 +167,13 @@ class Trial:
         }
 
     def interference(self, batches=10):
-        """What a step for one modality does to the others, on its batch.
+        """Measures what a step for one modality does to the others.
 
         Returns:
-            dict of two ratios of the others to the modality itself: "logits",
-            by how much they move (root mean square), and "loss", how far the
-            loss falls (below 0 where the others' rises).
+            dict of two ratios of the others to the modality itself, on the
+            batch of the step: "logits", by how much logits move (root mean
+            square), and "loss", how far the loss falls (below 0 if the others'
+            loss rises).
         """
         size = self.factor["batch_size"]
         found = []
@@ -184,7 +186,7 @@ class Trial:
         return {"logits": ratio[0], "loss": ratio[1]}
 
     def _step_of_each(self, state, x, y):
-        """Moves and falls, `((own, others), (logits, loss))`, of a batch."""
+        """Returns `((own, others), (move of logits, fall of loss))`."""
         names = self.model.modalities
         alone = jnp.eye(len(names), dtype=bool)
         presence = [jnp.tile(row, (len(y), 1)) for row in alone]
@@ -192,7 +194,7 @@ class Trial:
         before = [self._logits(state, given) for given in inputs]
         effects = jnp.zeros((2, 2))
         for own, given in enumerate(inputs):
-            # The others are absent, and so not trained.
+            # The others are absent, so they are not trained.
             _, after = self.model.train_step(state, (given, y))
             for other, old in enumerate(before):
                 new = self._logits(after, inputs[other])
@@ -209,13 +211,13 @@ class Trial:
 
 
 def cross_entropy(logits, y):
-    """Mean negative log-likelihood."""
+    """Returns the mean negative log-likelihood."""
     right = jnp.take_along_axis(logits, y[:, None], axis=1)[:, 0]
     return jnp.mean(jax.nn.logsumexp(logits, axis=1) - right)
 
 
 def pretrained(data, epochs, starts):
-    """Weights of encoders that were each trained by itself, by seed."""
+    """Trains each encoder by itself, by seed; returns the weights."""
     method = keras_mla.models.LateFusion
     starts = [(seed, 1e-3) for seed, _ in starts]
     trial = Trial(method, data, {}, starts)

@@ -1,0 +1,94 @@
+"""Each short example runs, and what it prints is what it promises."""
+
+import os
+import pathlib
+import re
+import runpy
+
+import keras
+import pytest
+
+pytest.importorskip("sklearn")
+EXAMPLES = pathlib.Path(__file__).resolve().parents[2] / "examples"
+
+
+def numbers(name, folder, capsys, monkeypatch):
+    """Runs an example; what it printed, and the numbers of each line."""
+    monkeypatch.chdir(folder)
+    runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+    text = capsys.readouterr().out
+    lines = [line for line in text.splitlines() if line]
+    pattern = r"-?\d+\.\d+"
+    return text, [[float(n) for n in re.findall(pattern, x)] for x in lines]
+
+
+@pytest.fixture
+def run(tmp_path, capsys, monkeypatch):
+    return lambda name: numbers(name, tmp_path, capsys, monkeypatch)
+
+
+def test_missing_modalities(run):
+    both, image, profile = (line[0] for line in run("missing_modalities")[1])
+    assert min(both, image) > 90 and profile > 70
+
+
+def test_unpaired_modalities(run):
+    image, profile, both = (line[0] for line in run("unpaired_modalities")[1])
+    assert min(both, image) > 90 and profile > 70
+
+
+def test_regression(run):
+    lines = run("regression")[1]
+    for body, blood, both in (line[-3:] for line in lines):
+        assert both > max(body, blood) > 0.1
+
+
+def test_multi_label(run):
+    title, body, both = (line[1] for line in run("multi_label")[1])
+    assert both > max(title, body) > 0.7
+
+
+def test_resume_training(run):
+    text, _ = run("resume_training")
+    assert "epochs [4, 5, 6]" in text
+    assert "without interruption: True" in text
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() == "jax", reason="JAX exports no ONNX."
+)
+def test_calibrate_and_export(run):
+    pytest.importorskip("onnxruntime")
+    text, lines = run("calibrate_and_export")
+    assert lines[0][1] > lines[-2][1]  # the calibration error
+    assert float(re.search(r"differs by (\S+)", text)[1]) < 1e-4
+
+
+def test_pretrain_and_cache(run):
+    _, lines = run("pretrain_and_cache")
+    before, after = lines[0]
+    assert after < 0.7 * before
+    assert lines[1][0] > 60
+
+
+def test_look_inside(run, tmp_path):
+    pytest.importorskip("matplotlib")
+    text, _ = run("look_inside")
+    weights = [float(w) for w in re.findall(r"weighs (\S+)", text)]
+    assert abs(sum(weights) - 1) < 0.02
+    for name in ("learning.png", "gap.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_every_example_is_short_and_listed():
+    listed = (EXAMPLES / "README.md").read_text()
+    tested = pathlib.Path(__file__).read_text()
+    for path in EXAMPLES.glob("*.py"):
+        assert f"`{path.name}`" in listed
+        if path.stem not in ("quickstart", "food101_clip"):
+            assert len(path.read_text().splitlines()) < 100
+            assert f'run("{path.stem}")' in tested
+
+
+def test_an_example_takes_the_backend_that_was_chosen():
+    assert os.environ["KERAS_BACKEND"] == keras.backend.backend()
