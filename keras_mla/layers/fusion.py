@@ -33,6 +33,14 @@ class Fusion(keras.layers.Layer):
 
     Returns:
         Fused logits, float32 of shape `(batch, classes)`.
+
+    Example:
+    >>> class FirstModality(keras_mla.layers.Fusion):
+    ...     def weights_of(self, logits, presence=None):
+    ...         return keras.ops.convert_to_tensor([[1.0, 0.0]])
+    >>> logits = np.array([[[2.0, 0.0], [0.0, 4.0]]], "float32")
+    >>> keras.ops.convert_to_numpy(FirstModality()(logits))
+    array([[2., 0.]], dtype=float32)
     """
 
     tasks: tuple[str, ...] = ("single_label", "multi_label", "regression")
