@@ -82,7 +82,7 @@ REFUSED_METRICS = {
     metrics.Recall(): "Recall(thresholds=0.0)",
     metrics.TruePositives(): "TruePositives(thresholds=0.0)",
     metrics.BinaryAccuracy(): "BinaryAccuracy(threshold=0.0)",
-    metrics.PrecisionAtRecall(0.5): "thresholds from 0 to 1",
+    metrics.PrecisionAtRecall(0.5): "thresholds run from 0 to 1",
     losses.categorical_crossentropy: "from_logits=True",
     metrics.MeanMetricWrapper(losses.dice): "softmax",
 }
