@@ -3,14 +3,14 @@
 `keras_mla.MLA(encoders={...}, head=classes)` is a `keras.Model`: `compile` and
 `fit` it. The parts:
 
-- `models`: MLA, and what it compares with.
-- `core`: what methods stand on, for their authors.
+- `models`: MLA, and the methods that it is compared with.
+- `core`: base classes and data structures, for authors of methods.
 - `layers`: gradient projection and fusion.
-- `callbacks`: exact resumption, the state of the projection.
+- `callbacks`: exact resumption, and the state of the projection.
 - `encoders`: the paper's encoders, with their published checkpoints.
 - `datasets`: batches of unpaired modalities.
 - `metrics`: the calibration error.
-- `analysis`: figures.
+- `analysis`: plots of training, and the modality gap.
 """
 
 from keras_mla import analysis as analysis

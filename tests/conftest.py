@@ -16,7 +16,7 @@ os.environ.setdefault(
     "--xla_llvm_disable_expensive_passes=true",
 )
 
-# What tests share.
+# Modules that tests share.
 sys.path.insert(0, str(pathlib.Path(__file__).parent / "saving"))
 sys.path.insert(0, str(pathlib.Path(__file__).parent / "reference"))
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
@@ -41,7 +41,7 @@ def pytest_configure(config):
     )
 
 
-# What runs on every backend, each test with one of its cases.
+# Tests that run on every backend, each with one of its cases.
 EVERYWHERE = (
     "contract",
     "saving",

@@ -19,7 +19,7 @@ MODULES = [
 
 
 def public_objects():
-    """Public classes and functions that this package defines, once each."""
+    """Returns the public classes and functions of this package, each once."""
     found = {}
     for name in ["keras_mla", *MODULES]:
         module = importlib.import_module(name)

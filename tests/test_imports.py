@@ -10,7 +10,7 @@ import keras_mla
 
 ROOT = pathlib.Path(keras_mla.__file__).parent
 FILES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
-# What each part may import of the others, itself aside.
+# The other parts that each part may import.
 ALLOWED = {
     "backend": set(),
     "layers": {"backend"},
@@ -75,7 +75,7 @@ def imported(path):
 def test_imports_go_one_way(path):
     part = path.parts[0].removesuffix(".py")
     if part == "__init__":
-        return  # It names everything.
+        return  # `__init__` names everything.
     found = {
         name.split(".")[1]
         for name in imported(path)

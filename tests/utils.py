@@ -22,7 +22,7 @@ def long():
 def mainly_on(backend):
     """Runs a test on this backend; on the others only with `--long`.
 
-    For what takes long on them and hardly differs between them.
+    For tests that take long on other backends and hardly depend on them.
     """
     return pytest.mark.skipif(
         keras.backend.backend() != backend and not LONG,
@@ -33,7 +33,7 @@ def mainly_on(backend):
 def only_on(backend):
     """Skips a test on the other backends.
 
-    It is about this one, or they have all that it does tested elsewhere.
+    The test is about this backend, or other tests cover the other backends.
     """
     return pytest.mark.skipif(
         keras.backend.backend() != backend, reason=f"Runs on {backend}."
@@ -43,8 +43,8 @@ def only_on(backend):
 def some(cases, *kept):
     """Returns all cases on PyTorch, where tests start fast; elsewhere `kept`.
 
-    For what differs between cases, but hardly between backends. With `--long`
-    all cases run everywhere.
+    For tests that differ between cases, but hardly between backends. With
+    `--long` all cases run everywhere.
     """
     if LONG or keras.backend.backend() == "torch":
         return list(cases)
@@ -103,7 +103,7 @@ def make_model(modalities=tuple(WIDTHS), layers=lambda: (), **kwargs):
 
 
 def compiled(model, optimizer=None, **kwargs):
-    """Compiles with SGD and sparse cross-entropy unless told otherwise."""
+    """Compiles with SGD and sparse cross-entropy by default."""
     kwargs.setdefault("metrics", ["accuracy"])
     kwargs.setdefault(
         "loss", keras.losses.SparseCategoricalCrossentropy(from_logits=True)

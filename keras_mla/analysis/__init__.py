@@ -1,4 +1,4 @@
-"""Figures of what a model learns."""
+"""Figures of training, and of the features that a model learns."""
 
 from keras_mla.analysis.history import plot_history as plot_history
 from keras_mla.analysis.modality_gap import modality_gap as modality_gap

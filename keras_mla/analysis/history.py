@@ -8,21 +8,21 @@ def plot_history(
     metric: str = "accuracy",
     path: Any = None,
 ) -> Any:
-    """Draws what each modality learns, epoch by epoch.
+    """Draws the losses and metrics of each modality, epoch by epoch.
 
-    One panel for the loss of each modality, one for a metric of each and of
-    their fusion, and one for the trace of P if `callbacks.ProjectorTrace` was
-    used. Dashed lines are training, solid ones validation; where there is no
-    validation, solid lines are training. The legend says so. Epochs are
-    counted from 1, over resumptions too.
+    One panel shows the loss of each modality, one a metric of each modality
+    and of their fusion, and one the trace of P if `callbacks.ProjectorTrace`
+    was used. Dashed lines are training and solid lines are validation; without
+    validation, solid lines are training, as the legend says. Epochs are
+    counted from 1, also across resumptions.
 
     Args:
-        history: What `fit` returned, or its `history` dict, which does not
-            tell at which epoch training began.
+        history: The `History` that `fit` returned, or its `history` dict,
+            which does not hold the epoch at which training began.
         modalities: Names of the modalities, such as `model.modalities`.
         metric: Name of a compiled metric. Defaults to `"accuracy"`.
-        path: Where to save the figure; its ending says the format. Not saved
-            if `None`.
+        path: File to save the figure to; the extension sets the format.
+            Defaults to `None`, which saves nothing.
 
     Returns:
         The `matplotlib.figure.Figure`.
@@ -108,7 +108,7 @@ def _draw(
 
 
 def _epochs_of(values: Sequence[float], epochs: Sequence[int]) -> list[int]:
-    """Returns the epochs of a log, which `validation_freq` makes fewer."""
+    """Returns the epochs of values, which `validation_freq` makes fewer."""
     if len(values) == len(epochs) or not values:
         return list(epochs)[: len(values)]
     every = round(len(epochs) / len(values))
@@ -119,9 +119,9 @@ def _epochs_of(values: Sequence[float], epochs: Sequence[int]) -> list[int]:
 
 
 def figure_class() -> Any:
-    """Returns matplotlib's `Figure`, or says what to install."""
+    """Returns matplotlib's `Figure`, or raises with advice to install it."""
     try:
-        # Not pyplot: it keeps figures alive and wants a display.
+        # Not pyplot, which keeps figures alive and needs a display.
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError(

@@ -9,21 +9,21 @@ from keras_mla.analysis.history import figure_class
 def modality_gap(features: Mapping[str, Any]) -> dict[tuple[str, str], float]:
     r"""Measures how far apart modalities lie in their common feature space.
 
-    The features of each modality are brought to length 1; the gap between two
+    The features of each modality are scaled to length 1; the gap between two
     modalities is the distance of their means,
-    $\lVert \bar f_m - \bar f_n \rVert$: 0 where they overlap, at most 2.
+    $\lVert \bar f_m - \bar f_n \rVert$: 0 if the means coincide, at most 2.
 
     Args:
-        features: dict keyed by modality of arrays `(samples, width)`, all of
-            one width. A row of zeros, which has no direction, stays one.
+        features: dict from each modality to an array `(samples, width)`, all
+            of one width. A row of zeros has no direction and stays zeros.
 
     Returns:
-        dict of each pair of modalities, in the order of `features`, to their
+        dict from each pair of modalities, in the order of `features`, to the
         gap.
 
     Raises:
-        ValueError: If there are fewer than two modalities, or their features
-            have another shape or are not finite.
+        ValueError: If there are fewer than two modalities, or features have a
+            wrong shape or are not finite.
 
     Example:
     >>> from keras_mla.analysis import modality_gap
@@ -51,23 +51,24 @@ def plot_modality_gap(
 ) -> Any:
     """Draws the features of each modality, in a panel for each model.
 
-    The features, brought to length 1, are projected on the two directions in
-    which those of the model vary most (principal components). A line joins
-    the means of the modalities; the title gives the gaps.
+    The features are scaled to length 1 and projected on the first two
+    principal components of all features of the model. A line joins the means
+    of the modalities; the title gives the gaps.
 
     Args:
-        models: dict of a model's name to what `modality_gap` takes.
-        path: Where to save the figure; its ending says the format. Not saved
-            if `None`.
-        samples: int. The most points to draw of a modality, the first ones.
-            Means and directions are those of all. Defaults to `500`.
+        models: dict from a model's name to its features, as for `modality_gap`.
+        path: File to save the figure to; the extension sets the format.
+            Defaults to `None`, which saves nothing.
+        samples: int. The largest number of points to draw per modality, from
+            its first samples. Means and components use all samples. Defaults
+            to `500`.
 
     Returns:
         The `matplotlib.figure.Figure`.
 
     Raises:
         ImportError: If matplotlib is not installed.
-        ValueError: As `modality_gap`, or if there is no model.
+        ValueError: If `models` is empty, or `modality_gap` refuses features.
 
     Example:
     ```python
@@ -76,7 +77,9 @@ def plot_modality_gap(
     ```
     """
     if not models:
-        raise ValueError("There is no model to draw. Received: models={}")
+        raise ValueError(
+            "`models` must hold at least one model. Received: models={}"
+        )
     figure = figure_class()(figsize=(4 * len(models), 4), layout="constrained")
     panels = figure.subplots(1, len(models), squeeze=False)[0]
     for axis, (title, features) in zip(panels, models.items(), strict=True):
@@ -125,6 +128,6 @@ def _directions(features: Mapping[str, Any]) -> dict[str, np.ndarray]:
 def _principal(x: np.ndarray) -> np.ndarray:
     """Projects centred rows on their first two principal components."""
     x = x - x.mean(axis=0)
-    # Of the small square matrix: there may be very many samples.
+    # Decompose the small square matrix: there may be very many samples.
     _, vectors = np.linalg.eigh(x.T @ x)
     return x @ vectors[:, ::-1][:, :2]

@@ -1,9 +1,9 @@
 """The only part that imports a framework or reads a private name of Keras.
 
-- `step`: what makes a training step.
+- `step`: the parts of a training step.
 - `kernels`: small computations, for speed.
-- `distribution`: how a batch is shared by devices.
-- `internals`: what is read of Keras's private parts.
+- `distribution`: the sharing of a batch by devices.
+- `internals`: access to private names of Keras.
 """
 
 from keras_mla.backend import distribution as distribution

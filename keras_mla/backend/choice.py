@@ -12,15 +12,15 @@ BACKENDS = ("tensorflow", "jax", "torch")
 def finder(package: str) -> Callable[[str], Any]:
     """Returns a function that finds a package's functions by name.
 
-    A function is that of the package's module for the current backend, or of
-    its module `common` where the backend has none of its own.
+    A function comes from the package's module for the current backend, or from
+    its module `common` if that module does not define it.
 
     Args:
-        package: Name of a package with a module `common`, and others that are
-            called as backends are.
+        package: Name of a package with a module `common`, and modules named
+            after backends.
 
     Raises:
-        ImportError: If the backend is not one of ours.
+        ImportError: If the library does not support the backend.
     """
     backend = keras.backend.backend()
     if backend not in BACKENDS:

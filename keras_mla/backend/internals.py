@@ -1,4 +1,4 @@
-"""What the library reads of Keras's private parts, in one place."""
+"""Access to private names of Keras, in one place."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -22,12 +22,12 @@ def optimized_variables(optimizer: Any) -> list:
 def moving_variables(
     layers: Iterable[keras.layers.Layer], model: keras.Model
 ) -> list:
-    """Returns the variables that a training call of layers moves by itself.
+    """Returns the variables that a training call of layers itself moves.
 
-    These are statistics of trainable layers, such as those of
-    BatchNormalization, and states of seed generators. What a frozen layer
-    holds is left out, large as it may be. So are variables of the model
-    itself, which a method moves with the optimizer's step.
+    The variables are statistics of trainable layers, such as
+    BatchNormalization's, and states of seed generators. The variables of
+    frozen layers, which may be large, are left out. So are the model's own
+    variables, which a method moves with the optimizer's step.
 
     Args:
         layers: Layers that are called.
@@ -45,7 +45,7 @@ def moving_variables(
 
 
 def find_parameters(layer: keras.layers.Layer) -> None:
-    """Makes weights that were made outside of `build` known to PyTorch."""
+    """Registers weights that were made outside of `build` with PyTorch."""
     layer._post_build()
 
 

@@ -1,4 +1,4 @@
-"""Callbacks: exact resumption, and what happens to P."""
+"""Callbacks: exact resumption, and the state of the projection P."""
 
 from keras_mla.callbacks.epoch_seed import EpochSeed as EpochSeed
 from keras_mla.callbacks.projector import ProjectorReset as ProjectorReset

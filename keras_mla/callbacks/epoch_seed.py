@@ -7,10 +7,10 @@ import numpy as np
 class EpochSeed(keras.callbacks.Callback):
     """Makes the randomness of an epoch depend on a seed and the epoch alone.
 
-    At the start of each epoch it sets the global seed, which orders shuffled
-    data, and the state of every seed generator in the model, which dropout
-    and its like draw from. Neither is part of a checkpoint. With this
-    callback, training that was killed after any epoch and goes on from a
+    At the start of each epoch the callback sets the global seed, which orders
+    shuffled data, and the state of every seed generator in the model, which
+    layers such as dropout draw from. Neither is part of a checkpoint. With
+    this callback, training that was killed after any epoch and resumes from a
     checkpoint ends with the same weights, to the last bit, as training that
     never stopped.
 
@@ -45,7 +45,7 @@ class EpochSeed(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Seeds everything from `(seed, epoch)`."""
         drawn = np.random.SeedSequence([self.seed, epoch]).generate_state(1)
-        # Within the range that each backend's global seed takes.
+        # The global seed of every backend accepts 31 bits.
         keras.utils.set_random_seed(int(drawn[0] >> 1))
         for index, state in enumerate(_seed_states(self.model)):
             sequence = np.random.SeedSequence([self.seed, epoch, index])
@@ -53,6 +53,6 @@ class EpochSeed(keras.callbacks.Callback):
 
 
 def _seed_states(model: keras.Model) -> list[Any]:
-    """States of the seed generators of a model and its layers."""
+    """Returns the states of the seed generators of a model and its layers."""
     known = {id(v) for v in [*model.weights, *model.metrics_variables]}
     return [v for v in model.variables if id(v) not in known]

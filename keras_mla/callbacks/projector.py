@@ -4,12 +4,12 @@ from keras_mla.layers.gradient_projector import GradientProjector
 
 
 class ProjectorTrace(keras.callbacks.Callback):
-    """Logs the trace of P at each epoch's end.
+    """Logs the trace of P at the end of each epoch.
 
     The trace starts as the width of the features and counts the directions
-    that are still open: what a head can still learn in. It stands in the
-    history and in TensorBoard as `projector_trace`, or, where the head has
-    several kernels, as `projector_0_trace` and so on.
+    that are still open, in which a head can still learn. The history and
+    TensorBoard show it as `projector_trace`; if the head has several kernels,
+    as `projector_0_trace` and so on.
 
     Example:
     ```python
@@ -28,13 +28,18 @@ class ProjectorTrace(keras.callbacks.Callback):
 
 
 class ProjectorReset(keras.callbacks.Callback):
-    """Opens all directions again: P becomes the identity now and then.
+    """Resets P to the identity now and then, which opens all directions again.
 
     Args:
-        every: int. Epochs between resets. Defaults to `1`.
+        every: int. The number of epochs between resets. Defaults to `1`.
 
     Raises:
         ValueError: If `every` is less than 1.
+
+    Example:
+    >>> callback = keras_mla.callbacks.ProjectorReset(every=10)
+    >>> callback.every
+    10
     """
 
     def __init__(self, every: int = 1) -> None:

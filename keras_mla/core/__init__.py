@@ -1,7 +1,7 @@
-"""What methods stand on, for their authors.
+"""Base classes and data structures, for authors of methods.
 
 A method is a subclass of `MultimodalModel`, or of `JointModel` (one prediction
-of joined features) or `LateModel` (a head for each modality).
+from joined features) or `LateModel` (a head for each modality).
 """
 
 from keras_mla.core.batch import Batch as Batch

@@ -1,8 +1,8 @@
-"""The convention of a batch: modalities, presence, paired and unpaired labels.
+"""The format of a batch: modalities, presence, paired and unpaired labels.
 
-`x` is a dict keyed by modality, with `presence` beside the modalities where
-some are missing. `y` is one tensor, or a dict keyed by modality where each
-modality has samples and labels of its own.
+`x` is a dict keyed by modality, which also holds `presence` if some modalities
+are missing. `y` is one tensor, or a dict keyed by modality if each modality
+has its own samples and labels.
 """
 
 import dataclasses
@@ -19,23 +19,23 @@ RESERVED = ("presence", "sample_id")
 
 @dataclasses.dataclass
 class Batch:
-    """One batch, checked and with absent rows out of the way.
+    """One batch, checked, with rows of absent samples replaced.
 
     Attributes:
         inputs: dict of each modality's tensors. Rows of absent samples hold
-            copies of present ones, if there are any.
+            copies of present rows, if there are any.
         labels: dict of each modality's labels.
-        sample_weight: dict of each modality's weights, `None` without.
+        sample_weight: dict of each modality's weights, or of `None`.
         presence: Bool tensor of shape `(batch, modalities)`, or `None`.
-        paired: bool. Whether all modalities see the same samples.
-        sample_id: Tensor of shape `(batch,)`, which samples these are, or
-            `None` where `x` does not say.
-        training: bool. Whether the batch is one to train on.
-        values: dict of each modality's tensors as they were passed. Rows that
-            the user marked absent may hold anything.
-        hidden: Bool tensor of shape `(batch, modalities)`: values that were
-            passed as present and that `hide` has made absent. `None` where
-            nothing was hidden.
+        paired: bool. Whether all modalities have the same samples.
+        sample_id: Tensor of shape `(batch,)`, the ids of the samples, or
+            `None` if `x` has no ids.
+        training: bool. Whether the batch is for training.
+        values: dict of each modality's tensors as passed. Rows that the user
+            marked absent may hold anything.
+        hidden: Bool tensor of shape `(batch, modalities)`: true for values
+            that were passed as present and that `hide` has made absent. `None`
+            if nothing was hidden.
     """
 
     inputs: dict[str, Any]
@@ -52,7 +52,7 @@ class Batch:
     def from_data(
         cls, modalities: Sequence[str], data: Any, training: bool = True
     ) -> "Batch":
-        """Takes `(x, y)` or `(x, y, sample_weight)` as Keras passes it."""
+        """Makes a batch from `(x, y)` or `(x, y, sample_weight)`."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         inputs, presence = split_inputs(modalities, x, training)
         paired = not isinstance(y, dict)
@@ -60,8 +60,8 @@ class Batch:
             check_rows(modalities, x)
         elif presence is not None:
             raise ValueError(
-                "x['presence'] and a dict `y` exclude each other: unpaired "
-                "data do not mark absent samples: omit them instead."
+                "x['presence'] and a dict `y` exclude each other. Unpaired "
+                "data do not mark absent samples: omit such samples instead."
             )
         labels, weights = split_targets(modalities, y, sample_weight)
         return cls(
@@ -76,10 +76,11 @@ class Batch:
         )
 
     def hide(self, mask: Any) -> "Batch":
-        """Returns the batch with further values absent.
+        """Returns a batch with further values absent.
 
         Args:
-            mask: Bool tensor of shape `(batch, modalities)`: what to hide.
+            mask: Bool tensor of shape `(batch, modalities)`: true for values
+                to hide.
 
         Raises:
             ValueError: If the batch is unpaired.
@@ -105,28 +106,34 @@ class Batch:
         )
 
     def present(self, name: str) -> Any | None:
-        """Bool `(batch,)` of one modality, `None` where all are present."""
+        """Returns which samples have a modality, bool `(batch,)`.
+
+        Returns `None` if no modality is missing.
+        """
         if self.presence is None:
             return None
         return self.presence[:, list(self.inputs).index(name)]
 
     def active(self, names: Sequence[str]) -> Any | None:
-        """Bool scalar: does at least one sample have one of `names`?
+        """Returns whether any sample has one of `names`, a bool scalar.
 
-        `None` if no modality is missing.
+        Returns `None` if no modality is missing.
         """
         if self.presence is None:
             return None
         return sum(present_share(self.present(name)) for name in names) > 0
 
     def known(self) -> Any | None:
-        """Bool `(batch,)`: which samples have a modality; `None` for all."""
+        """Returns which samples have any modality, bool `(batch,)`.
+
+        Returns `None` if no modality is missing.
+        """
         if self.presence is None:
             return None
         return ops.any(self.presence, axis=1)
 
     def size(self, name: str) -> Any:
-        """Number of rows of one modality."""
+        """Returns the number of rows of one modality."""
         return ops.shape(keras.tree.flatten(self.inputs[name])[0])[0]
 
 
@@ -134,8 +141,8 @@ def check_inputs(modalities: Sequence[str], x: Any) -> None:
     """Checks the keys of `x`, and the shape of `presence`.
 
     Raises:
-        ValueError: If modalities are missing or unknown, or `presence` has
-            another shape than `(batch, modalities)`.
+        ValueError: If `x` is not a dict, modalities are missing or unknown, or
+            `presence` has another shape than `(batch, modalities)`.
     """
     if not isinstance(x, dict):
         raise ValueError(
@@ -147,10 +154,10 @@ def check_inputs(modalities: Sequence[str], x: Any) -> None:
     if missing:
         raise ValueError(
             f"The inputs lack {_plural('modality', missing)}. To use one "
-            "modality alone, take `model.unimodal(name)`. Where only some "
-            "samples lack a modality, pass any value for it and say so in "
-            "x['presence'], a bool array of shape (batch, "
-            f"{len(modalities)}). Received: keys {sorted(x)}"
+            "modality alone, call `model.unimodal(name)`. If only some "
+            "samples lack a modality, pass any values for these samples and "
+            "mark them as absent in x['presence'], a bool array of shape "
+            f"(batch, {len(modalities)}). Received: keys {sorted(x)}"
         )
     unknown = [
         name for name in x if name not in modalities and name not in RESERVED
@@ -175,9 +182,9 @@ def check_inputs(modalities: Sequence[str], x: Any) -> None:
         if None not in (rows, _int(shape[0])) and rows != shape[0]:
             raise ValueError(
                 f"x['presence'] has {shape[0]} rows, but modality "
-                f"{name!r} has {rows}. Presence is for samples that share "
-                "their rows; unpaired data (with `y` a dict) do not mark "
-                "absent samples: omit them instead."
+                f"{name!r} has {rows}. All modalities must share the rows of "
+                "`presence`. Unpaired data (with `y` a dict) do not "
+                "mark absent samples: omit such samples instead."
             )
 
 
@@ -186,11 +193,11 @@ def check_rows(modalities: Sequence[str], x: dict[str, Any]) -> None:
     rows = {name: _rows(x[name]) for name in modalities}
     if len(set(rows.values()) - {None}) > 1:
         raise ValueError(
-            "With one `y` for all modalities, each must have a row for each "
-            "sample. Received: "
+            "With one `y` for all modalities, each modality must have a row "
+            "for each sample. Received: "
             + ", ".join(f"{name!r} with {n} rows" for name, n in rows.items())
             + ". For modalities with samples of their own, pass `y` as a dict "
-            "of each one's labels (unpaired training)."
+            "of each modality's labels (unpaired training)."
         )
 
 
@@ -200,7 +207,7 @@ def _rows(value: Any) -> int | None:
 
 
 def _int(size: Any) -> int | None:
-    # What is not an int is a tracer's stand-in for a size yet unknown.
+    # A size that is not an int is a tracer's placeholder for an unknown one.
     return size if isinstance(size, int) else None
 
 
@@ -210,12 +217,12 @@ def split_inputs(
     """Checks `x` and separates the modalities from `presence`.
 
     Returns:
-        A dict of each modality's tensors, in the model's order, in which rows
-        of absent samples hold copies of present ones (or what they held,
-        where no sample is present); and `presence` as bool, or `None`.
+        A dict of each modality's tensors, in the model's order; and `presence`
+        as bool, or `None`. Rows of absent samples hold copies of present rows;
+        if no sample is present, they are unchanged.
 
     Raises:
-        ValueError: If `check_inputs` does.
+        ValueError: If `check_inputs` raises it.
     """
     check_inputs(modalities, x)
     inputs = {name: x[name] for name in modalities}
@@ -234,7 +241,8 @@ def split_targets(
     """Returns labels and sample weights of each modality, as dicts.
 
     Raises:
-        ValueError: If one of them is a dict and the other does not fit it.
+        ValueError: If `y` is `None`, or one of them is a dict and the other
+            does not fit it.
     """
     if y is None:
         raise ValueError(
@@ -244,7 +252,7 @@ def split_targets(
     if not isinstance(y, dict):
         if isinstance(sample_weight, dict):
             raise ValueError(
-                "`sample_weight` may be a dict only where `y` is one too "
+                "`sample_weight` may be a dict only if `y` is a dict too "
                 "(unpaired training). Received: sample_weight with keys "
                 f"{list(sample_weight)} and a single `y`"
             )
@@ -271,18 +279,18 @@ def split_targets(
 
 
 def present_share(present: Any) -> Any:
-    """The share of samples that are present, on all replicas together."""
+    """Returns the share of samples that are present, over all replicas."""
     return distribution.global_mean(ops.cast(present, "float32"), None)
 
 
 def fill_absent(values: Any, present: Any, training: bool | None) -> Any:
     """Replaces rows of absent samples by rows of present ones.
 
-    In prediction each absent row is a copy of the first present row. In
-    training present rows are taken in turn, so that statistics such as those
-    of BatchNormalization see each about equally often. Where no row is
-    present, an absent row stays what it is: what comes of it must be replaced
-    by `where`, since it may be NaN.
+    In prediction each absent row becomes a copy of the first present row. In
+    training the present rows are taken in turn, so that statistics such as
+    BatchNormalization's see each row about equally often. If no row is
+    present, absent rows stay unchanged. Results of such rows must be replaced
+    by `where`, because they may be NaN.
 
     Args:
         values: Tensor of shape `(batch, ...)`, or a structure of them.
@@ -293,7 +301,7 @@ def fill_absent(values: Any, present: Any, training: bool | None) -> Any:
         index = rows_in_turn(present, distribution.row_groups())
     else:
         positions = ops.arange(ops.shape(present)[0], dtype="int32")
-        # So many rows come before the first present one.
+        # `first` is the number of rows before the first present row.
         rank = ops.cumsum(ops.cast(present, "int32"))
         first = ops.sum(ops.cast(rank == 0, "int32"))
         kept = ops.logical_or(present, first == ops.shape(present)[0])
@@ -304,16 +312,18 @@ def fill_absent(values: Any, present: Any, training: bool | None) -> Any:
 
 
 def rows_in_turn(present: Any, groups: int = 1) -> Any:
-    """Tells which row to put in the place of each row.
+    """Returns which row to put in the place of each row.
 
     Args:
         present: Bool tensor of shape `(batch,)`.
-        groups: int. The batch consists of so many groups of rows, one after
-            the other; a row is replaced by one of its own group.
+        groups: int. The number of groups of rows in the batch, one after the
+            other. A row is replaced by a row of its own group. Defaults to
+            `1`.
 
     Returns:
-        int32 tensor of shape `(batch,)`: the row itself where it is present,
-        or no row of its group is; else the present rows of its group in turn.
+        int32 tensor of shape `(batch,)`: the row itself if it is present, or
+        if no row of its group is present; else the present rows of its group
+        in turn.
     """
     rows = ops.shape(present)[0] // groups
     positions = ops.arange(rows, dtype="int32")

@@ -1,4 +1,4 @@
-"""How a model is built: when, for which inputs, and from which config."""
+"""The building of a model: when, for which inputs, and from which config."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,8 +9,8 @@ import keras
 class BuiltLast(type):
     """Builds a model after the outermost constructor has ended.
 
-    So a subclass of any method can make weights and layers of its own after
-    `super().__init__`.
+    A subclass of any method can therefore make its own weights and layers
+    after `super().__init__`.
     """
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
@@ -24,14 +24,14 @@ class BuiltLast(type):
 
 
 def signature_of(inputs: Any) -> Any:
-    """Records shape (batch aside) and dtype of nested tensors."""
+    """Returns the shapes, without batch sizes, and dtypes of nested tensors."""
     if isinstance(inputs, dict):
         return {name: signature_of(value) for name, value in inputs.items()}
     dtype = keras.backend.standardize_dtype(inputs.dtype)
     if "float" in dtype:
-        # Not the precision of one batch: encoders cast as they need.
+        # Not the precision of one batch: encoders cast as needed.
         dtype = keras.config.floatx()
-    # What is not an int is a tracer's stand-in for a size yet unknown.
+    # A size that is not an int is a tracer's placeholder for an unknown one.
     sizes = [n if isinstance(n, int) else None for n in inputs.shape[1:]]
     return {"shape": [None, *sizes], "dtype": dtype}
 
@@ -39,7 +39,7 @@ def signature_of(inputs: Any) -> Any:
 def ends_of(encoder: keras.layers.Layer) -> tuple[Any, Any]:
     """Returns the symbolic input and output that an encoder was made with.
 
-    Both are `None` where it has not been called on a symbolic input.
+    Both are `None` if the encoder has no symbolic input, or several.
     """
     if isinstance(encoder, keras.Sequential):
         if not (encoder.built and encoder.inputs):
@@ -72,16 +72,16 @@ def map_signature(make: Callable, signature: Any, name: str = "") -> Any:
     }
 
 
-# In the place of sizes that are not known, one after the other is tried.
+# Sizes to try in place of unknown sizes, one after the other.
 PLACEHOLDERS = (16, 64, 256, 4, 1)
 
 
 def encode_symbolically(encoder: keras.layers.Layer, signature: Any) -> Any:
-    """Returns the symbolic output of an encoder, which this builds.
+    """Builds an encoder, and returns its symbolic output.
 
     Not every layer can be traced with unknown sizes on every backend, so
-    placeholders take their place. The width of features does not depend on
-    them.
+    placeholders replace them. The width of features does not depend on unknown
+    sizes.
     """
 
     def attempt(placeholder: int) -> Any:
@@ -96,21 +96,21 @@ def encode_symbolically(encoder: keras.layers.Layer, signature: Any) -> Any:
     for placeholder in tried:
         try:
             return attempt(placeholder)
-        except Exception as error:  # Of any kind, as layers differ.
+        except Exception as error:  # Layers raise errors of any kind.
             first = first or error
     assert first is not None
     raise first
 
 
 def has_unknown_sizes(signature: Any) -> bool:
-    """Tells whether any size but that of the batch is unknown."""
+    """Returns whether any size except the batch size is unknown."""
     if set(signature) == {"shape", "dtype"}:
         return None in signature["shape"][1:]
     return any(map(has_unknown_sizes, signature.values()))
 
 
 def zeros_like(feature: Any) -> Any:
-    """Returns zeros of one sample, in the place of a symbolic tensor."""
+    """Returns zeros for one sample, in place of a symbolic tensor."""
     sizes = [
         n if isinstance(n, int) else PLACEHOLDERS[0] for n in feature.shape[1:]
     ]
@@ -121,7 +121,7 @@ def zeros_like(feature: Any) -> Any:
 
 
 def revive(config: Any, custom_objects: dict | None = None) -> Any:
-    """Makes objects of all that is serialized inside a config."""
+    """Deserializes all objects inside a config."""
     if isinstance(config, dict):
         if isinstance(config.get("class_name"), str):
             return keras.saving.deserialize_keras_object(
@@ -136,8 +136,8 @@ def revive(config: Any, custom_objects: dict | None = None) -> Any:
 def portable(config: Any) -> Any:
     """Names Keras's optimizers by their public module.
 
-    On PyTorch, Keras writes down the class that is PyTorch's own, which no
-    other backend can use.
+    On PyTorch, Keras records its PyTorch-specific class, which no other
+    backend can use.
     """
     if not isinstance(config, dict):
         return config

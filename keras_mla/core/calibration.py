@@ -11,7 +11,7 @@ from keras_mla.layers.fusion import Fusion, InverseVarianceFusion
 
 
 def calibrate(model: Any, data: Any, batch_size: int | None) -> dict:
-    """See `ServedModel.calibrate`."""
+    """Fits a fusion to validation data, as `ServedModel.calibrate` says."""
     if model.fusion is None:
         raise ValueError(
             f"{type(model).__name__} joins features and does not fuse unimodal "
@@ -52,8 +52,9 @@ def _calibrate_certainty(model: Any, data: Any, batch_size: int | None) -> dict:
         "temperature": dict(zip(model.experts, temperature, strict=True))
     }
     if hasattr(fusion, "sharpness"):
-        # 0, the plain average, is a candidate of its own. Beyond 10 weights
-        # of 0 and 1 change little, and their exponentials may vanish.
+        # The search begins at 0.01, so 0, the plain average, is tried
+        # separately. Beyond 10, weights near 0 and 1 change little, and their
+        # exponentials may vanish.
         sharpness = min((0.0, _minimum(loss_of, 10.0)), key=loss_of)
         fusion.sharpness.assign(sharpness)
         result["sharpness"] = sharpness
@@ -85,13 +86,13 @@ def _set_variances(model: Any, data: Any, batch_size: int | None) -> dict:
 def _of_each(
     model: Any, logits: np.ndarray, present: np.ndarray, y: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields each expert's logits and labels, of samples that have it."""
+    """Yields each expert's logits and labels, for samples that have it."""
     for index, name in enumerate(model.experts):
         here = present[:, index]
         if not here.any():
             raise ValueError(
-                f"The validation data have no sample with modality {name!r}, "
-                "so that its predictions cannot be calibrated."
+                "Calibration needs samples with each modality in "
+                f"`validation_data`. Received: no sample with modality {name!r}"
             )
         yield logits[here, index], y[here]
 
@@ -111,11 +112,11 @@ def _fused(
 def _predictions(
     model: Any, data: Any, batch_size: int | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns logits of experts, which are present, and labels."""
+    """Returns the logits of experts, which experts are present, and labels."""
     if isinstance(data, tuple):
         data = [data]
     if isinstance(data, keras.utils.PyDataset):
-        # Python would ask such a dataset for batches without end.
+        # Iterating over such a dataset would not end.
         data = map(data.__getitem__, range(len(data)))
     parts = []
     for batch in data:
@@ -149,14 +150,14 @@ def _predictions(
 
 
 def _minimum(function: Callable[[float], float], most: float = 100.0) -> float:
-    """The number from 0.01 to `most` with a function's smallest value."""
+    """Returns the number from 0.01 to `most` that minimises a function."""
     try:
         from scipy.optimize import minimize_scalar
     except ImportError as error:
         raise ImportError(
             "`calibrate` needs SciPy: pip install scipy"
         ) from error
-    # By its logarithm.
+    # The search is over the logarithm.
     found = minimize_scalar(
         lambda u: function(float(np.exp(u))),
         bounds=(np.log(0.01), np.log(most)),

@@ -1,4 +1,4 @@
-"""Checks of what a user gives to a constructor, to `compile` and to `fit`."""
+"""Checks of the arguments of constructors, `compile` and `fit`."""
 
 import contextlib
 import contextvars
@@ -16,7 +16,7 @@ from keras_mla.layers.fusion import Fusion
 # Names that cannot be modalities: reserved inputs, parts of the model, and
 # prefixes of logs.
 TAKEN = (*RESERVED, "fused", "head", "val", "weighted")
-# Names that every backend takes for weights, inputs and scopes.
+# Names that every backend accepts for weights, inputs and scopes.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
@@ -29,7 +29,7 @@ def check_encoders(encoders: Any) -> None:
             f"Received: encoders={encoders}"
         )
     owners: dict[int, str] = {}
-    parts = []  # Kept, as ids of what is gone are given again.
+    parts = []  # Kept, because ids of deleted objects are reused.
     for name, encoder in encoders.items():
         check_name(name)
         if not isinstance(encoder, keras.layers.Layer):
@@ -46,10 +46,10 @@ def check_encoders(encoders: Any) -> None:
                     f"Modalities {owner!r} and {name!r} share an encoder, a "
                     "layer of it or some of its weights "
                     f"({getattr(part, 'name', part)!r}; a layer that is not "
-                    "built yet may have weights). Each needs an encoder "
-                    "of its own: a shared one would be moved in the other's "
-                    "updates and become two when the model is loaded. Make a "
-                    "second one, for instance with "
+                    "built yet may have weights). Each modality needs an "
+                    "encoder of its own: updates of both modalities would "
+                    "move a shared encoder, and loading the model would make "
+                    "two of it. Make a second encoder, for instance with "
                     "`keras.models.clone_model`."
                 )
 
@@ -60,7 +60,7 @@ _as_before = contextvars.ContextVar("as_before", default=False)
 
 @contextlib.contextmanager
 def as_before() -> Iterator[None]:
-    """Lets pass what version 0.1 let pass, for the files that it saved."""
+    """Accepts what version 0.1 accepted, for the files that it saved."""
     token = _as_before.set(True)
     try:
         yield
@@ -69,7 +69,7 @@ def as_before() -> Iterator[None]:
 
 
 def check_name(name: Any) -> None:
-    """Raises unless a modality can be called so."""
+    """Raises unless a modality can have the name."""
     if _as_before.get() and isinstance(name, str):
         return
     if (
@@ -80,18 +80,18 @@ def check_name(name: Any) -> None:
     ):
         raise ValueError(
             "A modality must be named by a string of English letters, digits, "
-            "'_' and '-' that begins with a letter or a digit, other than "
-            f"{TAKEN} and names that begin with 'val_', which have a meaning "
-            f"of their own. Received: {name!r}"
+            "'_' and '-' that begins with a letter or a digit. The names "
+            f"{TAKEN} and names that begin with 'val_' are reserved. "
+            f"Received: {name!r}"
         )
 
 
 def _own_parts(encoder: keras.layers.Layer) -> list:
-    """Layers and weights that no two encoders may share."""
+    """Returns the layers and weights that no two encoders may share."""
     layers = [
         layer
         for layer in internals.sublayers(encoder)
-        # One without weights can be shared, if it is sure to have none.
+        # A layer can be shared if it is built and has no weights.
         if layer is encoder or not layer.built or layer.variables
     ]
     return [*layers, *encoder.variables]
@@ -107,11 +107,11 @@ def check_fusion(fusion: Any) -> None:
 
 
 def check_main(main: str | None, modalities: tuple[str, ...]) -> str:
-    """Returns the name of the modality that others act on."""
+    """Returns the name of the main modality, by default the last one."""
     if len(modalities) < 2:
         raise ValueError(
-            "This method conditions one modality on others: it needs at least "
-            f"two. Received: encoders for {list(modalities)}"
+            "This method conditions one modality on others, and needs at "
+            f"least two. Received: encoders for {list(modalities)}"
         )
     if main is None:
         return modalities[-1]
@@ -135,7 +135,7 @@ def check_features(name: str, feature: Any) -> None:
             + (
                 type(feature).__name__
                 if shape is None
-                # A tracer's stand-in for an unknown size is not for users.
+                # Hides a tracer's placeholder for an unknown size.
                 else f"shape {_known(shape)}"
             )
         )
@@ -146,7 +146,7 @@ def _known(shape: Any) -> tuple[int | None, ...]:
 
 
 def check_widths(widths: dict[str, int]) -> None:
-    """Raises unless all features, by modality, are of one width."""
+    """Raises unless the features of all modalities have one width."""
     if len(set(widths.values())) > 1:
         raise ValueError(
             "A shared head needs features of one width. Pass `feature_dim=` "
@@ -157,7 +157,7 @@ def check_widths(widths: dict[str, int]) -> None:
 
 
 def check_loss(loss: Any) -> None:
-    """Raises unless `loss` is a single one that takes logits."""
+    """Raises unless `loss` is a single loss that takes logits."""
     if loss is None or isinstance(loss, list | tuple | dict):
         raise ValueError(
             "`loss` must be a single loss, such as "
@@ -173,13 +173,13 @@ def check_loss(loss: Any) -> None:
     if advice:
         name = getattr(loss, "__name__", None) or type(loss).__name__
         raise ValueError(
-            "The model returns logits, and this loss expects probabilities. "
+            "The model returns logits, but this loss expects probabilities. "
             f"{advice} Received: loss={loss if isinstance(loss, str) else name}"
         )
 
 
 def check_metrics(argument: str, metrics: Any) -> None:
-    """Raises unless `metrics` is a flat list or `None`."""
+    """Raises unless `metrics` is `None` or a list of metrics of logits."""
     if metrics is not None and (
         not isinstance(metrics, list | tuple)
         or any(isinstance(metric, list | tuple | dict) for metric in metrics)
@@ -194,7 +194,7 @@ def check_metrics(argument: str, metrics: Any) -> None:
         if advice:
             name = getattr(metric, "__name__", None) or type(metric).__name__
             raise ValueError(
-                f"The model returns logits, and a metric in `{argument}` "
+                f"The model returns logits, but a metric in `{argument}` "
                 f"expects probabilities. {advice} Received: "
                 f"{metric if isinstance(metric, str) else name}"
             )
@@ -205,6 +205,6 @@ def check_class_weight(class_weight: Any, y: Any) -> None:
     if class_weight is not None and isinstance(y, dict):
         raise ValueError(
             "`class_weight` is not supported with `y` a dict (unpaired "
-            "training). Give batches with a dict of sample weights, keyed by "
-            "modality."
+            "training). Pass `sample_weight` as a dict keyed by modality "
+            "instead."
         )

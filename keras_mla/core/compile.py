@@ -1,4 +1,4 @@
-"""What `compile` settles: the task, losses, metrics and stages of updates."""
+"""The compilation of a model: task, losses, metrics and stages."""
 
 import dataclasses
 import warnings
@@ -20,23 +20,23 @@ from keras_mla.core.update import Stage, Update
 
 @dataclasses.dataclass
 class Plan:
-    """What a compiled model knows. Keras does not track what is in it.
+    """The state of a compiled model, which Keras does not track.
 
     Metrics and optimizer belong to the compilation, not to the model.
 
     Attributes:
         arguments: The arguments of `compile`, `jit_compile` unresolved: the
             backend that loads the model decides what `"auto"` means.
-        multiplier: dict of factors to the learning rate.
-        loss: The loss, of the samples that count.
+        multiplier: dict of factors to the learning rate, by part of the model.
+        loss: The loss over the samples that count.
         metrics: Losses and metrics of each expert.
         paired_logs: Names of the logs of updates that unpaired data skip.
-        stage: int. The index of the current stage: within `fit` that of the
-            epoch, before it the last.
-        stages: The stages that are trained, with their variables, from when
-            the train function is made.
-        tested: The stages that are evaluated, likewise.
-        reported: dict of metrics by the names of their results, once all
+        stage: int. The index of the current stage: in `fit` the stage of the
+            epoch, before `fit` the last stage.
+        stages: The stages to train, with their variables. Set when the train
+            function is made.
+        tested: The stages to evaluate. Set when the test function is made.
+        reported: dict of metrics by the names of their results. Set when all
             metrics are built.
     """
 
@@ -55,14 +55,14 @@ class CompiledModel(CheckedModel):
     """The part of a multimodal model that `compile` configures."""
 
     _plan: Plan | None = None
-    # Keras's, of any type.
+    # Keras sets it.
     optimizer: Any
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Sets an attribute, which Keras tracks, with two exceptions.
 
-        Keras's `fit` reassigns `_jax_state` at each step: it holds values of
-        variables alone, and searching it for layers is slow. `_loss_tracker`
+        Keras's `fit` reassigns `_jax_state` at each step: it holds only values
+        of variables, and searching it for layers is slow. `_loss_tracker`
         belongs to the compilation.
         """
         if name in ("_jax_state", "_loss_tracker"):
@@ -72,7 +72,7 @@ class CompiledModel(CheckedModel):
 
     @property
     def plan(self) -> Plan:
-        """What `compile` has settled.
+        """The plan that `compile` has made.
 
         Raises:
             ValueError: If the model is not compiled.
@@ -84,7 +84,7 @@ class CompiledModel(CheckedModel):
         return self._plan
 
     def use_task(self, task: Task) -> None:
-        """Makes heads and fusion serve a task."""
+        """Sets the task, and makes the fusion serve it."""
         raise NotImplementedError
 
     # === Compile ===
@@ -101,29 +101,30 @@ class CompiledModel(CheckedModel):
         jit_compile: bool | str = "auto",
         auto_scale_loss: bool = True,
     ) -> None:
-        """Configures training, as `keras.Model.compile` with one addition.
+        """Configures training like `keras.Model.compile`, with one addition.
 
-        The loss tells the task, unless the model was given one: binary losses
-        are for several labels, losses such as `MeanSquaredError` for
-        regression, all others for one class of several.
+        The loss determines the task, unless the model was given one: binary
+        losses are for several labels, losses such as `MeanSquaredError` are
+        for regression, and all other losses are for one class of several.
 
         Args:
-            optimizer: Name or `keras.optimizers.Optimizer`. Where a method
-                makes several updates per batch, `gradient_accumulation_steps`,
-                Nadam and MultiOptimizer are refused.
+            optimizer: Name or `keras.optimizers.Optimizer`. If a method makes
+                several updates per batch, `gradient_accumulation_steps`, Nadam
+                and MultiOptimizer are refused. Defaults to `"rmsprop"`.
             loss: A single loss that takes logits, such as
                 `SparseCategoricalCrossentropy(from_logits=True)`.
             metrics: List of metrics, computed for the fused prediction and,
                 as `<modality>_<metric>`, for each modality
                 (`<modality>_<metric>_<key>` if its result is a dict).
-            weighted_metrics: The same, weighted by `sample_weight`.
+            weighted_metrics: List of metrics that are weighted by
+                `sample_weight`.
             learning_rate_multiplier: dict of factors to the learning rate,
                 keyed by modality (its encoder, without a projection) and
-                `"head"` (all the rest); 1 where not given. For pretrained
-                encoders beside a new head.
+                `"head"` (all other weights); a factor that is not given is 1.
+                Useful for pretrained encoders with a new head.
             run_eagerly: bool. Whether to run steps without compiling them.
             steps_per_execution: int. Batches per call of the compiled step.
-            jit_compile: bool or `"auto"`.
+            jit_compile: bool or `"auto"`. Whether to compile the step.
             auto_scale_loss: bool. Whether a `mixed_float16` policy wraps the
                 optimizer in a `LossScaleOptimizer`.
 
@@ -176,12 +177,13 @@ class CompiledModel(CheckedModel):
         )
 
     def check_task(self, task: Task) -> None:
-        """Raises unless the method and its head are for the task."""
+        """Raises unless the method supports the task and its head fits it."""
         if task.name not in self.tasks:
             raise ValueError(
                 f"{type(self).__name__} is a method for the tasks "
-                f"{list(self.tasks)}. Other methods, such as `LateFusion`, are "
-                f"for all. Received: the task {task.name!r}"
+                f"{list(self.tasks)} only. Other methods, such as "
+                f"`LateFusion`, support all tasks. Received: the task "
+                f"{task.name!r}"
             )
         task.check_units(heads.number_of_units(self.head))
 
@@ -195,8 +197,8 @@ class CompiledModel(CheckedModel):
     def compile_from_config(self, config: dict) -> None:
         """Compiles a loaded model as the saved one was.
 
-        Where this version refuses what an earlier one took, the model can be
-        used, and a warning says why it is not compiled.
+        If this version refuses arguments that an earlier version took, the
+        model can be used, and a warning says why it is not compiled.
         """
         try:
             self.compile(**keras.saving.deserialize_keras_object(config))
@@ -206,7 +208,7 @@ class CompiledModel(CheckedModel):
             )
             return
         if self.built:
-            # Before weights are loaded, so that there is where to put them.
+            # The optimizer needs its variables before their values are loaded.
             self.optimizer.build(self.trainable_variables)
 
     # === Stages ===
@@ -217,7 +219,7 @@ class CompiledModel(CheckedModel):
             return self.train_function
         self._cache_results()
         if self.built and self.plan.stages is None:
-            # Which variables move is settled here, until `compile` is called.
+            # The variables to move are fixed here, until `compile` is called.
             self.plan.stages = list(self.stages())
             for stage in self.plan.stages:
                 optimizers.check_optimized(self.optimizer, stage.updates)
@@ -237,9 +239,9 @@ class CompiledModel(CheckedModel):
         return super().make_test_function(force=force)
 
     def _cache_results(self) -> None:
-        """Caches which metric has which name.
+        """Caches the metrics by the names of their results.
 
-        Looking it up is slow, and `torch.compile` cannot trace it.
+        Looking the names up is slow, and `torch.compile` cannot trace it.
         """
         if self._compile_metrics is None or self._compile_metrics.built:
             self.plan.reported = by_name(self.metrics)
@@ -248,16 +250,16 @@ class CompiledModel(CheckedModel):
         """Returns the updates of the current stage.
 
         Args:
-            training: bool. Whether to train, or to evaluate.
+            training: bool. Whether the updates are to train or to evaluate.
         """
         stages = self.plan.stages if training else self.plan.tested
         return (stages or list(self.stages()))[self.plan.stage].updates
 
     def use_stage(self, epoch: int) -> None:
-        """Goes to the stage of an epoch, counted from 0.
+        """Switches to the stage of an epoch, counted from 0.
 
-        Only which updates are made changes. Weights, what is trainable and
-        the optimizer's state stay.
+        Only the updates change. Weights, trainable variables and the
+        optimizer's state stay.
         """
         stages = self.plan.stages or list(self.stages())
         index, end = 0, 0.0
@@ -272,13 +274,13 @@ class CompiledModel(CheckedModel):
             self.test_function = None
 
     def house_callbacks(self) -> list[keras.callbacks.Callback]:
-        """Callbacks of the library itself."""
+        """Returns the callbacks of the library itself."""
         return [_UseStage(), *super().house_callbacks()]
 
     # === Data ===
 
     def check_data(self, x: Any, y: Any, sample_weight: Any = None) -> None:
-        """Raises unless arrays can be trained on; data sets pass."""
+        """Raises unless arrays can be trained on. Data sets are not checked."""
         if not check_samples(self.modalities, x, y):
             return
         labels, weights = split_targets(self.modalities, y, sample_weight)
@@ -319,7 +321,7 @@ class CompiledModel(CheckedModel):
 
 
 class _UseStage(keras.callbacks.Callback):
-    """Goes to each epoch's stage."""
+    """Switches to the stage of each epoch."""
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         self.model.use_stage(epoch)
@@ -334,8 +336,8 @@ def _sizes(stages: Sequence[Stage]) -> dict[str, int]:
             size = sizes.setdefault(update.name, len(update.losses))
             if names.count(update.name) > 1 or size != len(update.losses):
                 raise ValueError(
-                    "Each update of a stage needs a name of its own, and an "
-                    "update has as many losses in each stage. Received: "
+                    "Each update of a stage needs a name of its own, and the "
+                    "same number of losses in each stage. Received: "
                     f"updates {names}"
                 )
     return sizes

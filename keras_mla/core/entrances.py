@@ -1,4 +1,4 @@
-"""What happens before and around Keras's `fit`, `evaluate` and `predict`."""
+"""Checks and callbacks around Keras's `fit`, `evaluate` and `predict`."""
 
 import contextlib
 import inspect
@@ -20,25 +20,25 @@ class CheckedModel(Hooks):
     inside a step leaves the model with the weights that it had.
     """
 
-    # Keras's, of any type.
+    # Keras sets these attributes.
     train_function: Any
     test_function: Any
     predict_function: Any
 
     def house_callbacks(self) -> list[keras.callbacks.Callback]:
-        """Callbacks of the library itself."""
+        """Returns the callbacks of the library itself."""
         return [_CheckLabels()]
 
     def check_data(self, x: Any, y: Any, sample_weight: Any = None) -> None:
-        """Raises unless arrays can be trained on; data sets pass."""
+        """Raises unless arrays can be trained on. Data sets are not checked."""
         raise NotImplementedError
 
     def check_labels_seen(self) -> None:
-        """Raises if a step has met labels that are no classes."""
+        """Raises if a step has met labels that are not classes."""
         raise NotImplementedError
 
     def fit(self, *args: Any, **kwargs: Any) -> Any:
-        """Trains the model, as `keras.Model.fit`.
+        """Trains the model, as `keras.Model.fit` does.
 
         `class_weight` is not supported with unpaired data (`y` a dict).
         """
@@ -58,21 +58,22 @@ class CheckedModel(Hooks):
 
     @contextlib.contextmanager
     def _running(self) -> Iterator[None]:
-        """Surrounds what Keras runs, so that an error leaves a usable model."""
+        """Surrounds Keras's methods, so that an error leaves a usable model."""
         with backend.step.keeping_weights(self):
             try:
                 yield
             except ValueError:
-                # What TensorFlow traced up to an error is of no further use.
+                # A function that TensorFlow traced in part is of no further
+                # use.
                 self.train_function = self.test_function = None
                 raise
 
     def _with_own(self, callbacks: Any) -> Any:
-        """Puts a method's callbacks around the user's."""
+        """Puts the method's callbacks around the user's callbacks."""
         own = [*self.house_callbacks(), *self.own_callbacks()]
         first, last = _Around(own, "begin"), _Around(own, "end")
         if isinstance(callbacks, keras.callbacks.CallbackList):
-            # It has its model and parameters already.
+            # The list already has its model and parameters.
             for callback in (first, last):
                 callback.set_model(self)
                 callback.set_params(callbacks.params)
@@ -88,10 +89,10 @@ class CheckedModel(Hooks):
     def evaluate(
         self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any
     ) -> Any:
-        """Evaluates the model, as `keras.Model.evaluate`."""
+        """Evaluates the model, as `keras.Model.evaluate` does."""
         call = inspect.signature(super().evaluate).bind(x, y, *args, **kwargs)
         if "_use_cached_eval_dataset" in kwargs:
-            # In `fit`, which has checked arrays and will reset metrics.
+            # `fit` calls this. It has checked arrays, and resets metrics later.
             self.check_labels_seen()
         else:
             self.check_data(x, y, call.arguments.get("sample_weight"))
@@ -101,7 +102,7 @@ class CheckedModel(Hooks):
         return result
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
-        """Predicts fused logits, as `keras.Model.predict`."""
+        """Predicts fused logits, as `keras.Model.predict` does."""
         check_arrays(self.modalities, x)
         with self._running():
             return super().predict(x, *args, **kwargs)
@@ -114,7 +115,7 @@ class CheckedModel(Hooks):
         class_weight: Any = None,
         return_dict: bool = False,
     ) -> Any:
-        """Trains one batch, as `keras.Model.train_on_batch`."""
+        """Trains one batch, as `keras.Model.train_on_batch` does."""
         checks.check_class_weight(class_weight, y)
         self.check_data(x, y, sample_weight)
         backend.distribution.check_processes()
@@ -132,7 +133,7 @@ class CheckedModel(Hooks):
         sample_weight: Any = None,
         return_dict: bool = False,
     ) -> Any:
-        """Evaluates one batch, as `keras.Model.test_on_batch`."""
+        """Evaluates one batch, as `keras.Model.test_on_batch` does."""
         self.check_data(x, y, sample_weight)
         with self._running():
             result = super().test_on_batch(x, y, sample_weight, return_dict)
@@ -140,14 +141,14 @@ class CheckedModel(Hooks):
         return result
 
     def predict_on_batch(self, x: Any) -> Any:
-        """Predicts one batch, as `keras.Model.predict_on_batch`."""
+        """Predicts one batch, as `keras.Model.predict_on_batch` does."""
         check_arrays(self.modalities, x)
         with self._running():
             return super().predict_on_batch(x)
 
 
 class _Around(keras.callbacks.Callback):
-    """Passes on to a method's callbacks what begins, or what ends.
+    """Passes either the beginnings or the ends on to a method's callbacks.
 
     Args:
         callbacks: The method's callbacks.
@@ -163,7 +164,8 @@ class _Around(keras.callbacks.Callback):
         for hook in dir(base):
             if not (hook.startswith("on_") and hook.endswith(what)):
                 continue
-            # Keras waits for each batch's logs if a callback wants batches.
+            # Only hooks in use: Keras waits for each batch's logs if a callback
+            # has hooks for batches.
             wanted = [
                 getattr(callback, hook)
                 for callback in callbacks
@@ -193,17 +195,17 @@ def _to_all(hooks: list[Callable]) -> Callable:
 
 
 class _CheckLabels(keras.callbacks.Callback):
-    """Raises at the end of an epoch that met labels which are no classes."""
+    """Raises at the end of an epoch with labels that are not classes."""
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         self.model.check_labels_seen()
 
 
 def check_arrays(modalities: Sequence[str], x: Any) -> bool:
-    """Checks inputs that are arrays; returns whether they are.
+    """Checks inputs if they are arrays, and returns whether they are.
 
     Raises:
-        ValueError: If they are no dict of the modalities.
+        ValueError: If they are not a dict keyed by modality.
     """
     if not isinstance(x, dict):
         if hasattr(x, "shape") or isinstance(x, list | tuple):
@@ -214,7 +216,7 @@ def check_arrays(modalities: Sequence[str], x: Any) -> bool:
 
 
 def check_samples(modalities: Sequence[str], x: Any, y: Any) -> bool:
-    """Checks arrays to train on or evaluate; returns whether they are ones."""
+    """Checks data if they are arrays, and returns whether they are."""
     if not check_arrays(modalities, x):
         return False
     if not isinstance(y, dict):
@@ -223,10 +225,10 @@ def check_samples(modalities: Sequence[str], x: Any, y: Any) -> bool:
 
 
 def peek_labels(x: Any, y: Any) -> Any:
-    """Returns the labels of a first batch, if they can be had unused."""
+    """Returns the labels of the first batch, if reading consumes nothing."""
     if y is not None:
         return y
     if isinstance(x, keras.utils.PyDataset):
         return keras.utils.unpack_x_y_sample_weight(x[0])[1]
-    spec = getattr(x, "element_spec", None)  # Of a tf.data.Dataset.
+    spec = getattr(x, "element_spec", None)  # A `tf.data.Dataset` has it.
     return keras.utils.unpack_x_y_sample_weight(spec)[1]

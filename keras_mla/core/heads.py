@@ -1,4 +1,4 @@
-"""The head: made of a number of units or a layer, and read layer by layer."""
+"""Heads: made from a number of units or a layer, and read layer by layer."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,11 +7,12 @@ import keras
 
 
 def make_head(head: Any) -> keras.layers.Layer:
-    """Returns the head's layer, from a number of units or a layer.
+    """Makes a head from a number of units, or checks a layer.
 
     Raises:
-        ValueError: If it is no number, `Dense` or `Sequential` that ends in a
-            `Dense` without activation.
+        ValueError: If `head` is not a positive number, a `Dense`, or a
+            `Sequential` that ends in a `Dense`; or the `Dense` has an
+            activation.
     """
     if isinstance(head, int) and not isinstance(head, bool):
         if head < 1:
@@ -38,7 +39,7 @@ def make_head(head: Any) -> keras.layers.Layer:
     if inner:
         raise ValueError(
             "A head of several layers must be a plain `keras.Sequential` of "
-            "layers and plain Sequentials, whose kernels can be found. "
+            "layers and plain Sequentials, so that kernels can be found. "
             f"Received: head={head}, with {inner[0]} of type "
             f"{type(inner[0]).__name__}"
         )
@@ -54,8 +55,8 @@ def make_head(head: Any) -> keras.layers.Layer:
 def leaves(layer: keras.layers.Layer) -> Iterator[keras.layers.Layer]:
     """Yields the layers of a `keras.Sequential` in order, nested ones unpacked.
 
-    Any other layer is its own only leaf, a subclass of Sequential too: it may
-    do more than call its layers.
+    Any other layer is its own only leaf. So is a subclass of Sequential, which
+    may do more than call its layers.
     """
     if type(layer) is keras.Sequential:
         for part in layer.layers:
@@ -78,7 +79,7 @@ def number_of_units(head: keras.layers.Layer) -> int:
 def head_like(head: keras.layers.Layer, name: str) -> keras.layers.Layer:
     """Returns an unbuilt layer of the same configuration as a head.
 
-    It has weights of its own, for inputs of any width.
+    The new layer has its own weights, for inputs of any width.
 
     Args:
         head: The head.

@@ -1,4 +1,4 @@
-"""What a method defines: everything that a subclass may override."""
+"""The hooks of a method: everything that a subclass may override."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,13 +15,13 @@ from keras_mla.layers.fusion import Fusion
 
 
 class Hooks(keras.Model):
-    """The hooks of a multimodal model, with what they do by default.
+    """The hooks of a multimodal model, with their defaults.
 
-    Hooks may be given symbolic tensors of an unknown batch size. For the
-    attributes see `MultimodalModel`.
+    Hooks may get symbolic tensors of an unknown batch size. `MultimodalModel`
+    documents the attributes.
     """
 
-    # Names of the tasks that the method is for.
+    # Names of the tasks that the method supports.
     tasks: tuple[str, ...] = tuple(tasks.TASKS)
 
     modalities: tuple[str, ...]
@@ -35,56 +35,60 @@ class Hooks(keras.Model):
     # === Features ===
 
     def check_features(self, name: str, feature: Any) -> None:
-        """Raises unless an encoder returned what the method can use.
+        """Raises unless the method can use what an encoder has returned.
 
-        Defaults to one tensor of shape `(batch, features)`. A method that
-        overrides it may take any structure of tensors; it then overrides
-        `width_of` and `unimodal_pass` too.
+        By default, a method needs one tensor of shape `(batch, features)`. A
+        method that overrides this hook may take any structure of tensors; it
+        must then override `width_of` and `unimodal_pass` too.
 
         Args:
-            name: The modality.
-            feature: What its encoder returned, symbolic when the model is
-                built.
+            name: Name of the modality.
+            feature: Output of the modality's encoder; symbolic when the model
+                is built.
         """
         checks.check_features(name, feature)
 
     def width_of(self, feature: Any) -> int:
         """Returns the width of one modality's features."""
-        # Under a tracer, a dimension may only act as an int.
+        # Under a tracer, a size may be an object that only acts as an int.
         return int(feature.shape[1])
 
     def build_head(self, widths: dict[str, int]) -> None:
-        """Checks features' widths, and builds or makes what takes features.
+        """Checks widths of features, and builds or makes the layers for them.
 
-        Called once, when the model is built: layers and weights whose sizes
-        depend on widths can be made here, others in the constructor. Defaults
-        to what a shared head needs: that all widths are equal.
+        It is called once, when the model is built. Layers and weights whose
+        sizes depend on widths can be made here, all others in the constructor.
+        By default, it raises unless all widths are equal, as a shared head
+        needs.
 
         Args:
-            widths: The width of each modality's features.
+            widths: dict of the width of each modality's features.
         """
         checks.check_widths(widths)
 
     # === Updates ===
 
     def updates(self) -> Sequence[Update]:
-        """The updates of one batch, in order. Defaults to one of everything."""
+        """Returns the updates of a batch, in order.
+
+        Defaults to one update of all layers.
+        """
         return [Update(self.modalities, (self,))]
 
     def stages(self) -> Sequence[Stage]:
-        """The stages of training, in order. Defaults to one.
+        """Returns the stages of training, in order. Defaults to one stage.
 
         A stage says which updates batches make during some epochs. It changes
-        neither what is trainable nor the optimizer's state.
+        neither which variables are trainable nor the optimizer's state.
         """
         return [Stage(self.updates())]
 
     def prepare_batch(self, batch: Batch) -> Batch:
-        """Changes a batch before its updates. Called once for each batch.
+        """Changes a batch before its updates, once for each batch.
 
-        Use it for what concerns all updates, such as hiding values
-        (`Batch.hide`). `batch.training` tells training from evaluation.
-        Defaults to the batch as it is.
+        Use it for changes that concern all updates, such as hiding values
+        (`Batch.hide`). `batch.training` tells training from evaluation. By
+        default, the batch is unchanged.
         """
         return batch
 
@@ -97,14 +101,14 @@ class Hooks(keras.Model):
     ) -> list[MeanLoss]:
         """Returns the losses whose sum an update minimises.
 
-        There are as many as `update.losses` names, each with the number of
+        There is one loss for each name in `update.losses`, with the number of
         samples that it is the mean of. Defaults to the losses of the update's
-        experts, each over their number. Regularisers of the update's layers
-        are added by the caller.
+        experts, each divided by the number of experts. The caller adds the
+        regularisers of the update's layers.
 
         Args:
             update: The update.
-            outputs: What its forward pass yields.
+            outputs: Outputs of the update's forward pass.
             losses: dict of each expert's own loss.
             batch: The batch.
         """
@@ -118,14 +122,14 @@ class Hooks(keras.Model):
     def update_logs(
         self, update: Update, outputs: Outputs, batch: Batch
     ) -> dict[str, MeanLoss]:
-        """Returns values to report beside the loss, as `update.logs` names.
+        """Returns the values in `update.logs`, reported besides the loss.
 
-        They appear in the history, in `evaluate` and in TensorBoard, as means
-        over the samples that each counts. Defaults to none.
+        The values appear in the history, in `evaluate` and in TensorBoard, as
+        means over the samples that each value counts. Defaults to none.
 
         Args:
             update: The update.
-            outputs: What its forward pass yields.
+            outputs: Outputs of the update's forward pass.
             batch: The batch.
         """
         return {}
@@ -139,16 +143,16 @@ class Hooks(keras.Model):
     ) -> list:
         """Combines the gradients of an update's losses into one.
 
-        A method that overrides this gets the gradient of each loss, from one
-        forward pass. The gradient of regularisers is added afterwards. Under
-        loss scaling all gradients are multiplied by one factor. A method that
-        does not override it differentiates the sum of the losses.
+        A method that overrides this hook gets the gradient of each loss, from
+        one forward pass. The gradient of regularisers is added afterwards.
+        Under loss scaling all gradients are multiplied by one factor. For
+        other methods the sum of the losses is differentiated.
 
         Args:
             update: The update.
             gradients: For each of `update.losses`, a list of tensors in the
                 order of `update.variables`.
-            outputs: What the forward pass yields.
+            outputs: Outputs of the forward pass.
             batch: The batch.
 
         Returns:
@@ -163,10 +167,11 @@ class Hooks(keras.Model):
 
         Returns:
             The gradients, in the order of `update.variables`, and a list of
-            functions `advance(taken)` that move state of the method's own with
-            the step. `taken` is `None`, or a bool scalar: false where no sample
-            is present, and where loss scaling skips the step. Then nothing may
-            change (`backend.kernels.assign_where`).
+            functions `advance(taken)` that update the method's own state after
+            the step. `taken` is `None` if the step is always taken, or a bool
+            scalar: false if no sample is present or loss scaling skips the
+            step. If it is false, the state must not change
+            (`backend.kernels.assign_where`).
         """
         return gradients, []
 
@@ -174,22 +179,22 @@ class Hooks(keras.Model):
 
     @property
     def experts(self) -> tuple[str, ...]:
-        """Names of what gives logits that are fused. Defaults to modalities.
+        """Names of the experts, whose logits are fused. Defaults to modalities.
 
-        A method may add others after them, such as a joint head. Each is
-        computed by `expert_pass`.
+        A method may add other experts after the modalities, such as a joint
+        head. `expert_pass` computes the logits of each added expert.
         """
         return self.modalities
 
     def expert_presence(self, presence: Any) -> Any:
-        """Tells which experts each sample has.
+        """Returns which experts each sample has.
 
         Args:
             presence: Bool tensor of shape `(batch, modalities)`.
 
         Returns:
-            Bool tensor of shape `(batch, experts)`. An expert that is no
-            modality needs any modality, unless a method overrides this.
+            Bool tensor of shape `(batch, experts)`. By default, a sample with
+            any modality has all experts that are not modalities.
         """
         others = len(self.experts) - len(self.modalities)
         if not others:
@@ -200,14 +205,14 @@ class Hooks(keras.Model):
     def unimodal_pass(
         self, name: str, feature: Any, training: bool | None
     ) -> tuple[Any, Any]:
-        """Maps one modality's feature to logits, and anything worth keeping.
+        """Maps one modality's features to logits, and keeps other tensors.
 
         It may be given symbolic tensors of an unknown batch size.
 
         Args:
-            name: The modality.
+            name: Name of the modality.
             feature: Tensor of shape `(batch, features)`.
-            training: Whether layers behave as in training.
+            training: bool. Whether layers behave as in training.
 
         Returns:
             Logits `(batch, units)`, and a structure of tensors that
@@ -222,44 +227,44 @@ class Hooks(keras.Model):
         training: bool | None,
         presence: Any | None,
     ) -> tuple[Any, Any]:
-        """Maps all features to the logits of an expert that is no modality.
+        """Maps all features to the logits of an expert that is not a modality.
 
         Args:
-            name: The expert.
+            name: Name of the expert.
             features: dict of each modality's features.
-            training: Whether layers behave as in training.
+            training: bool. Whether layers behave as in training.
             presence: Bool tensor of shape `(batch, modalities)`, or `None`.
 
         Returns:
-            Logits `(batch, units)`, and anything worth keeping.
+            Logits `(batch, units)`, and a structure of tensors to keep.
         """
         raise NotImplementedError
 
     def default_fusion(self, task: str) -> Fusion | None:
-        """Returns the fusion layer for a task where the user gives none."""
+        """Returns the fusion layer for a task, if the user gives none."""
         return None
 
     # === Around `fit` ===
 
     def adapt(self, data: Any, batch_size: int | None = None) -> None:
-        """Fits what a method fits to data in closed form, before `fit`.
+        """Fits parts of a method to data in closed form, before `fit`.
 
-        Defaults to nothing: most methods have nothing to adapt.
+        By default, it does nothing: most methods have nothing to adapt.
 
         Args:
             data: `(x, y)`, or an iterable of such batches.
-            batch_size: int. Of the passes that are made. Defaults to 32.
+            batch_size: int. Batch size of forward passes. Defaults to 32.
         """
 
     def own_callbacks(self) -> list[keras.callbacks.Callback]:
-        """Callbacks that a method adds to every `fit`. Defaults to none.
+        """Returns the callbacks that a method adds to `fit`. Defaults to none.
 
-        They begin before the user's callbacks and end after them: what they
-        restore at the end of training stays.
+        The callbacks begin before the user's callbacks and end after them, so
+        that weights which they restore at the end of training stay.
         """
         return []
 
     # === Of the library ===
 
     def forget_graphs(self) -> None:
-        """Drops compiled functions that Keras does not know of."""
+        """Drops compiled functions that Keras does not know about."""

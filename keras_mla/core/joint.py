@@ -1,4 +1,4 @@
-"""The base of methods that join features and train on the result alone."""
+"""The base class of methods that join features and train on the result."""
 
 import types
 from collections.abc import Sequence
@@ -16,18 +16,18 @@ from keras_mla.core.update import Outputs, Update
 class JointModel(MultimodalModel):
     r"""Base class of methods that join features and train on the result alone.
 
-    Features are put side by side for the head, unless a subclass defines
-    another `join`. Each batch makes one update of everything, by the loss of
-    the joint prediction.
+    The head takes all features side by side, unless a subclass defines another
+    `join`. Each batch makes one update of all layers, by the loss of the joint
+    prediction.
 
-    What stands for an absent modality is what `complete` says: zeros, unless
-    a subclass knows better. A sample without any modality gets zero logits and
+    `complete` replaces the features of an absent modality, by zeros unless a
+    subclass overrides it. A sample without any modality gets zero logits and
     trains nothing.
 
-    Unimodal scores are measured, never trained on. They are what the joint
-    layers make of one modality's features with zeros for all others. With a
-    single `Dense` for a head of features side by side, modality m has the
-    slice $W_m$ of its kernel and its share of the bias,
+    Unimodal scores are measured, never trained on. They are the output of the
+    joint layers for one modality's features, with zeros for all other
+    features. If the head is a single `Dense` on features side by side,
+    modality m has the slice $W_m$ of its kernel and its share of the bias,
     $z_m = W_m f_m + b / M$, so that $z = \sum_m z_m$.
 
     Args:
@@ -38,7 +38,7 @@ class JointModel(MultimodalModel):
             returns logits.
         feature_dim: int. If given, a linear projection per modality brings
             its features to this width.
-        **kwargs: Of `MultimodalModel`: `task`, `name`, `dtype`.
+        **kwargs: Arguments of `MultimodalModel`: `task`, `name`, `dtype`.
     """
 
     # === What a method defines ===
@@ -46,16 +46,17 @@ class JointModel(MultimodalModel):
     def complete(
         self, features: dict[str, Any], presence: Any, training: bool | None
     ) -> tuple[dict[str, Any], Any]:
-        """Puts something in the place of absent features.
+        """Replaces the features of absent modalities.
 
-        It is called if `presence` is known. A method that fills in features
-        also where all are present does it in `join`.
+        It is called if the inputs hold `presence`. A method that also fills in
+        features when all modalities are present does it in `join`.
 
         Args:
             features: dict of each modality's features, `(batch, features)`.
-                Those of absent samples are a stand-in that must not be used.
+                Features of absent samples are placeholders and must not be
+                used.
             presence: Bool tensor of shape `(batch, modalities)`.
-            training: Whether layers behave as in training.
+            training: bool. Whether layers behave as in training.
 
         Returns:
             The features to join; and a structure of tensors for
@@ -74,20 +75,21 @@ class JointModel(MultimodalModel):
     def join(self, features: dict[str, Any], training: bool | None) -> Any:
         """Returns logits `(batch, units)` of all modalities' features.
 
-        Defaults to the head, applied to features side by side.
+        By default, the head is applied to the features side by side.
         """
         return self.head(self._beside(features), training=training)
 
     def join_one(self, features: dict[str, Any]) -> Any:
-        """Returns the logits of features of which all but one are zeros."""
+        """Returns the logits of features, of which all but one are zeros."""
         if self._share is None:
             return self.join(features, False)
         return self._share.head(self._beside(features), training=False)
 
-    # === The rest ===
+    # === Implementation ===
 
-    # Of a head of features side by side: what gives unimodal scores, hidden
-    # from Keras's tracking, as the head is tracked already.
+    # The layer that gives unimodal scores, if the head takes features side by
+    # side. It is hidden from Keras's tracking, because the head is tracked
+    # already.
     _share: Any = None
 
     def build_head(self, widths: dict[str, int]) -> None:
@@ -96,7 +98,8 @@ class JointModel(MultimodalModel):
             self.head.build((None, sum(widths.values())))
         part: keras.layers.Layer = self.head
         if isinstance(self.head, keras.layers.Dense) and self.head.use_bias:
-            # The zeros leave W_m f_m + b; each modality has its share of b.
+            # With zeros, the head returns W_m f_m + b; only a share of b is
+            # kept.
             part = ShareOfHead(
                 self.head,
                 1 / len(self.modalities),
@@ -130,7 +133,7 @@ class JointModel(MultimodalModel):
         presence: Any | None = None,
         experts: Sequence[str] | None = None,
     ) -> Outputs:
-        """Computes unimodal logits, and the joint ones as `fused`."""
+        """Computes unimodal logits, and the joint logits as `fused`."""
         outputs = super().decode(features, training, presence, experts)
         if len(features) < len(self.modalities) or not same_size(features):
             return outputs  # Unpaired data: nothing to join.
@@ -144,7 +147,7 @@ class JointModel(MultimodalModel):
         return outputs._replace(fused=joint, kept=kept)
 
     def updates(self) -> Sequence[Update]:
-        """One update of everything, by the loss of the joint prediction."""
+        """Returns one update of all layers, by the loss of the joint logits."""
         return [Update(self.modalities, (self,), losses=("fused",))]
 
     def fuse(self, outputs: Outputs, presence: Any | None) -> Any:
@@ -164,7 +167,7 @@ class JointModel(MultimodalModel):
 
 @keras.saving.register_keras_serializable(package="keras_mla")
 class ShareOfHead(keras.layers.Layer):
-    """Applies a `Dense` head, of whose bias the modality has a share.
+    """Applies a `Dense` head with only a share of its bias.
 
     It holds no weights of its own. It is a layer so that a `unimodal` model
     follows the head's bias, and can be saved.
@@ -172,7 +175,7 @@ class ShareOfHead(keras.layers.Layer):
     Args:
         head: The `keras.layers.Dense`.
         share: float. The part of the bias that is added.
-        **kwargs: Of `keras.layers.Layer`.
+        **kwargs: Arguments of `keras.layers.Layer`.
     """
 
     def __init__(
@@ -188,7 +191,7 @@ class ShareOfHead(keras.layers.Layer):
             self.head.build(input_shape)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Returns `(batch, units)`."""
+        """Returns logits `(batch, units)`."""
         outputs = self.head(inputs, training=training)
         bias = ops.cast((1 - self.share) * self.head.bias, outputs.dtype)
         return outputs - bias
@@ -203,6 +206,6 @@ class ShareOfHead(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config: dict) -> "ShareOfHead":
-        """Makes a layer from what `get_config` returned."""
+        """Makes a layer from its config."""
         head = keras.saving.deserialize_keras_object(config["head"])
         return cls(**{**config, "head": head})

@@ -1,4 +1,4 @@
-"""The base of methods where each modality has a head of its own."""
+"""The base class of methods with a head for each modality."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,23 +15,23 @@ from keras_mla.layers.fusion import (
 
 
 class LateModel(MultimodalModel):
-    """Base class of methods where each modality has a head of its own.
+    """Base class of methods with a head for each modality.
 
-    The head given is the first modality's; the others have one made like it,
-    with weights of their own. Widths of features may differ. Each modality
-    has an update of all that belongs to it, unless a subclass defines other
-    `updates`, and the logits are fused by a layer.
+    The first modality has the given head; each other modality gets a new head
+    like it, with its own weights. Widths of features may differ. Each modality
+    has one update, of all its layers, unless a subclass defines other
+    `updates`. A layer fuses the logits.
 
     Args:
         encoders: dict of modality name to Keras layer or model, each mapping
             its modality to features `(batch, features)`. Widths may differ.
         head: int, the number of classes, labels or targets; or a
             `keras.layers.Dense`; or a `keras.Sequential` that ends in one. It
-            returns logits. The other modalities get one like it.
+            returns logits. Each other modality gets a new head like it.
         feature_dim: int. If given, a linear projection per modality brings
             its features to this width.
         fusion: `Fusion` layer. Defaults to what `default_fusion` returns.
-        **kwargs: Of `MultimodalModel`: `task`, `name`, `dtype`.
+        **kwargs: Arguments of `MultimodalModel`: `task`, `name`, `dtype`.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class LateModel(MultimodalModel):
         self.make_fusion(fusion)
 
     def default_fusion(self, task: str) -> Fusion:
-        """Returns the average, for regression one that can be calibrated."""
+        """Returns `AverageFusion`; for regression, `InverseVarianceFusion`."""
         regression = task == "regression"
         return InverseVarianceFusion() if regression else AverageFusion()
 
@@ -77,7 +77,7 @@ class LateModel(MultimodalModel):
         )
 
     def updates(self) -> Sequence[Update]:
-        """One update per modality, of all that belongs to it."""
+        """Returns one update per modality, of all its layers."""
         return [Update((name,), self.parts(name)) for name in self.modalities]
 
     def get_config(self) -> dict:

@@ -11,7 +11,7 @@ from keras_mla.core.batch import present_share
 
 
 class MeanLoss(NamedTuple):
-    """A loss, and of how many samples it is the mean.
+    """A loss, and the number of samples that it is the mean of.
 
     Attributes:
         mean: Scalar tensor.
@@ -35,7 +35,7 @@ class SampleLoss:
         if not isinstance(loss, keras.losses.Loss):
             loss = _OfFunction(loss)
         self.loss = loss
-        # Of these a sum can be had, to be divided by what counts.
+        # Such losses can be summed, and divided by the samples that count.
         self._is_reduced_by_keras = (
             type(loss).__call__ is keras.losses.Loss.__call__
         )
@@ -59,13 +59,13 @@ class SampleLoss:
                 `None`.
             present: Bool tensor of shape `(batch,)`: the samples that count;
                 `None` for all.
-            size: Number of rows of the batch.
+            size: int or scalar tensor. Number of rows of the batch.
         """
         if present is not None:
             return self._of_present(labels, logits, sample_weight, present)
         if sample_weight is not None:
-            # On PyTorch, Keras multiplies weights by a mask in place, and the
-            # next modality would get them so.
+            # On PyTorch, Keras multiplies weights by a mask in place, which
+            # would change the next modality's weights.
             sample_weight = ops.copy(sample_weight)
             labels = self._of_counted(labels, sample_weight)
         if sample_weight is None and self._is_plain:
@@ -75,9 +75,9 @@ class SampleLoss:
         return MeanLoss(self.loss(labels, logits, sample_weight), size)
 
     def _of_counted(self, labels: Any, weight: Any) -> Any:
-        """Replaces labels of samples that weigh nothing: they may be anything.
+        """Replaces labels of samples with zero weight, which may be invalid.
 
-        Labels that the loss ignores stay, since it counts them.
+        Labels of the loss's `ignore_class` stay, because the loss counts them.
         """
         labels = ops.convert_to_tensor(labels)
         counted = ops.reshape(
@@ -103,17 +103,17 @@ class SampleLoss:
         labels = self._of_counted(labels, weight)
         reduction = self.loss.reduction
         if not self._is_reduced_by_keras:
-            # It divides by the size of the batch, or not at all.
+            # The loss divides by the size of the batch, or not at all.
             if reduction != "sum":
                 weight = weight / _or_one(present_share(counted))
             mean = self.loss(labels, logits, weight)
         else:
-            # Of no rows, Keras's sum is an empty tensor.
+            # For no rows, Keras's sum is an empty tensor.
             mean = ops.sum(self._summed(labels, logits, weight))
             if reduction == "mean_with_sample_weight":
                 mean = mean / ops.cast(_or_one(ops.sum(weight)), mean.dtype)
             elif reduction != "sum":
-                # The number that count on all replicas.
+                # The number of samples that count on all replicas.
                 rows = ops.cast(ops.shape(counted)[0], counted.dtype)
                 number = (
                     present_share(counted) * rows * distribution.num_replicas()
@@ -123,7 +123,7 @@ class SampleLoss:
 
 
 def _or_one(number: Any) -> Any:
-    """Returns a number to divide by, 1 where nothing is counted."""
+    """Returns a number to divide by, which is 1 if nothing is counted."""
     return ops.where(number > 0, number, ops.ones_like(number))
 
 
@@ -131,14 +131,14 @@ def _with_reduction(
     loss: keras.losses.Loss, reduction: str
 ) -> keras.losses.Loss:
     """Returns the same loss with another reduction."""
-    # Not `copy.copy`, which Keras makes a matter of (de)serialization.
+    # Not `copy.copy`, for which Keras serializes the loss.
     other = object.__new__(type(loss))
     other.__dict__.update({**vars(loss), "reduction": reduction})
     return other
 
 
 class _OfFunction(keras.losses.Loss):
-    """The mean over samples of what a function returns."""
+    """The mean over samples of a function's values."""
 
     def __init__(self, function: Any) -> None:
         super().__init__(name=getattr(function, "__name__", "loss"))
@@ -149,18 +149,19 @@ class _OfFunction(keras.losses.Loss):
 
 
 class UpdateLosses(keras.metrics.Metric):
-    """The loss of an epoch: the mean over updates of what each minimises.
+    """The loss of an epoch: the mean over updates of each update's loss.
 
-    Each update's losses are averaged over the samples that they count, of all
-    batches, and then added. So with `presence` the result does not depend on
-    the sizes of batches, if each loss is a mean over samples. (Without it, a
-    loss with `ignore_class` is weighted by rows, as Keras does.) Updates
-    without any sample are left out, and so are updates that no batch makes.
+    Each update's losses are averaged over the samples that they count, in all
+    batches, and then added. With `presence` the result therefore does not
+    depend on the sizes of batches, if each loss is a mean over samples.
+    (Without `presence`, a loss with `ignore_class` is weighted by rows, as in
+    Keras.) Updates without any sample are left out, and so are updates that no
+    batch makes.
 
     Args:
         sizes: dict of the number of losses of each update, by its name.
-        name: Name of the metric.
-        dtype: Its dtype.
+        name: Name of the metric. Defaults to `"loss"`.
+        dtype: Dtype of the metric.
     """
 
     def __init__(
@@ -171,13 +172,13 @@ class UpdateLosses(keras.metrics.Metric):
         number = sum(self.sizes.values())
         self.total = self.add_variable((number,), "zeros", name="total")
         self.count = self.add_variable((number,), "zeros", name="count")
-        # Labels that were no classes.
+        # The number of labels that were not classes.
         self.strays = self.add_variable(
             (), "zeros", dtype="int32", name="strays"
         )
 
     def update_state(self, losses: dict[str, Sequence[MeanLoss]]) -> None:
-        """Adds a batch: the losses of updates, by the update's name."""
+        """Adds the losses of a batch, keyed by the name of the update."""
         nothing = MeanLoss(0.0, 0)
         parts = [
             loss
@@ -189,7 +190,7 @@ class UpdateLosses(keras.metrics.Metric):
         count = counts[0]
         if not all(isinstance(c, int) and c == count for c in counts):
             count = kernels.vector(counts, self.dtype)
-            # `where`: the loss of no samples may be anything.
+            # `where`: a loss over no samples may be NaN.
             means = ops.where(count > 0, means, ops.zeros_like(means))
         kernels.add_to(self.total, means * count)
         kernels.add_to(self.count, count)

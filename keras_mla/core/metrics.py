@@ -1,4 +1,4 @@
-"""Metrics of each expert, and how results are read."""
+"""Metrics of each expert, and the reading of results."""
 
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
@@ -11,18 +11,19 @@ from keras_mla.core.losses import MeanLoss
 
 
 class ExpertMetrics:
-    """Means of losses, and compiled metrics of each expert.
+    """Mean losses and compiled metrics of each expert.
 
-    They are called `<expert>_<name>`. Metric objects are cloned by their
-    config. They live in containers of the class that Keras itself uses for
-    compiled metrics, where callbacks such as `EarlyStopping` look to learn in
-    which direction a metric improves.
+    The metrics are called `<expert>_<name>`. Given metric objects are cloned
+    from their config. The metrics live in containers of the class that Keras
+    itself uses for compiled metrics, because callbacks such as `EarlyStopping`
+    look there for the direction in which a metric improves.
 
     Args:
         experts: Names of the experts.
-        means: Names of further means: the fused loss, a method's own logs.
+        means: Names of further means: the fused loss and a method's own logs.
         metrics: List of metrics as given to `compile`, or `None`.
-        weighted_metrics: The same, for those weighted by `sample_weight`.
+        weighted_metrics: List of metrics that `sample_weight` weights, or
+            `None`.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class ExpertMetrics:
         return self._mean_containers[name]
 
     def add(self, name: str, loss: MeanLoss) -> None:
-        """Adds a batch to a mean."""
+        """Adds the loss of a batch to a mean."""
         mean, count = loss
         metric = self.means[name]
         if not isinstance(count, int):
@@ -114,13 +115,13 @@ class ExpertMetrics:
         present: Any | None,
         sample_weight: Any | None,
     ) -> None:
-        """Adds a batch.
+        """Adds a batch to an expert's metrics.
 
         Args:
-            name: The expert.
+            name: Name of the expert.
             y: Labels.
-            logits: Its logits, of shape `(batch, units)`.
-            loss: Its loss.
+            logits: The expert's logits, of shape `(batch, units)`.
+            loss: The expert's loss.
             present: Bool tensor of shape `(batch,)`, or `None`.
             sample_weight: Tensor of shape `(batch,)`, or `None`.
         """
@@ -143,7 +144,7 @@ class ExpertMetrics:
 
 
 class _MeanContainer(internals.CompileMetrics):
-    """A mean of losses, where callbacks find that it should fall."""
+    """Container of a mean loss, which tells callbacks that lower is better."""
 
     def __init__(self, mean: keras.metrics.Mean) -> None:
         super().__init__(None, None)
@@ -172,40 +173,41 @@ def by_name(metrics: Iterable[keras.metrics.Metric]) -> dict[str, Any]:
     """Returns metrics by the names of their results.
 
     Args:
-        metrics: Metrics, and Keras's containers of them, which must be built.
+        metrics: Metrics, and Keras's containers of metrics, which must be
+            built.
 
     Raises:
-        ValueError: If two results have one name.
+        ValueError: If two results have the same name.
     """
     found: dict[str, Any] = {}
     for metric in metrics:
         if not isinstance(metric, internals.CompileMetrics):
             parts: dict[str, Any] = {metric.name: metric}
         else:
-            # The container knows how it tells equal names apart.
+            # The container makes equal names of metrics distinct.
             names = list(metric.result())
             if len(names) == len(metric.metrics):
                 parts = dict(zip(names, metric.metrics, strict=True))
-            else:  # Except some, of which it reports one.
+            else:  # Some names stay equal, and it reports one.
                 parts = {f"{metric.name}_{len(found)}": metric}
         for name, part in parts.items():
             if name in found:
                 raise ValueError(
-                    f"Two results are called {name!r}: one of them is that of "
-                    "a modality, `<modality>_<metric>`. Rename the modality, "
-                    "or the metric by its argument `name`."
+                    f"Two results are called {name!r}. One of them belongs to "
+                    "a modality, as `<modality>_<metric>`. Rename the "
+                    "modality, or pass another `name` to the metric."
                 )
             found[name] = part
     return found
 
 
 def results(metrics: dict[str, Any], prefixed: Collection[str]) -> dict:
-    """Returns each metric's `result()`, of all means at once.
+    """Returns each metric's `result()`, computing all means at once.
 
     Args:
         metrics: Metrics by name.
-        prefixed: Names of metrics that pass their name on to each result,
-            where they have several.
+        prefixed: Names of metrics that prefix the keys of their results, if
+            they have several, by their own name.
     """
     means = {
         name: metric

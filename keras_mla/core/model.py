@@ -1,4 +1,4 @@
-"""What a multimodal model is: encoders, heads, and what a method defines."""
+"""The base class of methods: encoders, head, fusion and forward pass."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,13 +18,13 @@ from keras_mla.version import __version__
 
 
 class MultimodalModel(TrainedModel, ServedModel, metaclass=building.BuiltLast):
-    """Base class of all methods: encoders, head, and what a method defines.
+    """Base class of all methods, with the parts that a method overrides.
 
-    A method is a subclass that says which *updates* a batch makes, how
-    features become logits and a fused prediction, and, if it wants, how
+    A method is a subclass that defines which *updates* a batch makes, how
+    features become logits and a fused prediction and, optionally, how
     gradients are changed before they are applied. It overrides some of the
-    methods below; the training step, presence, unpaired data, metrics,
-    saving and export are the same for all.
+    hooks of `core/hooks.py`; the training step, presence, unpaired data,
+    metrics, saving and export are the same for all methods.
 
     The model is built when the outermost constructor has ended, so a subclass
     of any method may make layers and weights in its own constructor.
@@ -43,17 +43,17 @@ class MultimodalModel(TrainedModel, ServedModel, metaclass=building.BuiltLast):
             returns logits.
         feature_dim: int. If given, a linear projection per modality brings
             its features to this width, so that encoders may differ in width.
-        task: `"single_label"`, `"multi_label"`, `"regression"`, or `"auto"`:
-            as the compiled loss says. Defaults to `"auto"`.
-        **kwargs: Of `keras.Model`: `name`, `dtype`.
+        task: `"single_label"`, `"multi_label"`, `"regression"`, or `"auto"`,
+            the task of the compiled loss. Defaults to `"auto"`.
+        **kwargs: Arguments of `keras.Model`: `name`, `dtype`.
 
     Attributes:
         modalities: tuple of the names of the modalities.
         task: The `keras_mla.core.Task`. Until the model is compiled, `"auto"`
-            stands for one class of several.
-        tasks: Names of the tasks that the method is for.
-        widths: dict of each modality's number of features, once the model is
-            built.
+            means `"single_label"`.
+        tasks: Names of the tasks that the method supports.
+        widths: dict from each modality to its number of features, filled when
+            the model is built.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class MultimodalModel(TrainedModel, ServedModel, metaclass=building.BuiltLast):
         task: str = "auto",
         **kwargs: Any,
     ) -> None:
-        kwargs.pop("keras_mla_version", None)  # Of a config.
+        kwargs.pop("keras_mla_version", None)  # Configs hold it.
         checks.check_encoders(encoders)
         head = heads.make_head(head)
         # Encoders cast their inputs themselves, in training and in serving.
@@ -76,7 +76,7 @@ class MultimodalModel(TrainedModel, ServedModel, metaclass=building.BuiltLast):
             for name in (encoders if feature_dim is not None else ())
         }
         self.head = head
-        # Of a method that fuses the logits of its experts by a layer.
+        # The layer that fuses the logits of experts, if the method has one.
         self.fusion: Fusion | None = None
         # === Config ===
         self.modalities = tuple(encoders)
@@ -100,10 +100,10 @@ class MultimodalModel(TrainedModel, ServedModel, metaclass=building.BuiltLast):
         return [*self.encoders[name].variables, *of_projection]
 
     def head_like(self, name: str) -> keras.layers.Layer:
-        """Returns a new head with the configuration of the model's.
+        """Returns a new head with the configuration of the model's head.
 
-        For use in a constructor. It has weights of its own, for features of
-        any width.
+        Call it in a constructor. The new head has its own weights, for
+        features of any width.
 
         Args:
             name: Name of the new head.
@@ -115,7 +115,7 @@ class MultimodalModel(TrainedModel, ServedModel, metaclass=building.BuiltLast):
     def fuse(self, outputs: Outputs, presence: Any | None) -> Any:
         """Returns the fused logits, `(batch, units)`.
 
-        Defaults to what the method's `fusion` layer makes of all experts'.
+        By default, the method's `fusion` layer fuses the logits of all experts.
         """
         logits = self._stacked(outputs)
         if presence is None:
@@ -125,16 +125,17 @@ class MultimodalModel(TrainedModel, ServedModel, metaclass=building.BuiltLast):
     def fusion_weights(self, outputs: Outputs, presence: Any | None) -> Any:
         """Returns the weights of experts in the fusion, `(batch, experts)`.
 
-        Without scale and temperatures; `Fusion.factors_of` has these too.
+        The weights exclude scale and temperatures; `fusion_factors` includes
+        them.
         """
         if presence is not None:
             presence = self.expert_presence(presence)
         return self.fusion_layer.weights_of(self._stacked(outputs), presence)
 
     def fusion_factors(self, outputs: Outputs, presence: Any | None) -> Any:
-        """Returns what `fuse` multiplies logits with, `(batch, experts)`.
+        """Returns the factors of logits in `fuse`, `(batch, experts)`.
 
-        `None` for a method that does not fuse logits.
+        Returns `None` if no layer fuses logits.
         """
         if self.fusion is None:
             return None
@@ -160,9 +161,9 @@ class MultimodalModel(TrainedModel, ServedModel, metaclass=building.BuiltLast):
         return self.fusion
 
     def make_fusion(self, fusion: Any) -> None:
-        """Sets the fusion layer to the one given, or to the default.
+        """Sets the fusion layer to `fusion`, or to the default if it is `None`.
 
-        For use in a constructor.
+        Call it in a constructor.
         """
         checks.check_fusion(fusion)
         self._fuses_by_default = fusion is None
@@ -171,10 +172,10 @@ class MultimodalModel(TrainedModel, ServedModel, metaclass=building.BuiltLast):
             self.use_task(self.task)
 
     def use_task(self, task: Task) -> None:
-        """Makes heads and fusion serve a task, as the compiled loss says.
+        """Sets the task, and makes the fusion serve it.
 
         Raises:
-            ValueError: If the fusion given makes no sense for the task.
+            ValueError: If the given fusion does not support the task.
         """
         if self._fuses_by_default:
             fusion = self.default_fusion(task.name)
@@ -198,12 +199,12 @@ class MultimodalModel(TrainedModel, ServedModel, metaclass=building.BuiltLast):
         """Encodes one modality into features of shape `(batch, features)`.
 
         Args:
-            name: The modality.
-            inputs: Its inputs.
-            training: Whether layers behave as in training.
-            present: Bool tensor of shape `(batch,)`. Where no sample is
-                present, the encoder's features are zeros, since what it was
-                fed may have made them NaN.
+            name: Name of the modality.
+            inputs: The modality's inputs.
+            training: bool. Whether layers behave as in training.
+            present: Bool tensor of shape `(batch,)`, or `None`. If no sample
+                is present, the encoder's features become zeros, because the
+                inputs may have made them NaN.
         """
         feature = kernels.call(self.encoders[name], inputs, training)
         self.check_features(name, feature)
@@ -232,7 +233,7 @@ class MultimodalModel(TrainedModel, ServedModel, metaclass=building.BuiltLast):
         Args:
             modalities: Names of the modalities.
             inputs: dict of each modality's inputs.
-            training: Whether layers behave as in training.
+            training: bool. Whether layers behave as in training.
             presence: Bool tensor of shape `(batch, modalities)`, or `None`.
             experts: Names of the experts whose logits are computed. Defaults
                 to all that the modalities allow.
@@ -252,10 +253,10 @@ class MultimodalModel(TrainedModel, ServedModel, metaclass=building.BuiltLast):
         presence: Any | None = None,
         experts: Sequence[str] | None = None,
     ) -> Outputs:
-        """Computes the logits of features, the second half of a pass.
+        """Computes logits from features, the second half of a forward pass.
 
-        A method that trains on a fused prediction of its own layers computes
-        it here too, `Outputs.fused`, from all modalities and `presence`.
+        A method that trains on a fused prediction of its own layers also
+        computes `Outputs.fused` here, from all modalities and `presence`.
         """
         if not self.widths:
             widths = {name: self.width_of(f) for name, f in features.items()}
@@ -280,7 +281,7 @@ class MultimodalModel(TrainedModel, ServedModel, metaclass=building.BuiltLast):
         return Outputs(features, logits, extra)
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        """Calls the model, which is built before Keras locks it."""
+        """Builds the model, before Keras locks it, and calls it."""
         if self._signature is None:
             self.build_for(split_inputs(self.modalities, inputs)[0])
         return super().__call__(inputs, *args, **kwargs)
@@ -288,8 +289,8 @@ class MultimodalModel(TrainedModel, ServedModel, metaclass=building.BuiltLast):
     def call(self, inputs: dict[str, Any], training: bool | None = None) -> Any:
         """Returns fused logits `(batch, units)`.
 
-        For inputs of unequal batch sizes, as in unpaired training, a dict of
-        each modality's logits.
+        Returns a dict of each modality's logits if batch sizes are unequal, as
+        in unpaired training.
         """
         inputs, presence = split_inputs(self.modalities, inputs, training)
         outputs = self.forward_pass(self.modalities, inputs, training, presence)
@@ -315,15 +316,15 @@ class MultimodalModel(TrainedModel, ServedModel, metaclass=building.BuiltLast):
         )
 
     def build(self, input_shape: Any = None) -> None:
-        """Does nothing: a call builds the layers, and knows dtypes too."""
+        """Does nothing: a call builds the layers, as it also knows dtypes."""
 
     def build_for(self, inputs: dict[str, Any]) -> None:
-        """Builds the model for inputs like these, if it is not built."""
+        """Builds the model, unless built, for the inputs' shapes and dtypes."""
         if self._signature is None:
             self.build_from_config({"signature": self._declared(inputs)})
 
     def get_build_config(self) -> dict | None:
-        """Returns shape and dtype of each input."""
+        """Returns the shape and dtype of each input."""
         if self._signature is None:
             return None
         return {"signature": building.plain(self._signature)}
@@ -341,7 +342,7 @@ class MultimodalModel(TrainedModel, ServedModel, metaclass=building.BuiltLast):
         self._build_from(signature, encoded)
 
     def _declared(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """Records inputs, as encoders declare them where they do."""
+        """Returns the inputs' signature, or what encoders declare instead."""
         declared = {}
         for name, value in inputs.items():
             known, _ = building.ends_of(self.encoders[name])
@@ -353,7 +354,7 @@ class MultimodalModel(TrainedModel, ServedModel, metaclass=building.BuiltLast):
     def _build_from(
         self, inputs: dict[str, Any], encoded: dict[str, Any]
     ) -> None:
-        """Builds all layers behind the encoders, by passing zeros through.
+        """Builds all layers behind the encoders, by passing zeros through them.
 
         Args:
             inputs: Each modality's symbolic inputs, or their signature.
@@ -369,7 +370,7 @@ class MultimodalModel(TrainedModel, ServedModel, metaclass=building.BuiltLast):
         if self._signature is None:
             self._signature = building.signature_of(inputs)
         if not self.built:
-            # Keras keeps the shapes, for a SavedModel on TensorFlow.
+            # Keras keeps the shapes for a SavedModel on TensorFlow.
             self.build(
                 building.map_signature(
                     lambda shape, dtype, name: shape, self._signature
@@ -397,18 +398,18 @@ class MultimodalModel(TrainedModel, ServedModel, metaclass=building.BuiltLast):
     def from_config(
         cls, config: dict, custom_objects: dict | None = None
     ) -> "MultimodalModel":
-        """Makes a model from what `get_config` of any version returned."""
+        """Makes a model from a config of any version of the library."""
         config = {
             name: building.revive(value, custom_objects)
             for name, value in config.items()
         }
         if "keras_mla_version" in config:
             return cls(**config)
-        with checks.as_before():  # Of version 0.1, which checked less.
+        with checks.as_before():  # Version 0.1 checked less.
             return cls(**config)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Refuses a hook of version 0.1, which nothing would call."""
+        """Raises if a subclass defines a hook of version 0.1."""
         super().__init_subclass__(**kwargs)
         if "update_loss" in vars(cls):
             raise TypeError(
@@ -419,8 +420,8 @@ class MultimodalModel(TrainedModel, ServedModel, metaclass=building.BuiltLast):
 
 
 def same_size(tensors: dict[str, Any]) -> bool:
-    """Tells whether batches are of one size, as far as that is known."""
-    # What is not an int is a tracer's stand-in for a size yet unknown.
+    """Returns whether batches have the same size, as far as sizes are known."""
+    # A size that is not an int is a tracer's placeholder for an unknown one.
     sizes = {
         keras.tree.flatten(tensor)[0].shape[0] for tensor in tensors.values()
     }

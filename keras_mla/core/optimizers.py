@@ -1,4 +1,4 @@
-"""What an optimizer must bear, and how its steps are scaled."""
+"""Checks of optimizers, and the scaling of their steps."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
@@ -17,14 +17,14 @@ def check_optimizer(
     if multiplier and optimizer.use_ema:
         raise ValueError(
             "`learning_rate_multiplier` and an optimizer with `use_ema=True` "
-            "exclude each other: the moving average would take in the steps "
-            "before they are scaled."
+            "exclude each other: the moving average would include the steps "
+            "before they are scaled. Use an optimizer without `use_ema`."
         )
     if multiplier and _is_a(optimizer, "ScheduleFreeAdamW"):
         raise ValueError(
             "`learning_rate_multiplier` and ScheduleFreeAdamW exclude each "
-            "other: the optimizer keeps weights of its own, which would miss "
-            "the scaling. Use AdamW."
+            "other: the optimizer keeps weights of its own, which would not "
+            "be scaled. Use AdamW."
         )
     if updates == 1:
         return
@@ -32,8 +32,8 @@ def check_optimizer(
     if getattr(optimizer, "gradient_accumulation_steps", None):
         raise ValueError(
             "`gradient_accumulation_steps` is not supported with one update "
-            "per modality: the steps accumulated would be those of different "
-            "modalities. Use a larger batch. Received: "
+            "per modality: it would accumulate steps of different modalities. "
+            "Use a larger batch. Received: "
             f"gradient_accumulation_steps="
             f"{optimizer.gradient_accumulation_steps}"
         )
@@ -41,9 +41,9 @@ def check_optimizer(
         "Nadam": "its momentum schedule is one product shared by all "
         "weights, which every modality's update would decay again. "
         "Use `Adam`",
-        "MultiOptimizer": "it takes gradients for all weights at a time "
-        "only. Use one optimizer, and `learning_rate_multiplier` where parts "
-        "of the model need different rates",
+        "MultiOptimizer": "it needs the gradients of all weights at once. "
+        "Use one optimizer, with `learning_rate_multiplier` if parts of the "
+        "model need different rates",
     }
     for refused, reason in reasons.items():
         if _is_a(optimizer, refused):
@@ -56,16 +56,16 @@ def check_optimizer(
 def check_average(optimizer: Any, updates: int, presence: Any | None) -> None:
     """Raises if a moving average of weights would miss updates.
 
-    Keras takes the average in an optimizer's step. Of several updates it is
-    left to the last one, which a batch may skip.
+    Keras takes the average in an optimizer's step. With several updates it is
+    taken only in the last one, which a batch may skip.
     """
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     if optimizer.use_ema and updates > 1 and presence is not None:
         raise ValueError(
             "An optimizer with `use_ema=True` cannot be used with "
             "x['presence'] and one update per modality: the average is taken "
-            "in the last modality's update, which is not made where no sample "
-            "has it. Use an optimizer without `use_ema`."
+            "in the last modality's update, which is skipped if no sample has "
+            "the modality. Use an optimizer without `use_ema`."
         )
 
 
@@ -74,7 +74,7 @@ def _is_a(optimizer: Any, name: str) -> bool:
 
 
 def check_optimized(optimizer: Any, updates: Any) -> None:
-    """Raises unless an optimizer knows the variables that it is to move."""
+    """Raises unless an optimizer knows all variables of the updates."""
     if not optimizer.built:
         return
     known = {id(v) for v in internals.optimized_variables(optimizer)}
@@ -115,7 +115,8 @@ def check_multiplier(multiplier: Any, parts: list[str]) -> dict[str, float]:
 def average_paused(optimizer: Any, paused: bool) -> Iterator[None]:
     """Leaves an optimizer's moving average of weights out of a step.
 
-    It covers all weights, so it is taken once a batch, in the last update.
+    The average covers all weights, so it is taken once per batch, in the last
+    update.
     """
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     if not (paused and optimizer.use_ema):
@@ -130,14 +131,14 @@ def average_paused(optimizer: Any, paused: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def scaled_steps(variables: list, factor_of: Callable) -> Iterator[None]:
-    """Scales what an optimizer's step adds to variables.
+    """Scales the changes that an optimizer's step makes to variables.
 
-    Keras applies a variable's constraint to what it has added, so that is
-    left until the step is scaled.
+    Keras applies a variable's constraint in the step. Here it is applied after
+    the step is scaled.
 
     Args:
         variables: The variables that the step moves.
-        factor_of: Tells the factor of a variable.
+        factor_of: Function from a variable to its factor.
     """
     scaled = []
     for variable in variables:

@@ -56,7 +56,7 @@ _CURVES = (
 
 
 def of_loss(loss: Any) -> str:
-    """Says what to pass instead of a loss; `""` if it may take logits."""
+    """Returns what to pass instead of a loss; `""` if it may take logits."""
     if isinstance(loss, str):
         return _of_name(loss, "losses", of_loss)
     if isinstance(loss, functools.partial):
@@ -77,11 +77,11 @@ def of_loss(loss: Any) -> str:
 
 
 def of_metric(metric: Any) -> str:
-    """Says what to pass instead of a metric; `""` if it may take logits."""
+    """Returns what to pass instead of a metric; `""` if it may take logits."""
     if isinstance(metric, str):
         return _of_name(metric, "metrics", of_metric)
     if not isinstance(metric, keras.metrics.Metric):
-        return of_loss(metric)  # A function, most of them a loss's.
+        return of_loss(metric)  # A function, most often of a loss.
     name = type(metric).__name__
     if getattr(metric, "from_logits", getattr(metric, "_from_logits", 1)) is (
         False
@@ -96,16 +96,16 @@ def of_metric(metric: Any) -> str:
         if _is_plainly(metric, getattr(keras.metrics, name), "update_state"):
             return dict((n, advice) for n, _, advice in _LOSSES)[name]
     if type(metric) is not getattr(keras.metrics, name, None):
-        return ""  # One of the user's own.
+        return ""  # A metric of the user's own.
     if name in _THRESHOLDED:
         argument = _THRESHOLDED[name]
         config = metric.get_config()
         default = config.get(argument) in (None, 0.5, [0.5])
         if default and config.get("top_k") is None:
             return (
-                "The class that scores highest is that of "
-                "`SparseCategoricalAccuracy` or `F1Score`; for a threshold on "
-                f"logits, which is 0 where that on probabilities is 0.5, pass "
+                "For the class that scores highest, use "
+                "`SparseCategoricalAccuracy` or `F1Score`. For a threshold on "
+                f"logits, where 0 means a probability of 0.5, pass "
                 f"`keras.metrics.{name}({argument}=0.0)`."
             )
     if name in ("F1Score", "FBetaScore") and metric.threshold is not None:
@@ -115,15 +115,15 @@ def of_metric(metric: Any) -> str:
         )
     if name in _CURVES:
         return (
-            "It looks at thresholds from 0 to 1: compute it from the "
+            "Its thresholds run from 0 to 1: compute the metric from the "
             "probabilities `keras.ops.softmax(model.predict(x))`."
         )
     return ""
 
 
 def _of_name(name: str, module: str, judge: Callable[[Any], str]) -> str:
-    """Judges what Keras finds by a name in one of its modules."""
-    # Names of which Keras chooses the form by the labels.
+    """Returns advice on the object of a name in one of Keras's modules."""
+    # Keras chooses the forms of these names by the labels.
     if name.lower() in ("accuracy", "acc"):
         return ""
     if name.lower() in ("ce", "crossentropy"):
@@ -131,7 +131,7 @@ def _of_name(name: str, module: str, judge: Callable[[Any], str]) -> str:
     try:
         return judge(getattr(keras, module).get(name))
     except ValueError:
-        return ""  # Keras says that there is none.
+        return ""  # Keras raises its own error.
 
 
 def _crossentropy_advice(module: str, name: str) -> str:
@@ -145,7 +145,7 @@ def _crossentropy_advice(module: str, name: str) -> str:
 
 
 def _is_plainly(value: Any, base: type | None, method: str) -> bool:
-    """Tells whether an object computes what a class of Keras does."""
+    """Returns whether an object computes the same as a class of Keras."""
     return (
         base is not None
         and isinstance(value, base)

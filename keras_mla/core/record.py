@@ -1,4 +1,4 @@
-"""What a batch leaves behind: losses and metrics of each expert."""
+"""The record of a batch: losses and metrics of each expert."""
 
 from typing import Any
 
@@ -21,14 +21,14 @@ class RecordedModel(CompiledModel):
     def loss_of(
         self, logits: Any, batch: Batch, expert: str | None = None
     ) -> MeanLoss:
-        """Returns the compiled loss of some logits.
+        """Returns the compiled loss of logits.
 
         Args:
             logits: Tensor of shape `(batch, units)`.
             batch: The batch.
-            expert: Name of a modality or another expert: the loss is one over
-                the samples that have it, with its labels. `None` for the
-                samples that have any modality.
+            expert: Name of a modality or another expert. The loss is over the
+                samples that have the expert, with its labels. `None` stands
+                for the samples that have any modality.
 
         Returns:
             The loss, with the number of samples that it is the mean of.
@@ -47,7 +47,7 @@ class RecordedModel(CompiledModel):
     def fused_loss(self, outputs: Outputs, batch: Batch) -> MeanLoss:
         """Returns the loss of the fused logits, for use in `update_losses`.
 
-        It is one over the samples that have any modality.
+        The loss is over the samples that have any modality.
 
         Raises:
             ValueError: If the batch is unpaired, so that nothing is fused.
@@ -62,7 +62,10 @@ class RecordedModel(CompiledModel):
         return self.loss_of(self.fuse(outputs, batch.presence), batch)
 
     def _present(self, batch: Batch, expert: str | None) -> Any | None:
-        """Bool `(batch,)`: the samples that have an expert; `None` for all."""
+        """Returns which samples have an expert, bool `(batch,)`.
+
+        Returns `None` if no modality is missing.
+        """
         if batch.presence is None:
             return None
         if expert is None:
@@ -75,7 +78,7 @@ class RecordedModel(CompiledModel):
     # === The record of a batch ===
 
     def record(self, batch: Batch, steps: list[Step]) -> dict:
-        """Adds a batch's results to the metrics and returns these."""
+        """Adds a batch to the metrics, and returns the metrics' results."""
         losses: dict[str, MeanLoss] = {}
         for made in steps:
             losses.update(made.result.experts)
@@ -116,7 +119,7 @@ class RecordedModel(CompiledModel):
         left = tuple(name for name in experts if name not in outputs.logits)
         if not left:
             return outputs
-        # Of all, where a fused prediction is wanted.
+        # A fused prediction needs all modalities.
         others = self.forward_pass(
             self.modalities if batch.paired else left,
             batch.inputs,
@@ -128,9 +131,9 @@ class RecordedModel(CompiledModel):
         return _merged([others, outputs])
 
     def _build_metrics(self, batch: Batch, logits: Any) -> None:
-        """Builds the metrics of what unpaired data do not have.
+        """Builds the metrics that unpaired data do not update.
 
-        These stay out of the logs.
+        Such metrics stay out of the logs.
         """
         labels = batch.labels[self.modalities[0]]
         for name in self.experts:
@@ -152,14 +155,14 @@ class RecordedModel(CompiledModel):
             self._compile_metrics.update_state(labels, fused, weight)
 
     def _count_strays(self, batch: Batch) -> None:
-        """Counts labels that are no classes, if the backend takes them."""
+        """Counts labels that are not classes, if the backend accepts them."""
         if kernels.refuses_labels() or not tasks.wants_classes(self.loss):
             return
         classes = number_of_units(self.head)
         ignored = getattr(self.loss, "ignore_class", None)
         for name in self.modalities[:1] if batch.paired else self.modalities:
             labels = ops.reshape(batch.labels[name], (-1,))
-            labels = ops.cast(labels, "int32")  # Which no class overflows.
+            labels = ops.cast(labels, "int32")  # No class overflows it.
             stray = ops.logical_or(labels < 0, labels >= classes)
             if ignored is not None:
                 stray = ops.logical_and(stray, labels != ignored)
@@ -175,7 +178,7 @@ class RecordedModel(CompiledModel):
 
     @property
     def metrics(self) -> list:
-        """The loss, compiled metrics, and those of each expert."""
+        """The loss, the compiled metrics, and the metrics of each expert."""
         found = super().metrics
         if self._plan is None:
             return found
@@ -187,10 +190,9 @@ class RecordedModel(CompiledModel):
         return metrics.results(reported, self.plan.metrics.names)
 
     def unpaired_results(self) -> dict:
-        """Returns what `get_metrics_result` does, of modalities alone.
+        """Returns the results of `get_metrics_result` that unpaired data have.
 
-        Unpaired data have no fused prediction, and no expert on all
-        modalities.
+        Unpaired data have no fused prediction, and no expert on all modalities.
         """
         own = self.plan.metrics
         hidden = [
@@ -209,7 +211,7 @@ class RecordedModel(CompiledModel):
     def compute_metrics(
         self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
     ) -> dict:
-        """Adds logits, or a dict of each modality's, to the compiled metrics.
+        """Updates the compiled metrics with logits, or a dict of logits.
 
         Keras calls it with symbolic tensors, which builds the metrics.
         """
@@ -241,8 +243,9 @@ class RecordedModel(CompiledModel):
 
         Args:
             x: Not used.
-            y: Labels, or a dict of each modality's.
-            y_pred: Logits `(batch, classes)`, or a dict of each modality's.
+            y: Labels, or a dict of each modality's labels.
+            y_pred: Logits `(batch, units)`, or a dict of each modality's
+                logits.
             sample_weight: Tensor of shape `(batch,)`, or a dict, or `None`.
             training: Not used.
         """
@@ -263,7 +266,7 @@ class RecordedModel(CompiledModel):
 
 
 def _merged(outputs: list[Outputs]) -> Outputs:
-    """Returns what several passes yield; of two of one name, the later."""
+    """Merges the outputs of several passes; the later pass has precedence."""
     features: dict[str, Any] = {}
     logits: dict[str, Any] = {}
     extra: dict[str, Any] = {}
@@ -278,6 +281,6 @@ def _merged(outputs: list[Outputs]) -> Outputs:
 
 
 def _whole(loss: MeanLoss) -> MeanLoss:
-    """Returns the loss of a batch, of which a replica computes a part."""
+    """Returns the loss of a batch, from the part that a replica computes."""
     replicas = distribution.num_replicas()
     return loss if replicas == 1 else loss._replace(mean=replicas * loss.mean)

@@ -1,4 +1,4 @@
-"""What serves a trained model: unimodal parts, weights, export."""
+"""The use of a trained model: unimodal parts, weights, calibration, export."""
 
 import types
 from typing import Any
@@ -14,7 +14,7 @@ from keras_mla.core.hooks import Hooks
 
 
 class ServedModel(Hooks):
-    """The part of a multimodal model that serves what is trained."""
+    """The part of a multimodal model that serves it after training."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -23,10 +23,10 @@ class ServedModel(Hooks):
         self._served = types.SimpleNamespace(views={})
 
     def unimodal(self, name: str) -> keras.Model:
-        """Returns one modality's part as a plain model, sharing weights.
+        """Returns one modality's part as a plain model that shares weights.
 
         Args:
-            name: The modality.
+            name: Name of the modality.
 
         Returns:
             `keras.Model` that maps the modality's input to its logits,
@@ -34,34 +34,35 @@ class ServedModel(Hooks):
             can be saved and exported by itself.
 
         Raises:
-            ValueError: If there is no such modality, or the model is unbuilt.
+            ValueError: If there is no such modality, or the model is not built.
         """
         return _unimodal_model(self, name)
 
     def predict_modalities(
         self, x: dict[str, Any], batch_size: int | None = None
     ) -> dict[str, dict[str, Any]]:
-        """Predicts with each modality and tells what it weighs in the fusion.
+        """Predicts with each modality, and returns its weight in the fusion.
 
         Args:
             x: Inputs as for `predict`; `presence` may be among them.
             batch_size: int. Defaults to 32.
 
         Returns:
-            dict keyed by modality, of `{"logits": (samples, units),
-            "weight": (samples,)}` NumPy arrays; and under `"fused"` the
-            logits that `predict` returns. A method's further experts are
-            among the keys. Fused logits are the sum of the others, each times
-            its weight; weights need not sum to one. Where a sample lacks a
-            modality, both are zero. Methods that join features fuse no
-            logits, so that they have no `"weight"`.
+            dict from each modality, and each further expert of the method, to
+            a dict of NumPy arrays
+            `{"logits": (samples, units), "weight": (samples,)}`; and from
+            `"fused"` to the logits that `predict` returns. Fused logits are
+            the sum of all experts' logits, each times its weight; weights need
+            not sum to one. If a sample lacks a modality, its logits and weight
+            are zero. Methods that join features fuse no logits, and return no
+            `"weight"`.
         """
         return self._predict_with("experts", x, batch_size)
 
     def features(
         self, x: dict[str, Any], batch_size: int | None = None
     ) -> dict[str, Any]:
-        """Returns what the encoders make of inputs.
+        """Returns the features that the encoders compute from inputs.
 
         Args:
             x: Inputs as for `predict`; `presence` may be among them.
@@ -69,8 +70,8 @@ class ServedModel(Hooks):
 
         Returns:
             dict keyed by modality, of NumPy arrays `(samples, features)`,
-            projected where the model has a `feature_dim`. Where a sample
-            lacks a modality, they are zero.
+            projected if the model has a `feature_dim`. If a sample lacks a
+            modality, its features are zero.
         """
         return self._predict_with("features", x, batch_size)
 
@@ -81,7 +82,7 @@ class ServedModel(Hooks):
             views[what] = _View(self, what)
         with step.keeping_weights(views[what]):
             result = views[what].predict(x, batch_size=batch_size, verbose=0)
-        # JAX sorts them.
+        # JAX sorts the names.
         names = [*self.experts, "fused"]
         return {name: result[name] for name in names if name in result}
 
@@ -90,7 +91,7 @@ class ServedModel(Hooks):
         self._served.views.clear()
 
     def quantize(self, *args: Any, **kwargs: Any) -> None:
-        """Quantizes the weights, as `keras.Model.quantize`."""
+        """Quantizes the weights, as `keras.Model.quantize` does."""
         super().quantize(*args, **kwargs)
         self.forget_graphs()
 
@@ -99,32 +100,34 @@ class ServedModel(Hooks):
     ) -> dict[str, Any]:
         r"""Fits the fusion's temperatures on validation data.
 
-        Networks are more certain than right, and not all equally, which
-        misleads a fusion by certainty. This fits, by minimising the negative
-        log-likelihood: for each modality the temperature $T_m$ of its
-        prediction $\mathrm{softmax}(z_m / T_m)$; then, of the fused
+        Networks are more certain than right, to different degrees, which
+        misleads a fusion by certainty. Calibration minimises the negative
+        log-likelihood. It fits, for each modality, the temperature $T_m$ of
+        its prediction $\mathrm{softmax}(z_m / T_m)$; then, for the fused
         prediction, the `sharpness` of an `EntropyFusion`'s weights and the
         factor `scale` to the fused logits. For regression it sets the
         variances of an `InverseVarianceFusion` to the mean squared errors of
-        the modalities' predictions. They are weights of the fusion layer.
-        Unimodal logits, as in `unimodal(name)`, stay as they are. Call it
-        when training is done: methods that train on their fused prediction
-        (`QMF`, `MultiLossFusion`) would go on with the calibrated
-        one. SciPy is needed.
+        the modalities' predictions.
+
+        The fitted values are weights of the fusion layer. Unimodal logits, as
+        in `unimodal(name)`, do not change. Calibrate after training: methods
+        that train on their fused prediction (`QMF`, `MultiLossFusion`) would
+        continue with the calibrated prediction. SciPy is needed.
 
         Args:
-            validation_data: `(x, y)`, or an iterable of such batches, which
-                were not trained on. `presence` may be among the inputs.
-            batch_size: int. Of the prediction. Defaults to 32.
+            validation_data: `(x, y)`, or an iterable of such batches, not used
+                for training. `presence` may be among the inputs.
+            batch_size: int. Batch size of the prediction. Defaults to 32.
 
         Returns:
-            dict of what was fitted: `"temperature"`, a dict keyed by
+            dict of the fitted values: `"temperature"`, a dict keyed by
             modality (and further experts); `"sharpness"`, if the fusion has
             one; `"scale"`. For regression: `"variance"`, a dict.
 
         Raises:
-            ValueError: If the method has no fusion layer or one that nothing
-                can be fitted of, or a modality has no sample.
+            ImportError: If SciPy is not installed.
+            ValueError: If the method has no fusion layer, or a layer with
+                nothing to fit, or a modality has no sample.
 
         Reference:
             Guo et al., "On Calibration of Modern Neural Networks", ICML 2017,
@@ -141,7 +144,7 @@ class ServedModel(Hooks):
         presence: bool = False,
         **kwargs: Any,
     ) -> None:
-        """Exports the fused prediction, as `keras.Model.export`.
+        """Exports the fused prediction, as `keras.Model.export` does.
 
         Inputs keep their names, nesting and dtypes.
 
@@ -150,10 +153,14 @@ class ServedModel(Hooks):
             format: `"tf_saved_model"` (from TensorFlow and JAX), `"onnx"`
                 (from TensorFlow and PyTorch), or another that Keras offers.
             verbose: bool. Whether Keras prints what it does.
-            input_signature: Overrides shapes and dtypes as recorded.
+            input_signature: Overrides the recorded shapes and dtypes.
             presence: bool. Whether the exported model takes `presence`.
                 Defaults to `False`.
-            **kwargs: As for `keras.Model.export`.
+            **kwargs: Further arguments of `keras.Model.export`.
+
+        Raises:
+            ValueError: If the model is not built, or PyTorch is asked for a
+                SavedModel.
         """
         if format == "tf_saved_model" and keras.backend.backend() == "torch":
             raise ValueError(
@@ -178,13 +185,13 @@ def _check_built(model: Any, what: str) -> None:
     if model._signature is None:
         raise ValueError(
             f"{what} needs a built model: its inputs are not known yet. Call "
-            "the model on a batch first, or give encoders that know their "
+            "the model on a batch first, or pass encoders that know their "
             "input (made with `keras.Input`)."
         )
 
 
 def _export_signature(model: Any, presence: bool) -> list:
-    """Returns the inputs of an exported model, by name, as `InputSpec`."""
+    """Returns the `InputSpec`s of an exported model's inputs, by name."""
     _check_built(model, "`export`")
     specs = building.map_signature(keras.InputSpec, model._signature)
     if presence:
@@ -195,7 +202,7 @@ def _export_signature(model: Any, presence: bool) -> list:
 
 
 def _unimodal_model(model: Any, name: str) -> keras.Model:
-    """See `ServedModel.unimodal`."""
+    """Returns the model that `ServedModel.unimodal` describes."""
     if name not in model.modalities:
         raise ValueError(
             f"There is no modality {name!r}. The model's modalities are "
@@ -212,15 +219,15 @@ def _unimodal_model(model: Any, name: str) -> keras.Model:
     unimodal = keras.Model(
         inputs, ops.cast(logits, "float32"), name=f"{model.name}_{name}"
     )
-    unimodal(inputs)  # Keras exports models that have been called.
+    unimodal(inputs)  # Keras exports only models that have been called.
     return unimodal
 
 
 class _View(keras.Model):
-    """A model with other outputs than its fused prediction.
+    """A model that returns other outputs of a multimodal model.
 
     Args:
-        model: The model.
+        model: The multimodal model.
         what: `"experts"` for logits and weights, or `"features"`.
     """
 
@@ -250,7 +257,7 @@ class _View(keras.Model):
 
 
 def _where(presence: Any | None, index: int, values: Any) -> Any:
-    """Returns a structure of tensors, zero where a sample is absent."""
+    """Sets a structure of tensors to zero for samples without a modality."""
     if presence is None:
         return values
 

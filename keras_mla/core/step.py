@@ -1,4 +1,4 @@
-"""One batch, from data to metrics: each update in turn."""
+"""Training and evaluation of one batch, from data to metrics."""
 
 import functools
 from collections.abc import Iterator, Sequence
@@ -18,9 +18,9 @@ from keras_mla.core.update import Pass, Step, Update
 class TrainedModel(RecordedModel):
     """The part of a multimodal model that trains and evaluates batches.
 
-    A batch is trained by the model's `updates()` in turn. Each encodes its
-    modalities with the weights as they then are, and moves its own variables
-    alone. See `MultimodalModel` for what a method defines.
+    A batch makes the model's `updates()` in turn. Each update encodes its
+    modalities with the current weights, and moves only its own variables.
+    `MultimodalModel` says what a method defines.
     """
 
     # === Steps ===
@@ -35,7 +35,7 @@ class TrainedModel(RecordedModel):
         """Trains one batch: each update in turn, then the metrics."""
         batch = self._batch(data, training=True)
         if not self.optimizer.built:
-            # On all variables, before the first update of some of them.
+            # For all variables, before an update moves some of them.
             self.optimizer.build(self.trainable_variables)
         updates = self._updates_of(batch)
         moving = [update for update in updates if update.variables]
@@ -65,7 +65,7 @@ class TrainedModel(RecordedModel):
     def test_step(self, data: Any) -> dict:
         """Evaluates one batch: the losses of each update, and the metrics."""
         batch = self._batch(data, training=False)
-        # A pass for each update, so that its penalties are its own.
+        # A pass for each update, so that each has its own penalties.
         return self.record(
             batch,
             [
@@ -92,9 +92,9 @@ class TrainedModel(RecordedModel):
         """Makes an update's forward pass.
 
         Returns:
-            The pass, with regularisers in the first of its losses; and what
-            to differentiate: the losses, then the regularisers if there are
-            any.
+            The pass, whose first loss includes the regularisers; and a list to
+            differentiate: the losses, then the sum of regularisers if there
+            are any.
         """
         outputs = self.forward_pass(
             update.modalities,
@@ -123,7 +123,7 @@ class TrainedModel(RecordedModel):
     def _check_names(
         self, update: Update, hook: str, found: Any, named: Any
     ) -> None:
-        """Raises unless a hook returns what the update names."""
+        """Raises unless a hook has returned what the update names."""
         if found != (len(named) if isinstance(found, int) else named):
             raise ValueError(
                 f"`{type(self).__name__}.{hook}` must return what the update "
@@ -132,8 +132,8 @@ class TrainedModel(RecordedModel):
             )
 
     def _penalties(self, update: Update, batch: Batch) -> Iterator[Any]:
-        """Regularisers of an update's layers, a replica's part of each."""
-        # Of an encoder that had no sample, what it was fed may make NaN.
+        """Yields a replica's part of each regulariser of an update's layers."""
+        # The inputs of an encoder that had no sample may make penalties NaN.
         of_encoders = [
             (name, penalty)
             for name in (() if batch.presence is None else update.modalities)
@@ -149,7 +149,7 @@ class TrainedModel(RecordedModel):
                 yield total
 
     def _frozen_update(self, update: Update, batch: Batch) -> Step:
-        """Makes the pass of an update that has nothing to move."""
+        """Makes only the pass of an update without variables to move."""
         active = batch.active(update.modalities)
         before = self._moving(update, batch, active)
         result, _ = self._pass(update, batch)
@@ -179,7 +179,7 @@ class TrainedModel(RecordedModel):
         return Step(update, result, taken)
 
     def _gradients(self, update: Update, batch: Batch) -> tuple[Pass, list]:
-        """Differentiates an update's losses, each or their sum."""
+        """Differentiates each of an update's losses, or their sum."""
         combines = type(self).combine_gradients is not Hooks.combine_gradients
 
         def objective() -> tuple[list, Pass]:
@@ -209,8 +209,8 @@ class TrainedModel(RecordedModel):
     ) -> list:
         """Replaces gradients of encoders that had no sample by zeros.
 
-        What they were fed may have made them NaN. Where an update has one
-        modality, it is not made at all.
+        The encoders' inputs may have made the gradients NaN. An update of one
+        modality is skipped as a whole instead.
         """
         if batch.presence is None or len(update.modalities) == 1:
             return gradients
@@ -223,15 +223,16 @@ class TrainedModel(RecordedModel):
             for v, g in zip(update.variables, gradients, strict=True)
         ]
 
-    # === What a pass moves by itself ===
+    # === Variables that a pass itself moves ===
 
     def _moving(self, update: Update, batch: Batch, active: Any) -> list:
-        """Variables that an update's pass moves by itself, as they are.
+        """Copies the variables that an update's pass itself moves.
 
         Returns:
-            A list of `(variable, copy, seen)`: whether any sample has the
-            modality of the variable's encoder, or any of the update's. It is
-            empty where no modality is missing.
+            A list of `(variable, copy, seen)`. `seen` says whether any sample
+            has the modality of the variable's encoder, or, outside of
+            encoders, any modality of the update. The list is empty if no
+            modality is missing.
         """
         if active is None:
             return []
@@ -248,7 +249,7 @@ class TrainedModel(RecordedModel):
         ]
 
     def _owners(self, update: Update) -> dict[int, str]:
-        """Tells the modality of each variable of an update's encoders."""
+        """Returns the modality of each encoder variable of an update, by id."""
         if update.owners is None:
             update.owners = {
                 id(variable): name
@@ -263,7 +264,7 @@ class TrainedModel(RecordedModel):
             kernels.assign_where(ops.logical_not(seen), variable, value)
 
     def _rate_factors(self) -> Any:
-        """Returns a function: the factor to a variable's learning rate."""
+        """Returns a function from a variable to its learning-rate factor."""
         multiplier = self.plan.multiplier
         if not multiplier:
             return lambda variable: 1

@@ -1,4 +1,4 @@
-"""Tasks: what labels are, and how likely a prediction makes them."""
+"""Tasks: the meaning of labels and predictions."""
 
 import functools
 import inspect
@@ -15,7 +15,7 @@ UNLABELLED = (
 
 
 class Task:
-    """What labels and predictions mean. A task has no state.
+    """The meaning of labels and predictions. A task has no state.
 
     Attributes:
         name: Name of the task, as the argument `task` of a model takes it.
@@ -50,7 +50,7 @@ class Task:
     ) -> None:
         """Raises if an array holds labels that cannot be right.
 
-        Labels of samples that weigh nothing, or have no modality, may be
+        Labels of samples with zero weight or without any modality may be
         anything.
 
         Args:
@@ -68,7 +68,7 @@ class Task:
             or labels.ndim == 0
             or any(v.ndim == 0 or len(v) != len(labels) for v in given)
         ):
-            return  # Another check says what is wrong.
+            return  # Another check raises.
         stray = self.strays(labels, units, loss)
         if stray is None or not stray.any():
             return
@@ -85,11 +85,11 @@ class Task:
             )
 
     def strays(self, labels: np.ndarray, units: int, loss: Any) -> Any:
-        """Returns which rows hold impossible labels, or `None` for none."""
+        """Returns which rows hold impossible labels; `None` if unchecked."""
         return None
 
     def rule(self, units: int) -> str:
-        """Returns the end of a sentence: "Labels must be ..."."""
+        """Returns the end of a sentence that begins with "Labels"."""
         return ""
 
     def log_likelihood(self, labels: Any, logits: Any) -> Any:
@@ -105,11 +105,11 @@ class Task:
         raise NotImplementedError
 
     def metric(self, metric: Any, units: int) -> Any:
-        """Returns the metric to compile in the place of the one given."""
+        """Returns the metric to compile in place of the given metric."""
         return metric
 
     def negative_log_likelihood(self, logits: Any, y: Any) -> float:
-        """Returns the mean over samples, in NumPy and float64."""
+        """Returns the mean over samples, computed by NumPy in float64."""
         raise NotImplementedError
 
     def labels_of(self, y: Any, units: int) -> np.ndarray:
@@ -118,23 +118,23 @@ class Task:
 
 
 class SingleLabel(Task):
-    """Each sample has one class of several."""
+    """One class of several for each sample."""
 
     name = "single_label"
 
     def check_units(self, units: int) -> None:
-        """Raises unless there is a logit for each of two classes or more."""
+        """Raises unless there are at least two logits, one for each class."""
         if units < 2:
             raise ValueError(
                 "The number of classes must be at least 2: the head has a "
-                "logit for each class, also where there are two, and `y` says "
-                "which class is right. Use a head of 2 and "
-                "`SparseCategoricalCrossentropy(from_logits=True)` for a yes "
-                f"or no. Received: a head with {units} unit(s)"
+                "logit for each class, even if there are two, and `y` says "
+                "which class is right. For a yes or no, use a head of 2 and "
+                "`SparseCategoricalCrossentropy(from_logits=True)`. "
+                f"Received: a head with {units} unit(s)"
             )
 
     def check_labels(self, where: str, y: Any, units: int, loss: Any) -> None:
-        """Raises unless labels are classes, or one-hot, as the loss takes."""
+        """Raises unless labels are classes or one-hot, as the loss needs."""
         shape = tuple(y.shape)
         sparse = len(shape) == 1 or (len(shape) == 2 and shape[1] == 1)
         one_hot = len(shape) == 2 and shape[1] == units
@@ -149,7 +149,7 @@ class SingleLabel(Task):
             loss = keras.losses.get(loss)
         of_keras = (loss if inspect.isfunction(loss) else type(loss)).__module__
         if of_keras.partition(".")[0] != "keras":
-            return  # A loss of the user's own takes what it takes.
+            return  # A user's own loss may take any labels.
         if not (sparse if wants_classes(loss) else one_hot):
             raise ValueError(
                 f"Labels{where} of shape {shape} do not fit the loss "
@@ -170,9 +170,9 @@ class SingleLabel(Task):
         return stray
 
     def rule(self, units: int) -> str:
-        """Says which classes there are."""
+        """States which classes there are."""
         return (
-            f"must be classes from 0 to {units - 1}, as the head has {units} "
+            f"must be classes from 0 to {units - 1}: the head has {units} "
             f"units. Labels counted from 1 must be lowered by 1. {UNLABELLED}"
         )
 
@@ -212,7 +212,7 @@ class SingleLabel(Task):
 
 
 class MultiLabel(Task):
-    """Each sample has any number of labels: a yes or no for each."""
+    """Any number of labels for each sample: a yes or no for each label."""
 
     name = "multi_label"
 
@@ -236,20 +236,20 @@ class MultiLabel(Task):
         return ~inside.reshape(len(labels), -1).all(axis=1)
 
     def rule(self, units: int) -> str:
-        """Says how labels are written."""
+        """States how labels are written."""
         return (
             "of a multi-label task must be 1 for each label that a sample has "
             "and 0 for the others (or probabilities)."
         )
 
     def log_likelihood(self, labels: Any, logits: Any) -> Any:
-        """Returns the mean over labels of their log-probabilities."""
+        """Returns the mean log-probability over labels."""
         labels = ops.reshape(ops.cast(labels, "float32"), ops.shape(logits))
         logits = ops.cast(logits, "float32")
         return -ops.mean(ops.softplus(logits) - labels * logits, axis=-1)
 
     def metric(self, metric: Any, units: int) -> Any:
-        """Returns an accuracy with a threshold of 0 for that of a name."""
+        """Replaces the metric `"accuracy"` by one with a threshold of 0."""
         if isinstance(metric, str) and metric.lower() in ("accuracy", "acc"):
             return keras.metrics.BinaryAccuracy(name="accuracy", threshold=0.0)
         return metric
@@ -266,7 +266,7 @@ class MultiLabel(Task):
 
 
 class Regression(Task):
-    """Each sample has a number, or several, that predictions come near to."""
+    """One or several numbers for each sample."""
 
     name = "regression"
     certain = False
@@ -287,11 +287,11 @@ class Regression(Task):
         return ~np.isfinite(labels).reshape(len(labels), -1).all(axis=1)
 
     def rule(self, units: int) -> str:
-        """Says what a target is."""
+        """States what a target is."""
         return "of a regression must be finite numbers."
 
     def metric(self, metric: Any, units: int) -> Any:
-        """Refuses metrics of classes."""
+        """Returns the metric, or raises if it is a metric of classes."""
         name = (
             metric
             if isinstance(metric, str)
@@ -299,7 +299,7 @@ class Regression(Task):
         )
         if "accuracy" in name.lower() or name.lower() == "acc":
             raise ValueError(
-                "Accuracy is a metric of classes, and the task is regression. "
+                "Accuracy is a metric of classes, but the task is regression. "
                 "Use a metric such as `keras.metrics.MeanAbsoluteError()` or "
                 f"`keras.metrics.R2Score()`. Received: {name}"
             )
@@ -313,7 +313,7 @@ class Regression(Task):
 TASKS: dict[str, Task] = {
     task.name: task for task in (SingleLabel(), MultiLabel(), Regression())
 }
-# Losses of Keras that are for one task alone: class and function.
+# Losses of Keras that are for one task only: class and function.
 _OF_LOSS = {
     "multi_label": {
         "BinaryCrossentropy": "binary_crossentropy",
@@ -338,7 +338,7 @@ _OF_LOSS = {
 
 
 def check_task(task: Any) -> str:
-    """Returns the name of a task, or `"auto"`."""
+    """Returns the name of a task or `"auto"`, or raises if it is unknown."""
     if task != "auto" and task not in TASKS:
         raise ValueError(
             f"`task` must be 'auto' or one of {list(TASKS)}. "
@@ -348,14 +348,14 @@ def check_task(task: Any) -> str:
 
 
 def task_of(loss: Any, given: str) -> Task:
-    """Returns the task that a loss is for, or the one given.
+    """Returns the task of a loss, or the given task.
 
     Args:
-        loss: A loss, or the name of one, or a function.
+        loss: A loss, a function, or the name of a loss.
         given: Name of a task, or `"auto"`.
 
     Raises:
-        ValueError: If both are known and differ.
+        ValueError: If both are known and do not agree.
     """
     loss = keras.losses.get(loss)
     while isinstance(loss, functools.partial):
@@ -370,22 +370,22 @@ def task_of(loss: Any, given: str) -> Task:
 
 
 def _agreed(found: str, given: str, loss: str) -> Task:
-    # One-hot labels make a loss of labels, or of targets, one of classes too.
+    # With one-hot labels, a loss of labels or targets also serves classes.
     one_hot = given == "single_label" or (found, given) == (
         "regression",
         "multi_label",
     )
     if given not in ("auto", found) and not one_hot:
         raise ValueError(
-            f"The loss {loss} is for the task {found!r}, and the model was "
-            f"made for task={given!r}. Make it with task='auto', or choose "
-            "another loss."
+            f"The loss {loss} is for the task {found!r}, but the model was "
+            f"made with task={given!r}. Make the model with task='auto', or "
+            "choose another loss."
         )
     return TASKS[found if given == "auto" else given]
 
 
 def wants_classes(loss: Any) -> bool:
-    """Tells whether a loss is known to take integer classes."""
+    """Returns whether a loss is known to take integer classes."""
     return isinstance(loss, keras.losses.SparseCategoricalCrossentropy)
 
 

@@ -8,18 +8,19 @@ from keras import ops
 
 @keras.saving.register_keras_serializable(package="keras_mla")
 class Teacher(keras.layers.Layer):
-    """A fitted model, frozen, as a part of another.
+    """A fitted, frozen model as a part of another model.
 
-    It is a copy without the optimizer. It always behaves as in prediction, no
-    gradient passes it, and none of its variables is trained.
+    The teacher is a copy without the optimizer. It always behaves as in
+    prediction, no gradient passes through it, and no variable of it is
+    trained.
 
     Args:
         model: The fitted, built `keras.Model`, or `None` for a teacher that
-            was left out of a file: then a method can predict, and not train.
+            was left out of a file: a method can then predict, but not train.
         saved: bool. Whether the teacher is saved with the model that it is a
             part of. A teacher that is left out makes the file smaller.
             Defaults to `True`.
-        **kwargs: Of `keras.layers.Layer`.
+        **kwargs: Arguments of `keras.layers.Layer`.
 
     Call arguments:
         inputs: Inputs of the model.
@@ -28,7 +29,7 @@ class Teacher(keras.layers.Layer):
         What the model returns, without gradients.
 
     Raises:
-        ValueError: If it is called and was left out of a file.
+        ValueError: If a teacher that was left out of a file is called.
 
     Example:
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
@@ -48,7 +49,8 @@ class Teacher(keras.layers.Layer):
         copy = None if model is None else _copy(model)
         if copy is not None:
             copy.trainable = False
-        # Keras saves what it tracks.
+        # Keras saves the layers that it tracks, and does not look into
+        # namespaces.
         self._kept = copy if self.saved else None
         self._left_out = types.SimpleNamespace(model=copy)
         self.built = True
@@ -57,10 +59,10 @@ class Teacher(keras.layers.Layer):
     def of(
         cls, model: "keras.Model | Teacher", saved: bool = True
     ) -> "Teacher":
-        """Returns a teacher as it is, or makes one of a model.
+        """Returns a teacher unchanged, or makes a teacher from a model.
 
-        For a constructor that gets a model from its user, and a teacher from
-        a file.
+        Call it in a constructor, which gets a model from its user and a
+        teacher from a file.
         """
         return model if isinstance(model, Teacher) else cls(model, saved)
 
@@ -69,13 +71,13 @@ class Teacher(keras.layers.Layer):
         """The frozen copy.
 
         Raises:
-            ValueError: If it was left out of a file.
+            ValueError: If the teacher was left out of a file.
         """
         model = self._left_out.model
         if model is None:
             raise ValueError(
                 "The teacher was left out of the file that this model was "
-                "loaded from, and training needs it. Make the model anew with "
+                "loaded from, and training needs it. Make the model again with "
                 "its teacher, and load the weights."
             )
         return model
@@ -87,11 +89,11 @@ class Teacher(keras.layers.Layer):
     def compute(self, function: Callable) -> Any:
         """Returns what a function returns for the model, without gradients.
 
-        For other results than the model's own output, such as those of
-        `encode` and `forward_pass`.
+        Use it for results other than the model's own output, such as the
+        results of `encode` and `forward_pass`.
 
         Args:
-            function: Takes the model, returns a structure of tensors.
+            function: Function of the model that returns a structure of tensors.
         """
         return keras.tree.map_structure(ops.stop_gradient, function(self.model))
 
@@ -108,13 +110,13 @@ class Teacher(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config: dict) -> "Teacher":
-        """Makes a teacher from what `get_config` returned."""
+        """Makes a teacher from its config."""
         model = keras.saving.deserialize_keras_object(config["model"])
         return cls(**{**config, "model": model})
 
 
 def _copy(model: keras.Model) -> keras.Model:
-    """Returns a model of the same configuration and weights, not compiled."""
+    """Returns a copy of a model with the same weights, not compiled."""
     config = keras.saving.serialize_keras_object(model)
     config = {k: v for k, v in config.items() if k != "compile_config"}
     copy = keras.saving.deserialize_keras_object(config)

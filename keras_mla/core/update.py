@@ -1,4 +1,4 @@
-"""What a batch makes of a model: updates, and what their passes yield."""
+"""Updates and stages of training, and the outputs of a pass."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -16,16 +16,16 @@ class Update:
     Attributes:
         modalities: Names of the modalities that it encodes.
         layers: Layers whose trainable variables it moves.
-        losses: Names of the losses whose sum it minimises, as many as
-            `update_losses` returns. Defaults to a loss for each modality.
-        name: Name of the update, different from those of the model's others.
-            Defaults to the modality, or `"joint"` for several.
+        losses: Names of the losses whose sum it minimises, one for each loss
+            that `update_losses` returns. Defaults to the modalities.
+        name: Name of the update, different from the names of the stage's other
+            updates. Defaults to the modality, or `"joint"` for several.
         experts: Names of the experts whose logits its pass computes and whose
             loss and metrics it reports. Defaults to the modalities.
         logs: Names of the values that `update_logs` returns.
-        paired: bool. Whether it needs all modalities of the same samples. A
-            batch of unpaired data then skips it.
-        variables: The trainable variables of the layers, each once.
+        paired: bool. Whether it needs all modalities of the same samples. If
+            so, a batch of unpaired data skips it.
+        variables: list of the trainable variables of the layers, each once.
     """
 
     modalities: tuple[str, ...]
@@ -36,8 +36,9 @@ class Update:
     logs: tuple[str, ...] = ()
     paired: bool = False
     variables: list = dataclasses.field(init=False)
-    # Filled by the step when they are needed: the modality of each variable
-    # of an encoder, by its id, and the variables that a pass moves by itself.
+    # The step fills both when it needs them: the modality of each variable of
+    # an encoder, by the variable's id, and the variables that a pass itself
+    # moves.
     owners: dict[int, str] | None = dataclasses.field(default=None, init=False)
     moving: list | None = dataclasses.field(default=None, init=False)
 
@@ -61,7 +62,7 @@ class Stage:
 
     Attributes:
         updates: The updates, in order.
-        epochs: int. The number of epochs, or `None` for all that follow.
+        epochs: int. The number of epochs, or `None` for all epochs that follow.
     """
 
     updates: Sequence[Update]
@@ -69,15 +70,16 @@ class Stage:
 
 
 class Outputs(NamedTuple):
-    """What a forward pass yields.
+    """The outputs of a forward pass.
 
     Attributes:
         features: dict of each modality's features, `(batch, features)`.
         logits: dict of each expert's logits, float32 of shape
             `(batch, units)`.
-        extra: dict of whatever else `unimodal_pass` or `expert_pass` kept.
+        extra: dict of the tensors that `unimodal_pass` or `expert_pass` kept,
+            by expert.
         fused: The fused logits `(batch, units)`, for a method that computes
-            them in its `forward_pass`; else `None`.
+            them in its `decode`; else `None`.
         kept: A structure of tensors that belongs to no expert, such as a
             reconstruction, for losses and logs.
     """
@@ -90,12 +92,12 @@ class Outputs(NamedTuple):
 
 
 class Pass(NamedTuple):
-    """An update's forward pass with its losses.
+    """The forward pass of an update, with its losses.
 
     Attributes:
         losses: The update's losses.
-        experts: dict of the own loss of each expert.
-        outputs: What the pass yields.
+        experts: dict of each expert's own loss.
+        outputs: The outputs of the pass.
         logs: dict of the method's own logs.
     """
 
@@ -111,7 +113,7 @@ class Step:
 
     Attributes:
         update: The update.
-        result: Its pass.
+        result: The update's pass.
         taken: Bool scalar: did the optimizer move? `None` if it always does.
     """
 

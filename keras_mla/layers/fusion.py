@@ -9,30 +9,38 @@ from keras_mla.backend import kernels
 class Fusion(keras.layers.Layer):
     r"""Weighted sum of the modalities' logits, with weights per sample.
 
-    A subclass defines `weights_of`. Absent modalities weigh nothing, whatever
-    their logits hold; a sample without any modality gets zero logits.
+    A subclass defines `weights_of`. Absent modalities have zero weight,
+    whatever their logits hold; a sample without any modality gets zero logits.
 
-    With a temperature $T_m$ for each modality and a factor $s$ to the sum,
-    all 1 until `calibrate` of a model fits them,
+    The temperature $T_m$ of each modality and the factor $s$ to the sum are 1
+    until a model's `calibrate` fits them:
 
     $$z = s \sum_m \lambda_m \frac{z_m}{T_m}.$$
 
-    They are weights of the layer, not trained, and so saved and exported.
-    (Fusing log-probabilities instead of logits would change nothing: the two
-    differ by a number that is the same for all classes.)
+    They are non-trainable weights of the layer, so that they are saved and
+    exported. (Fusing log-probabilities instead of logits would change no
+    prediction: the two differ by a number that is the same for all classes.)
 
     Attributes:
-        tasks: Names of the tasks that the fusion makes sense for.
+        tasks: Names of the tasks that the fusion supports.
         task: Name of the task of the model that the fusion is a part of. The
             model sets it.
 
     Call arguments:
         logits: Tensor of shape `(batch, modalities, classes)`.
-        presence: Bool tensor of shape `(batch, modalities)`, or `None` where
+        presence: Bool tensor of shape `(batch, modalities)`, or `None` if
             every modality is present.
 
     Returns:
         Fused logits, float32 of shape `(batch, classes)`.
+
+    Example:
+    >>> class FirstModality(keras_mla.layers.Fusion):
+    ...     def weights_of(self, logits, presence=None):
+    ...         return keras.ops.convert_to_tensor([[1.0, 0.0]])
+    >>> logits = np.array([[[2.0, 0.0], [0.0, 4.0]]], "float32")
+    >>> keras.ops.convert_to_numpy(FirstModality()(logits))
+    array([[2., 0.]], dtype=float32)
     """
 
     tasks: tuple[str, ...] = ("single_label", "multi_label", "regression")
@@ -46,7 +54,7 @@ class Fusion(keras.layers.Layer):
     def build(
         self, logits_shape: tuple, presence_shape: tuple | None = None
     ) -> None:
-        """Creates the temperatures, for `(batch, modalities, classes)`."""
+        """Creates the temperatures and the scale."""
         self.temperature = self.add_weight(
             shape=(logits_shape[1],),
             initializer="ones",
@@ -58,7 +66,7 @@ class Fusion(keras.layers.Layer):
         )
 
     def calibrated(self, logits: Any) -> Any:
-        """Returns logits over temperatures, in float32."""
+        """Returns logits divided by the temperatures, in float32."""
         return self._prepared(logits) / self.temperature[:, None]
 
     def _prepared(self, logits: Any) -> Any:
@@ -71,9 +79,9 @@ class Fusion(keras.layers.Layer):
         raise NotImplementedError
 
     def factors_of(self, logits: Any, presence: Any | None = None) -> Any:
-        """Returns what logits are multiplied with, `(batch, modalities)`.
+        """Returns the factors of the logits, `(batch, modalities)`.
 
-        These are the weights, times the scale, over the temperatures.
+        A factor is the weight times the scale, divided by the temperature.
         """
         logits = self._prepared(logits)
         weights = self.weights_of(logits, presence)
@@ -93,7 +101,7 @@ class Fusion(keras.layers.Layer):
         """Returns the weighted sum of calibrated logits."""
         logits = self._prepared(logits)
         if presence is not None:
-            # `where`: what stands for an absent modality may be NaN.
+            # `where`, not a product: logits of an absent modality may be NaN.
             logits = ops.where(
                 presence[..., None], logits, ops.zeros_like(logits)
             )
@@ -103,7 +111,7 @@ class Fusion(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="keras_mla")
 class EntropyFusion(Fusion):
-    r"""Weighs each modality by how certain its own prediction is.
+    r"""Weights each modality by how certain its own prediction is.
 
     With $e_m$ the entropy of modality $m$'s predicted distribution for one
     sample,
@@ -112,24 +120,25 @@ class EntropyFusion(Fusion):
       \lambda_m = \frac{\exp(-e_m)}{\sum_v \exp(-e_v)}, \qquad
       z = \sum_m \lambda_m z_m,$$
 
-    over the modalities that the sample has. Once a model is calibrated,
-    logits are divided by temperatures first, and $-e_m$ is multiplied by a
-    fitted `sharpness`, 1 until then: 0 is the average. The paper's Eq. 8
-    adds the largest entropy to every exponent, which cancels. Nothing depends
-    on the other samples of the batch.
+    with sums over the modalities that the sample has. In a calibrated model,
+    logits are first divided by the temperatures, and $-e_m$ is multiplied by a
+    fitted `sharpness`. It is 1 before calibration; 0 gives the average. The
+    paper's Eq. 8 adds the largest entropy to every exponent, which cancels.
+    The weights of a sample do not depend on the other samples of the batch.
 
-    Where a sample has any number of labels, each a yes or no, $e_m$ is the
-    mean entropy of its labels. Regression has no entropy.
+    If a sample has any number of labels, $e_m$ is the mean entropy of the
+    labels, each of which is a yes or no. Regression has no entropy and is
+    refused.
 
     Args:
         task: `"single_label"` or `"multi_label"`. A model sets it to its own
             task. Defaults to `"single_label"`.
-        **kwargs: Of `keras.layers.Layer`. Weights and results are float32
-            whatever the dtype policy.
+        **kwargs: Arguments of `keras.layers.Layer`. Weights and results are
+            float32 under any dtype policy.
 
     Call arguments:
         logits: Tensor of shape `(batch, modalities, classes)`.
-        presence: Bool tensor of shape `(batch, modalities)`, or `None` where
+        presence: Bool tensor of shape `(batch, modalities)`, or `None` if
             every modality is present.
 
     Returns:
@@ -167,13 +176,13 @@ class EntropyFusion(Fusion):
         minus_entropy = self._minus_entropy(self.calibrated(logits))
         score = self.sharpness * minus_entropy
         if presence is not None:
-            # Below any other, so that its exponential is 0.
+            # Lower than any other score, so that the exponential is 0.
             absent = 1 - ops.cast(presence, "float32")
             score = kernels.zero_unless(presence, score) - 1e9 * absent
-        # Keras's softmax warns of a single modality.
+        # Not Keras's softmax, which warns if there is one modality.
         weights = ops.exp(ops.log_softmax(score, axis=-1))
         if presence is not None:
-            # Zero too where a sample has no modality.
+            # A sample without any modality gets zero weights too.
             weights = ops.where(presence, weights, ops.zeros_like(weights))
         return weights
 
@@ -183,7 +192,7 @@ class EntropyFusion(Fusion):
             entropies = ops.exp(yes) * yes + ops.exp(no) * no
             return ops.mean(entropies, axis=-1)
         log_p = ops.log_softmax(logits, axis=-1)
-        # A class with no probability adds exactly 0: its log is kept finite.
+        # A finite logarithm, so that a class of probability 0 adds exactly 0.
         log_p = ops.maximum(log_p, -1e30)
         return ops.sum(ops.exp(log_p) * log_p, axis=-1)
 
@@ -196,11 +205,11 @@ class EntropyFusion(Fusion):
 class AverageFusion(Fusion):
     """Averages the logits of the modalities that a sample has.
 
-    The ablation of `EntropyFusion`, and the usual late fusion.
+    This is the ablation of `EntropyFusion`, and the usual late fusion.
 
     Call arguments:
         logits: Tensor of shape `(batch, modalities, classes)`.
-        presence: Bool tensor of shape `(batch, modalities)`, or `None` where
+        presence: Bool tensor of shape `(batch, modalities)`, or `None` if
             every modality is present.
 
     Returns:
@@ -227,11 +236,11 @@ class AverageFusion(Fusion):
 class AdditiveFusion(Fusion):
     """Adds the logits of the modalities that a sample has.
 
-    The fusion of `MultiLossFusion`.
+    This is the fusion of `MultiLossFusion`.
 
     Call arguments:
         logits: Tensor of shape `(batch, modalities, classes)`.
-        presence: Bool tensor of shape `(batch, modalities)`, or `None` where
+        presence: Bool tensor of shape `(batch, modalities)`, or `None` if
             every modality is present.
 
     Returns:
@@ -253,26 +262,26 @@ class AdditiveFusion(Fusion):
 
 @keras.saving.register_keras_serializable(package="keras_mla")
 class EnergyFusion(Fusion):
-    r"""Weighs each modality by the energy of its logits.
+    r"""Weights each modality by the energy of its logits.
 
     $$c_m = \tfrac1{10} \log \sum_j \exp z_{m,j}, \qquad
       z = \sum_m \mathrm{sg}(c_m)\, z_m,$$
 
-    over the modalities that a sample has, with $\mathrm{sg}$ a stopped
-    gradient. The fusion of `QMF`. Where a sample has any number of labels,
-    each has an energy of its own, and
+    with the sum over the modalities that a sample has, and $\mathrm{sg}$ a
+    stopped gradient. This is the fusion of `QMF`. If a sample has any number
+    of labels, each label has its own energy, and
 
     $$c_m = \tfrac1{10} \sum_j \log (1 + \exp z_{m,j}).$$
 
     Args:
         task: `"single_label"` or `"multi_label"`. A model sets it to its own
             task. Defaults to `"single_label"`.
-        **kwargs: Of `keras.layers.Layer`. Weights and results are float32
-            whatever the dtype policy.
+        **kwargs: Arguments of `keras.layers.Layer`. Weights and results are
+            float32 under any dtype policy.
 
     Call arguments:
         logits: Tensor of shape `(batch, modalities, classes)`.
-        presence: Bool tensor of shape `(batch, modalities)`, or `None` where
+        presence: Bool tensor of shape `(batch, modalities)`, or `None` if
             every modality is present.
 
     Returns:
@@ -292,7 +301,7 @@ class EnergyFusion(Fusion):
     """
 
     tasks = ("single_label", "multi_label")
-    # Scale of the energy that serves as a confidence.
+    # The confidence is the energy divided by this number.
     DIVISOR = 10.0
 
     def __init__(self, task: str = "single_label", **kwargs: Any) -> None:
@@ -325,20 +334,20 @@ class EnergyFusion(Fusion):
 
 @keras.saving.register_keras_serializable(package="keras_mla")
 class InverseVarianceFusion(Fusion):
-    r"""Weighs each modality by how exact its predictions are on average.
+    r"""Weights each modality by how exact its predictions are on average.
 
     $$\lambda_m = \frac{\sigma_m^{-2}}{\sum_v \sigma_v^{-2}}, \qquad
       z = \sum_m \lambda_m z_m,$$
 
-    over the modalities that a sample has. The variance $\sigma_m^2$ is 1 for
-    all until `calibrate` of a model sets it to the mean squared error of the
-    modality's own predictions on validation data: until then this is the
-    average. If errors of modalities are independent, no other weights give a
-    smaller expected error.
+    with sums over the modalities that a sample has. Each variance $\sigma_m^2$
+    is 1, so that the fusion is the average, until a model's `calibrate` sets
+    it to the mean squared error of the modality's own predictions on
+    validation data. If the errors of modalities are independent, no other
+    weights give a smaller expected error.
 
     Call arguments:
         logits: Predictions, a tensor of shape `(batch, modalities, targets)`.
-        presence: Bool tensor of shape `(batch, modalities)`, or `None` where
+        presence: Bool tensor of shape `(batch, modalities)`, or `None` if
             every modality is present.
 
     Returns:
@@ -383,11 +392,11 @@ class InverseVarianceFusion(Fusion):
 
 
 def check_task(fusion: Fusion, task: str) -> str:
-    """Returns the name of a task that a fusion makes sense for."""
+    """Returns the name of a task, or raises if a fusion does not support it."""
     if task not in fusion.tasks:
         raise ValueError(
-            f"{type(fusion).__name__} fuses predictions of the tasks "
-            f"{list(fusion.tasks)}. For regression take "
+            f"{type(fusion).__name__} supports only the tasks "
+            f"{list(fusion.tasks)}. For regression use "
             "`InverseVarianceFusion` or `AverageFusion`. "
             f"Received: task={task!r}"
         )

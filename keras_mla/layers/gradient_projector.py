@@ -19,28 +19,29 @@ class GradientProjector(keras.layers.Layer):
       P \leftarrow P - q\, \bar h^T P, \qquad
       \nabla W \leftarrow P\, \nabla W,$$
 
-    so that a step for one modality changes little of what the kernel does to
-    the mean features seen before it, those of other modalities included. $P$
-    starts as the identity; the very first step leaves the gradient and $P$ as
-    they are. In closed form, $P_t = (I + \frac1\alpha \sum_{i=1}^t \bar h_i
-    \bar h_i^T)^{-1}$, which says what $\alpha$ means: a direction that has
-    carried a total of $\alpha$ in squared mean features is closed by half.
+    so that a step for one modality hardly changes the kernel's outputs for the
+    mean features of earlier steps, including steps of other modalities. $P$
+    starts as the identity; the very first step leaves the gradient and $P$
+    unchanged. With `order="current"` and the first step as $t = 0$, the closed
+    form is $P_t = (I + \frac1\alpha \sum_{i=1}^t \bar h_i \bar h_i^T)^{-1}$,
+    which says what $\alpha$ means: a direction that has carried a total of
+    $\alpha$ in squared mean features is closed by half.
 
     Args:
         alpha: float > 0. The smaller it is, the sooner a direction is closed.
             The paper names it but gives no value. Defaults to `1.0`.
-        order: `"current"` folds in the mean feature of the very step that is
-            projected (Algorithm 1 of the paper), `"previous"` that of the
-            step before (the text of its section 3.2). Defaults to
+        order: `"current"` updates P with the mean feature of the step that is
+            projected (Algorithm 1 of the paper), `"previous"` with the mean
+            feature of the step before (the text of section 3.2). Defaults to
             `"current"`.
         forgetting: float in (0, 1]. `lambda` of an exponential window: after
             each update, `P <- lambda * P + (1 - lambda) * I`, so that closed
-            directions open again. Defaults to `1.0`, none.
+            directions open again. Defaults to `1.0`, no forgetting.
         normalize: bool. Whether to divide P by its Frobenius norm after each
-            update, as the authors' published code does and their paper does
+            update, as the authors' published code does but their paper does
             not. Defaults to `False`.
-        **kwargs: Of `keras.layers.Layer`. Weights and results are float32
-            whatever the dtype policy.
+        **kwargs: Arguments of `keras.layers.Layer`. Weights and results are
+            float32 under any dtype policy.
 
     Call arguments:
         gradient: Tensor of shape `(features, units)`.
@@ -150,8 +151,9 @@ class GradientProjector(keras.layers.Layer):
             feature: Tensor of shape `(features,)`.
 
         Returns:
-            The projected gradient; and `advance(taken=None)`, which takes the
-            step: where `taken`, a bool scalar, is given, only if it is true.
+            The projected gradient, and a function `advance(taken=None)` that
+            takes the step. If `taken` is a bool scalar, `advance` takes the
+            step only if it is true.
         """
         P = self.P.value
         started = self.steps.value > 0
@@ -161,8 +163,8 @@ class GradientProjector(keras.layers.Layer):
         else:
             h = kernels.zero_unless(started, feature)
         k = kernels.matrix_vector(P, h)
-        # An outer product of one vector with itself is exactly symmetric, and
-        # so P stays.
+        # The outer product of a vector with itself is exactly symmetric, so
+        # that P stays symmetric.
         k = k * (self.alpha + ops.sum(h * k)) ** -0.5
         float_gradient = ops.cast(gradient, "float32")
         if self._rescales:
@@ -200,7 +202,7 @@ class GradientProjector(keras.layers.Layer):
         return P
 
     def reset(self) -> None:
-        """Returns to the state before training: P = I, no steps taken."""
+        """Restores the state before training: P = I and no steps taken."""
         self.P.assign(ops.eye(self.P.shape[0], dtype="float32"))
         self.steps.assign(0)
         if self.order == "previous":
@@ -208,7 +210,7 @@ class GradientProjector(keras.layers.Layer):
 
     @property
     def trace(self) -> float:
-        """Trace of P: how many of its directions are still open."""
+        """Trace of P: the number of directions that are still open."""
         return float(np.trace(ops.convert_to_numpy(self.P)))
 
     def get_config(self) -> dict:

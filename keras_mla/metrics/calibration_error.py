@@ -6,7 +6,7 @@ from keras import ops
 
 @keras.saving.register_keras_serializable(package="keras_mla")
 class ExpectedCalibrationError(keras.metrics.Metric):
-    r"""How far a classifier's confidence is from its accuracy.
+    r"""Measures how far a classifier's confidence is from its accuracy.
 
     Predictions are sorted into bins of equal width by their confidence, the
     probability of the class predicted. With $n_b$ samples, accuracy $a_b$ and
@@ -16,8 +16,8 @@ class ExpectedCalibrationError(keras.metrics.Metric):
 
     Args:
         bins: int. The number of bins. Defaults to `15`.
-        name: Name of the metric.
-        dtype: Its dtype.
+        name: Name of the metric. Defaults to `"calibration_error"`.
+        dtype: Dtype of the metric.
 
     Call arguments:
         y_true: Classes `(batch,)` or `(batch, 1)`, or one-hot labels
@@ -26,7 +26,7 @@ class ExpectedCalibrationError(keras.metrics.Metric):
         sample_weight: Tensor of shape `(batch,)`, or `None`.
 
     Raises:
-        ValueError: If `bins` is less than 1.
+        ValueError: If `bins` is not an int of at least 1.
 
     Example:
     >>> metric = keras_mla.metrics.ExpectedCalibrationError()
@@ -48,7 +48,7 @@ class ExpectedCalibrationError(keras.metrics.Metric):
         super().__init__(name=name, dtype=dtype)
         if not isinstance(bins, int) or bins < 1:
             raise ValueError(
-                f"`bins` must be at least 1. Received: bins={bins}"
+                f"`bins` must be an int of at least 1. Received: bins={bins}"
             )
         self._direction = "down"  # Lower is better, for callbacks.
         self.bins = bins

@@ -1,6 +1,6 @@
-"""Multimodal models: MLA, and what it compares with.
+"""Multimodal models: MLA, and the methods that it is compared with.
 
-`METHODS` is the registry of all methods, by the name of their class.
+`METHODS` is the registry of all methods, keyed by class name.
 """
 
 import warnings
@@ -44,7 +44,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Finds the base class under its name of version 0.1."""
+    """Returns `MultimodalModel` for its name in version 0.1, with a warning."""
     if name == "MultimodalClassifier":
         warnings.warn(
             "`MultimodalClassifier` is now called `MultimodalModel`.",

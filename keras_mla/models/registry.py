@@ -1,4 +1,4 @@
-"""All methods, and what tables, comparisons and tests must know of each."""
+"""The registry of methods, with the facts that comparisons and tests need."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ from keras_mla.models.late.multi_loss import MultiLossFusion
 from keras_mla.models.late.qmf import QMF
 from keras_mla.models.late.unimodal_ensemble import UnimodalEnsemble
 
-# What a method may need of data.
+# What a method may require of the data or of its user.
 NEEDS = (
     "sample_id",  # `x["sample_id"]` in training.
     "num_samples",  # The number of training samples, in the constructor.
@@ -29,22 +29,24 @@ NEEDS = (
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """A method, and what is known of it.
+    """A method, with the facts that comparisons need.
 
     Attributes:
-        cls: Its class.
-        title: Its name in tables.
+        cls: The class.
+        title: The name in tables.
         family: `"joint"`, `"late"`, `"balanced"` or `"missing"`: the folder
-            that it lives in.
-        paper: Who published it where.
-        fewest_modalities: int. How many modalities it needs at least.
-        needs: Which of `NEEDS` it needs.
-        grid: dict of the settings that are worth choosing on validation data,
+            of the class.
+        paper: Authors and venue of the publication.
+        fewest_modalities: int. The smallest number of modalities that the
+            method accepts. Defaults to `1`.
+        needs: tuple of requirements, each one of `NEEDS`.
+        grid: dict from each setting that is worth choosing on validation data
             to the values to try.
-        arguments: Turns settings of the grid into arguments of the
-            constructor. Defaults to the settings themselves.
-        defaults: Arguments of the constructor that a comparison should give.
-        teacher: Name of the method whose fitted model is the teacher.
+        arguments: Function that turns settings of the grid into arguments of
+            the constructor. Defaults to the settings themselves.
+        defaults: dict of constructor arguments that a comparison should pass.
+        teacher: Name of the method whose fitted model is the teacher, or
+            `None`. Defaults to `None`.
     """
 
     cls: type[MultimodalModel]
@@ -62,7 +64,7 @@ class Method:
         unknown = set(self.needs) - set(NEEDS)
         if unknown:
             raise ValueError(
-                f"`needs` must be some of {list(NEEDS)}. "
+                f"Each name in `needs` must be one of {list(NEEDS)}. "
                 f"Received: {sorted(unknown)}"
             )
 
@@ -73,7 +75,7 @@ class Method:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """Names of the tasks that the method is for."""
+        """Names of the tasks that the method supports."""
         return self.cls.tasks
 
     def make(
@@ -89,8 +91,9 @@ class Method:
         Args:
             encoders: dict of modality to encoder.
             head: Number of classes, or a layer.
-            num_samples: int. The number of training samples.
-            settings: Values for settings of the grid.
+            num_samples: int. The number of training samples. Only some
+                methods need it.
+            settings: dict of values for settings of the grid.
             **kwargs: Further arguments of the constructor.
 
         Raises:

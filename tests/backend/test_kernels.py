@@ -1,4 +1,4 @@
-"""Kernels give what Keras's own ways give."""
+"""Kernels give the same results as Keras itself."""
 
 import keras
 import numpy as np
@@ -17,7 +17,7 @@ WEIGHTS = [rng.random(n).astype("float32") for n in (8, 5)]
 
 @keras.saving.register_keras_serializable(package="tests")
 class Doubled(keras.metrics.SparseCategoricalAccuracy):
-    """One with a way of its own."""
+    """A metric with its own `update_state`."""
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         super().update_state(y_true, y_pred, sample_weight)
@@ -80,7 +80,7 @@ def test_a_loss_is_that_of_keras(weighted):
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     y, logits = ops.convert_to_tensor(LABELS[0]), LOGITS[0]
     logits = ops.convert_to_tensor(logits)
-    if weighted:  # By a mask, which hides the rows that are all zero.
+    if weighted:  # A mask hides the rows that are all zero.
         logits = keras.layers.Masking()(
             ops.concatenate([logits[:5], 0 * logits[5:]])
         )

@@ -49,7 +49,7 @@ def operations(products):
     return sum(2 * m * k * n for m, k, n in products)
 
 
-# JAX has only the way to its compiled step of its own, which `step` takes.
+# On JAX only the way to the compiled step differs, which `step` takes.
 @only_on("jax")
 def test_a_step_is_timed_on_jax(tmp_path):
     printed = run(tmp_path, "--small", "--parts=step", "--repeats=2")
@@ -79,7 +79,7 @@ def test_all_parts_run_and_count_their_operations(tmp_path):
     assert "MLA / by hand" in printed
     assert printed.count("MLA / without projection") == 2
     # Four samples: four patches of 16 x 16 x 3 and eight words, with a class
-    # token each. Pixels have no gradient, all else has two products more.
+    # token each. Pixels have no gradient; all else has two more products.
     forward = operations(transformer_products(5) + transformer_products(9))
     patches = operations([(4, 16 * 16 * 3, 32)])
     count = 4 * (3 * forward + 2 * patches)

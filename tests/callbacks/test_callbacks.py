@@ -19,7 +19,7 @@ EPOCHS = 4
 
 
 class Killed(Exception):
-    """Stands for the end of a process."""
+    """Represents the end of a process."""
 
 
 class KillBefore(keras.callbacks.Callback):

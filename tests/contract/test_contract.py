@@ -12,7 +12,7 @@ from keras_mla import layers, models
 
 # Not in alphabetical order, in which JAX returns the keys of a dict.
 NAMES = ("text", "audio", "image")
-# What a class needs beside its defaults.
+# Arguments that a class needs besides its defaults.
 ARGUMENTS = {
     "GradientProjector": {
         "alpha": 2.0,
@@ -36,7 +36,7 @@ def exported(module, base):
 
 LAYERS = exported(layers, keras.layers.Layer)
 FUSIONS = exported(layers, layers.Fusion)
-# Of a few cases the last is one: the main one.
+# If few cases run, the last one is among them: it is the main one.
 MODELS = sorted(exported(models, keras.Model), key=lambda p: p.id == "MLA")
 
 

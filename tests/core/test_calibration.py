@@ -26,7 +26,7 @@ def overconfident(method, presence=False):
         # The posterior of such inputs is the softmax of themselves.
         x[name] = np.eye(3)[y] + rng.normal(size=(samples, 3))
     make, arguments = METHODS[method]
-    if "fusion" in arguments:  # One of its own: it is fitted.
+    if "fusion" in arguments:  # A new layer for each test: it is fitted.
         arguments = {"fusion": arguments["fusion"]()}
     model = make(
         {

@@ -57,7 +57,7 @@ def test_jit_compile_gives_the_same():
         torch._dynamo.reset()
         torch._dynamo.utils.counters.clear()
     with warnings.catch_warnings():
-        # torch.compile warns of its own affairs.
+        # torch.compile emits warnings of its own.
         warnings.simplefilter("ignore")
         compiled(second, jit_compile=True)
         second.fit(x, y, batch_size=8, shuffle=False, verbose=0)
@@ -385,7 +385,7 @@ def test_a_moving_average_and_presence():
 
 @mainly_on("torch")
 def test_a_multiplier_keeps_constraints():
-    # As a rate of its own and Keras's constraint: of SGD, in NumPy.
+    # The same as a separate rate and Keras's constraint: SGD in NumPy.
     x, y = make_data(8, ("image",))
     kernels = {}
     for multiplier in (1.0, 3.0):

@@ -1,4 +1,4 @@
-"""What is checked before a step, and what an error leaves behind."""
+"""Checks before a step, and the state of a model after an error."""
 
 import keras
 import numpy as np
@@ -111,7 +111,7 @@ def test_labels_must_be_classes(call, label):
     with pytest.raises(ValueError, match=f"0 to {CLASSES - 1}.*{label}"):
         CALLS[call](model, x, y)
     assert largest_difference(before, weights_of(model)) == 0
-    # Where the sample counts for nothing, its label is of no interest.
+    # The label of a sample that does not count may be anything.
     presence = np.ones((8, 3), bool)
     presence[3] = False
     CALLS[call](model, {**x, "presence": presence}, y)
@@ -133,7 +133,7 @@ def test_labels_of_validation_and_of_each_modality():
 
 @pytest.mark.parametrize("where", ["training", "validation", "evaluate"])
 def test_labels_of_a_stream_must_be_classes(where):
-    # Negative ones, which not every backend refuses by itself.
+    # Negative labels, which not every backend refuses by itself.
     x, y = make_data(8)
     stream = Batches((x, y), (x, np.where(np.arange(8) == 3, -1, y)))
     good = Batches((x, y), (x, y))
@@ -309,7 +309,7 @@ def test_layers_that_two_unbuilt_encoders_share():
     parts = {n: keras.Sequential([dense]) for n in NAMES}
     with pytest.raises(ValueError, match="'text' and 'audio' share"):
         keras_mla.MLA(parts, 4)
-    # What has no weights can be shared.
+    # A layer without weights can be shared.
     flat = keras.layers.Flatten()
     flat.build((None, 3))
     parts = {n: keras.Sequential([flat, keras.layers.Dense(6)]) for n in NAMES}
@@ -362,7 +362,7 @@ def test_several_processes(monkeypatch):
 
 
 class Watch(keras.callbacks.Callback):
-    """Writes down when it is called."""
+    """Records when it is called."""
 
     def __init__(self, log, name):
         super().__init__()

@@ -40,7 +40,7 @@ def sequence_encoder():
         (
             {"encoders": {"presence": encoder(8)}},
             ValueError,
-            "other than.*Received: 'presence'",
+            "are reserved.*Received: 'presence'",
         ),
         ({"encoders": {3: encoder(8)}}, ValueError, "named by a string.*3"),
         (
@@ -72,7 +72,7 @@ def sequence_encoder():
         (
             {"encoders": {"head": encoder(8)}},
             ValueError,
-            "other than.*Received: 'head'",
+            "are reserved.*Received: 'head'",
         ),
         (
             {"head": keras.Sequential([sequential_subclass()(), dense()])},
@@ -174,7 +174,7 @@ def test_labels_are_needed():
 def test_weights_by_modality_need_labels_by_modality():
     model = compiled(make_model(("image",)), run_eagerly=True)
     x, y = make_data(8, ("image",))
-    with pytest.raises(ValueError, match="may be a dict only where `y`"):
+    with pytest.raises(ValueError, match="may be a dict only if `y`"):
         model.fit(x, y, sample_weight={"image": np.ones(8)}, verbose=0)
 
 

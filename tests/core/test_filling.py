@@ -21,7 +21,7 @@ from keras_mla.core.losses import SampleLoss
 
 
 def in_turn(present):
-    """The rows in the place of each, by a loop."""
+    """Returns the row that replaces each row, computed by a loop."""
     rows = np.flatnonzero(present)
     return [
         i if here or not len(rows) else rows[i % len(rows)]
@@ -130,7 +130,10 @@ def test_a_batch_without_a_modality_harms_nothing(method, penalty):
     for logs in (history, scores):
         assert all(np.isfinite(v).all() for v in logs.values()), logs
     assert all(np.isfinite(to_numpy(v)).all() for v in model.weights)
-    if method in ("MLA", "LateFusion"):  # Others go on by their momentum.
+    if method in (
+        "MLA",
+        "LateFusion",
+    ):  # Other weights still move by their momentum.
         for value, v in zip(
             before, model.encoders["text"].weights, strict=True
         ):
@@ -140,7 +143,7 @@ def test_a_batch_without_a_modality_harms_nothing(method, penalty):
 
 
 def test_gradients_of_a_joint_update_are_those_of_what_is_present():
-    # Against a model that is given other values for what is absent.
+    # Compares with a model that gets other values for absent samples.
     x, y = make_data(8)
     presence = np.ones((8, 3), bool)
     presence[:, list(WIDTHS).index("text")] = False

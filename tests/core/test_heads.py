@@ -1,4 +1,4 @@
-"""Heads, and layers as a model calls them."""
+"""Heads, and the calls of layers by a model."""
 
 import keras
 import numpy as np

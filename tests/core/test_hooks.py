@@ -1,4 +1,4 @@
-"""What a method may define, each with a small subclass from outside."""
+"""The hooks of a method, each tested by a small subclass."""
 
 import keras
 import numpy as np
@@ -87,12 +87,12 @@ def test_a_subclass_of_any_method_may_have_new_state(method, tmp_path):
     )
 
 
-# === What stands for an absent feature ===
+# === Features in place of absent ones ===
 
 
 @register
 class Imputing(JointModel):
-    """A learned vector stands for each absent feature, near the present."""
+    """Replaces absent features by learned vectors near the present ones."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -245,7 +245,7 @@ def test_a_batch_knows_what_is_hidden():
 
 @register
 class Signed(keras_mla.models.MultiLossFusion):
-    """Takes the fused gradient twice, and the others' with a minus."""
+    """Adds the fused gradient twice, and subtracts the other gradients."""
 
     def combine_gradients(self, update, gradients, outputs, batch):
         fused, *others = gradients
@@ -301,7 +301,7 @@ def test_an_expert_that_is_no_modality(absent, tmp_path):
     how = dict(batch_size=8, shuffle=False, verbose=0)
     logs = model.fit(x, y, **how).history
     expected = plain.fit(x, y, **how).history
-    # The joint expert changes nothing of what the others learn and report.
+    # The joint expert does not change what other experts learn and report.
     for key in expected:
         if key not in ("accuracy", "fused_loss", "loss"):
             assert logs[key] == pytest.approx(expected[key], rel=1e-5), key
@@ -563,7 +563,7 @@ def test_joint_methods_give_logits_and_no_weight():
 
 @register
 class MeanImputing(JointModel):
-    """The mean of present features stands for absent ones."""
+    """Replaces absent features by the mean of present ones."""
 
     def build_head(self, widths):
         super().build_head(widths)
@@ -613,7 +613,7 @@ def test_what_is_fitted_in_closed_form(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
 def test_compiling_and_quantizing_forget_graphs(monkeypatch):
-    # The part of a model that serves comes after the one that compiles.
+    # `ServedModel` comes after `CompiledModel` in the order of bases.
     forgotten = []
     served = keras_mla.core.serving.ServedModel
     original = served.forget_graphs

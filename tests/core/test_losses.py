@@ -1,4 +1,4 @@
-"""Losses over what counts: present, not ignored, whatever the batches."""
+"""Losses over samples that are present and not ignored, in any batches."""
 
 import keras
 import numpy as np
@@ -181,7 +181,7 @@ def test_a_hook_of_an_earlier_version_is_refused():
 
 
 def test_ignored_and_absent_samples_move_nothing():
-    # Training equals training on what counts.
+    # Training equals training on the samples that count.
     x, y, presence = draw(8)
     presence[:, :] = (np.arange(8) % 3 > 0)[:, None]
     loss = keras.losses.SparseCategoricalCrossentropy(
@@ -204,7 +204,7 @@ def test_ignored_and_absent_samples_move_nothing():
 
 @keras.saving.register_keras_serializable("tests")
 class Squared(keras.losses.Loss):
-    """One with a way of its own to weigh samples."""
+    """A loss that weights samples in its own way."""
 
     def __call__(self, y_true, y_pred, sample_weight=None):
         y_true = ops.one_hot(ops.cast(y_true, "int32"), CLASSES)

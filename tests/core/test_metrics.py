@@ -124,7 +124,7 @@ class Doubled(keras.losses.SparseCategoricalCrossentropy):
 
 
 class ByHand(keras.losses.Loss):
-    """Relies on labels that come as floats."""
+    """Relies on labels that are floats."""
 
     def call(self, y_true, y_pred):
         target = ops.one_hot(ops.cast(y_true, "int32"), CLASSES)

@@ -114,7 +114,10 @@ def test_ogm_ge_slows_the_modality_that_is_ahead():
     score = np.exp(likelihoods(model, x, y)).mean(0)
     ratio = score / ((score.sum() - score) / 2)
     expected = np.where(ratio > 1, 1 - np.tanh(0.8 * ratio), 1)
-    assert (expected < 1).sum() in (1, 2)  # Else the case would tell nothing.
+    assert (expected < 1).sum() in (
+        1,
+        2,
+    )  # Otherwise the case would prove nothing.
     steps = []
     for trained in (model, plain):
         before = [to_numpy(e.layers[0].kernel) for e in encoders(trained)]

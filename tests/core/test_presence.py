@@ -1,4 +1,4 @@
-"""Missing modalities: absent values count in nothing."""
+"""Missing modalities: absent values do not count anywhere."""
 
 import keras
 import numpy as np

@@ -14,26 +14,26 @@ losses, metrics = keras.losses, keras.metrics
 
 
 def name_of(value):
-    """The same in each process, unlike what `str` says of functions."""
+    """Returns a name that is the same in each process, unlike `str`."""
     if isinstance(value, str):
         return value
     return getattr(value, "__name__", type(value).__name__)
 
 
 def of_ones_own(y_true, y_pred):
-    """A function that may do what it likes with logits."""
+    """A function that may do anything with logits."""
     return y_pred[:, 0]
 
 
 class Softmaxed(losses.KLDivergence):
-    """One that makes probabilities itself."""
+    """A loss that computes probabilities itself."""
 
     def call(self, y_true, y_pred):
         return super().call(y_true, keras.ops.softmax(y_pred))
 
 
 class Precision(metrics.Precision):
-    """One of the user's own that has a name of Keras's."""
+    """A user's own metric that has the name of one of Keras's."""
 
 
 REFUSED_LOSSES = {
@@ -82,7 +82,7 @@ REFUSED_METRICS = {
     metrics.Recall(): "Recall(thresholds=0.0)",
     metrics.TruePositives(): "TruePositives(thresholds=0.0)",
     metrics.BinaryAccuracy(): "BinaryAccuracy(threshold=0.0)",
-    metrics.PrecisionAtRecall(0.5): "thresholds from 0 to 1",
+    metrics.PrecisionAtRecall(0.5): "thresholds run from 0 to 1",
     losses.categorical_crossentropy: "from_logits=True",
     metrics.MeanMetricWrapper(losses.dice): "softmax",
 }

@@ -1,4 +1,4 @@
-"""Results of metrics: their names, and what they are."""
+"""Results of metrics: names and values."""
 
 import keras
 import numpy as np
@@ -10,7 +10,7 @@ from keras_mla.core.metrics import ExpertMetrics, results
 
 @keras.saving.register_keras_serializable(package="tests")
 class Two(keras.metrics.SparseCategoricalAccuracy):
-    """One with two results."""
+    """A metric with two results."""
 
     def result(self):
         return {"first": super().result(), "second": self.count.value}

@@ -1,4 +1,4 @@
-"""Sizes that are not known until data come."""
+"""Sizes that are unknown until the model gets data."""
 
 import json
 import zipfile
@@ -90,7 +90,7 @@ def data(kind, length, samples=8):
 @pytest.mark.parametrize(
     "kind",
     ENCODERS
-    if keras.backend.backend() == "jax"  # Which traces sizes as symbols.
+    if keras.backend.backend() == "jax"  # JAX traces sizes as symbols.
     else some(ENCODERS, "text"),
 )
 def test_an_axis_of_unknown_length(kind, tmp_path):
@@ -98,7 +98,7 @@ def test_an_axis_of_unknown_length(kind, tmp_path):
     model = compiled(
         keras_mla.MLA({"sequence": make(), "image": encoder(8)}, 4)
     )
-    assert model.built  # In the constructor, as nothing need be traced.
+    assert model.built  # In the constructor, because nothing needs tracing.
     signature = model.get_build_config()["signature"]
     assert signature["sequence"]["shape"] == [None, None, *shape]
     for length in LENGTHS:
@@ -121,7 +121,7 @@ def test_an_axis_of_unknown_length(kind, tmp_path):
 
 @keras.saving.register_keras_serializable("tests")
 class Subclassed(keras.Model):
-    """One that declares no input."""
+    """An encoder that declares no input."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -188,7 +188,7 @@ def test_a_symbolic_call_knows_the_length_no_better():
 
 
 @only_on("torch")
-@pytest.mark.filterwarnings("ignore")  # The exporter warns of its own affairs.
+@pytest.mark.filterwarnings("ignore")  # The exporter emits warnings of its own.
 def test_a_new_model_is_exported_for_any_length(tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     model = keras_mla.MLA({"sequence": text(), "image": encoder(8)}, 4)

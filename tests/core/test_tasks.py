@@ -41,7 +41,7 @@ def draw(kind, samples=24, units=LABELS):
     return x, y, presence
 
 
-# === The loss tells the task ===
+# === The loss determines the task ===
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from utils import METHODS, compiled, make_data, make_method, some, to_numpy
     )
 )
 def precision(request):
-    """Sets a policy, and puts things back."""
+    """Sets a policy, and restores the former one."""
     with contextlib.ExitStack() as stack:
         if request.param == "float64":
             if keras.backend.backend() == "jax":

@@ -108,7 +108,7 @@ def test_unpaired_dataset_trains_and_cycles():
     [
         (
             lambda x, y: ({**x, "presence": np.ones((8, 2), bool)}, y),
-            "presence.*unpaired data",
+            "presence.*Unpaired data",
         ),
         (lambda x, y: (x, {"audio": y["audio"]}), "each modality needs its"),
         (lambda x, y: (x, y, np.ones(8)), "`class_weight` is not supported"),

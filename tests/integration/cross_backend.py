@@ -1,4 +1,4 @@
-"""Trains and saves on one backend; loads what others saved.
+"""Trains and saves on one backend, and loads what other backends saved.
 
 KERAS_BACKEND=jax python tests/integration/cross_backend.py train FOLDER
 KERAS_BACKEND=torch python tests/integration/cross_backend.py check FOLDER
@@ -18,7 +18,7 @@ from utils import compiled, make_data, make_model
 
 
 def train(folder):
-    """Trains from weights that no backend's random numbers decide."""
+    """Trains from weights that do not depend on a backend's random numbers."""
     x, y = make_data(64)
     model = compiled(make_model(), keras.optimizers.Adam(0.01))
     rng = np.random.default_rng(5)

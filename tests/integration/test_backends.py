@@ -1,4 +1,4 @@
-"""What concerns the backends together; runs once, whatever the backend."""
+"""Tests of several backends together, which run once on any backend."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The registry of methods, and what agrees with it."""
+"""The registry of methods, and the texts that must agree with it."""
 
 import inspect
 import pathlib

@@ -1,4 +1,4 @@
-"""What tests of methods share: small data, and NumPy in float64.
+"""Helpers for tests of methods: small data, and NumPy in float64.
 
 A method is checked against a plain function of its weights: the gradient is
 that function's central difference, and what the model applied is read from
@@ -15,7 +15,7 @@ SIZES = {"a": 4, "b": 2, "c": 3}
 
 
 def data(modalities, presence=False, samples=6, seed=0):
-    """Returns inputs, labels, and presence (all true without)."""
+    """Returns inputs, labels, and presence (all true if nothing is missing)."""
     rng = np.random.default_rng(seed)
     x = {m: rng.normal(size=(samples, SIZES[m])) for m in modalities}
     y = rng.integers(0, CLASSES, samples)
@@ -85,7 +85,7 @@ def encoder_weights(model):
 
 
 def encode(p, x, modalities):
-    """Features, of zeros where inputs are NaN."""
+    """Returns features, with zeros in place of NaN inputs."""
     return {
         m: np.where(
             np.isnan(x[m]).any(1, keepdims=True),
@@ -127,7 +127,7 @@ def numeric_gradients(function, p, step=1e-6):
 
 
 def applied_gradients(model, variables, x, y):
-    """Trains one batch, and returns its loss and what it took away."""
+    """Trains one batch, and returns its loss and the change of weights."""
     before = numpy_of(variables)
     logs = model.train_on_batch(x, y, return_dict=True)
     after = numpy_of(variables)

@@ -1,4 +1,4 @@
-"""Methods as users write them: outside the package, by its public names."""
+"""Methods as users write them: outside the package, with its public names."""
 
 import keras
 from keras import ops
@@ -52,7 +52,7 @@ class WithJoint(keras_mla.MLA):
 
 @keras.saving.register_keras_serializable(package="tests")
 class MMPareto(keras_mla.models.MultiLossFusion):
-    """Integrates the gradients of the fused loss and of each own one.
+    """Integrates the gradients of the fused loss and of each modality's loss.
 
     Wei and Hu, "MMPareto", ICML 2024, Eqs. 8 and 9.
     """

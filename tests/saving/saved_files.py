@@ -5,7 +5,7 @@ predicted. Run this before a release, once, and add the folder to the tree:
 
     KERAS_BACKEND=jax python tests/saving/saved_files.py
 
-Files that are there are never written again: they stand for what users have.
+Existing files are never written again: they represent the files of users.
 """
 
 import os
@@ -61,7 +61,7 @@ def deep_head():
 
 
 def make(name):
-    """Returns the model that a file is named for."""
+    """Returns the model that a file is named after."""
     if name in PLAIN:
         return getattr(models, name)(small(), CLASSES)
     if name == "OGMGE":  # Its noise would differ between backends.
@@ -141,7 +141,7 @@ def compiled(model):
 
 
 def predictions(model, name):
-    """What a model predicts, and predicts once it has trained on."""
+    """Returns what a model predicts, before and after further training."""
     x, presence, y = data(name)
     found = {
         "fused": model.predict(x, verbose=0),

@@ -1,4 +1,4 @@
-"""Files that earlier versions saved load, predict and train on equally."""
+"""Files of earlier versions load, predict and continue training equally."""
 
 import keras
 import numpy as np
@@ -7,7 +7,7 @@ from saved_files import FOLDER, NAMES, predictions
 from utils import some
 
 FILES = sorted(FOLDER.glob("*/*.keras"))
-# Read on each backend; the others on PyTorch, where it takes least time.
+# Read on each backend; other files on PyTorch, where it takes least time.
 EVERYWHERE = ("BiGated", "LateFusion_deep", "MLA_options", "OGMGE", "QMF")
 
 

@@ -1,9 +1,9 @@
-"""How a batch is shared by devices.
+"""The sharing of a batch by devices.
 
-- `num_replicas()`: how many replicas share a batch.
-- `global_mean(values, weights)`: mean over the batch on all replicas.
-- `row_groups()`: groups of a batch's rows within which absent ones are filled.
-- `check_processes()`: raises where several processes would train apart.
+- `num_replicas()`: the number of replicas that share a batch.
+- `global_mean(values, weights)`: the mean over the batch on all replicas.
+- `row_groups()`: the number of groups within which absent rows are filled.
+- `check_processes()`: raises if several processes would train separate models.
 """
 
 from keras_mla.backend.choice import finder

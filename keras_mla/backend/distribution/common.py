@@ -1,4 +1,4 @@
-"""One device, or a backend that shows the global batch as one."""
+"""Distribution where a step sees the global batch, as on one device."""
 
 from typing import Any
 
@@ -6,32 +6,32 @@ from keras import ops
 
 
 def num_replicas() -> int:
-    """One: a step sees the global batch."""
+    """Returns 1: a step sees the global batch."""
     return 1
 
 
 def global_mean(values: Any, weights: Any | None) -> Any:
-    """Mean over the batch, of the rows that `weights` counts.
+    """Returns the mean over the batch, of the rows that `weights` counts.
 
     Args:
         values: Tensor of shape `(batch, ...)`.
         weights: `None`, or a bool or float tensor of shape `(batch,)`.
 
     Returns:
-        Tensor of shape `values.shape[1:]`; zeros where nothing is counted.
+        Tensor of shape `values.shape[1:]`; zeros if no row is counted.
     """
     return weighted_mean(values, weights)
 
 
 def weighted_mean(values: Any, weights: Any | None) -> Any:
-    """Mean over the first axis, of the rows that `weights` counts.
+    """Returns the mean over the first axis, of the rows that `weights` counts.
 
     Args:
         values: Tensor of shape `(batch, ...)`.
         weights: `None`, or a bool or float tensor of shape `(batch,)`.
 
     Returns:
-        Tensor of shape `values.shape[1:]`; zeros where nothing is counted.
+        Tensor of shape `values.shape[1:]`; zeros if no row is counted.
     """
     if weights is None:
         return ops.mean(values, axis=0)
@@ -40,18 +40,18 @@ def weighted_mean(values: Any, weights: Any | None) -> Any:
 
 
 def weighted_sum(values: Any, weights: Any) -> tuple[Any, Any]:
-    """Sum of the rows that `weights` counts, and how many these are."""
+    """Returns the sum of the rows that `weights` counts, and their number."""
     weights = ops.cast(weights, values.dtype)
     column = ops.reshape(weights, (-1,) + (1,) * (len(values.shape) - 1))
-    # `where`, since an uncounted row may hold NaN.
+    # `where`, because a row that is not counted may hold NaN.
     rows = ops.where(column > 0, values * column, ops.zeros_like(values))
     return ops.sum(rows, axis=0), ops.sum(weights)
 
 
 def row_groups() -> int:
-    """One: absent rows are filled with any present rows of the batch."""
+    """Returns 1: any present row of the batch may fill an absent row."""
     return 1
 
 
 def check_processes() -> None:
-    """Does nothing: the backend knows of other processes."""
+    """Does nothing: the backend itself handles other processes."""

@@ -1,4 +1,4 @@
-"""`tf.distribute`: each replica sees its own part of a batch."""
+"""Distribution by `tf.distribute`: each replica sees its part of a batch."""
 
 from typing import Any
 
@@ -8,16 +8,19 @@ from keras_mla.backend.distribution.common import weighted_mean, weighted_sum
 
 
 def num_replicas() -> int:
-    """How many replicas of the current strategy share a batch."""
+    """Returns the number of replicas of the current strategy."""
     return tf.distribute.get_strategy().num_replicas_in_sync
 
 
 def global_mean(values: Any, weights: Any | None) -> Any:
-    """Mean over the batch on all replicas, of the rows that count.
+    """Returns the mean over the batch on all replicas, of the counted rows.
 
     Args:
         values: Tensor of shape `(batch, ...)`, the replica's own part.
         weights: `None`, or a bool or float tensor of shape `(batch,)`.
+
+    Returns:
+        Tensor of shape `values.shape[1:]`; zeros if no row is counted.
     """
     if num_replicas() == 1 or tf.distribute.in_cross_replica_context():
         return weighted_mean(values, weights)

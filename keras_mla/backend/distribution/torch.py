@@ -1,4 +1,4 @@
-"""PyTorch: a process sees its own batch."""
+"""Distribution on PyTorch: a process sees its own batch."""
 
 from typing import Any
 
@@ -8,12 +8,12 @@ from keras_mla.backend.distribution.common import weighted_mean
 
 
 def global_mean(values: Any, weights: Any | None) -> Any:
-    """Mean over the batch, as `weighted_mean`: a process sees its own."""
+    """Returns the mean over the process's own batch, as `weighted_mean`."""
     return values.mean(0) if weights is None else weighted_mean(values, weights)
 
 
 def check_processes() -> None:
-    """Raises where several processes would train a model each.
+    """Raises if several processes would each train a model.
 
     Raises:
         RuntimeError: If `torch.distributed` runs more than one process.

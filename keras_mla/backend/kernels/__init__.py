@@ -1,17 +1,17 @@
-"""Small computations that a backend does in a way of its own, for speed.
+"""Small computations that a backend may do in its own way, for speed.
 
 - `batch_norm(layer, x, training)`: a batch normalization layer, fused.
-- `call(layer, inputs, training)`: a layer, nested ones without detours.
+- `call(layer, inputs, training)`: a layer call, faster for nested layers.
 - `assign_where(taken, variable, value)`: an assignment under a condition.
-- `zero_unless(condition, values)`: values where a condition is true.
-- `matrix_vector(matrix, vector)`: their product, in full precision.
+- `zero_unless(condition, values)`: values where a condition is true, else 0.
+- `matrix_vector(matrix, vector)`: the product, in full precision.
 - `subtract_outer(variable, vector)`, `deflated_product(matrix, vector, other)`:
-  for P.
+  for the projection P.
 - `vector(scalars, dtype)`: a tensor of scalars.
 - `add_to(variable, value)`, `update_metric(metric, y, logits, weight)`,
   `mean_results(metrics)`, `mean_of_groups(total, count, sizes)`: for metrics.
-- `reduced_loss(loss, y, logits)`: a loss of a batch.
-- `refuses_labels()`: whether losses refuse labels that are no classes.
+- `reduced_loss(loss, y, logits)`: the loss of a batch.
+- `refuses_labels()`: whether losses refuse labels that are not classes.
 """
 
 from keras_mla.backend.choice import finder

@@ -10,10 +10,10 @@ from keras import ops
 def batch_norm(
     layer: keras.layers.BatchNormalization, x: Any, training: bool | None
 ) -> Any:
-    """What the layer computes, its moving statistics included.
+    """Applies a batch normalization layer, and updates its statistics.
 
     Args:
-        layer: the layer.
+        layer: The layer.
         x: Tensor of the layer's rank.
         training: Whether to use the batch's own statistics.
 
@@ -24,7 +24,7 @@ def batch_norm(
 
 
 def assign_where(taken: Any | None, variable: Any, value: Any) -> None:
-    """Assigns to a variable, where a bool scalar is given if it is true."""
+    """Assigns to a variable, if `taken` is `None` or a true bool scalar."""
     if taken is not None:
         value = ops.where(taken, value, variable.value)
     variable.assign(value)
@@ -46,7 +46,7 @@ def matrix_vector(matrix: Any, vector: Any) -> Any:
 
 
 def subtract_outer(variable: Any, vector: Any) -> None:
-    """Subtracts `vector vector^T`; what is symmetric stays so."""
+    """Subtracts `vector vector^T`; a symmetric variable stays symmetric."""
     variable.assign(variable.value - vector[:, None] * vector)
 
 
@@ -68,23 +68,23 @@ def add_to(variable: Any, value: Any) -> None:
 def update_metric(
     metric: keras.metrics.Metric, y: Any, logits: Any, weight: Any | None
 ) -> None:
-    """Updates a metric."""
+    """Updates a metric with a batch."""
     metric.update_state(y, logits, weight)
 
 
 def mean_results(metrics: Sequence) -> Sequence:
-    """Results of `keras.metrics.Mean` metrics."""
+    """Returns the results of `keras.metrics.Mean` metrics."""
     return [metric.result() for metric in metrics]
 
 
 def mean_of_groups(total: Any, count: Any, sizes: Sequence[int]) -> Any:
-    """Returns the mean over groups of the sum of each one's means.
+    """Returns the mean over groups of the sum of each group's means.
 
     Args:
-        total: Variable of shape `(means,)`: what each is a mean of, summed.
-        count: Variable of shape `(means,)`: of how many. Where it is 0, the
-            mean is 0.
-        sizes: How many means each group has, one group after the other.
+        total: Variable of shape `(means,)`: the sum behind each mean.
+        count: Variable of shape `(means,)`: the number behind each mean. If
+            it is 0, the mean is 0.
+        sizes: The number of means of each group, one group after the other.
             Groups that count nothing are left out.
     """
     total, count = total.value, count.value
@@ -107,5 +107,5 @@ def reduced_loss(loss: keras.losses.Loss, y: Any, logits: Any) -> Any:
 
 
 def refuses_labels() -> bool:
-    """No: a loss may take labels that are no classes, in silence."""
+    """Returns `False`: a loss may silently take labels out of range."""
     return False

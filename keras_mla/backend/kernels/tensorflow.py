@@ -9,5 +9,6 @@ def matrix_vector(matrix: Any, vector: Any) -> Any:
     """Returns `matrix @ vector`, in full float32 on a GPU too."""
     if not tf.config.list_physical_devices("GPU"):
         return tf.linalg.matvec(matrix, vector)
-    # There a product of matrices has TF32's ten bits, unless all are denied it.
+    # On a GPU a product of matrices has TF32's ten bits, unless that is turned
+    # off for all products.
     return tf.reduce_sum(matrix * vector, axis=1)

@@ -1,4 +1,4 @@
-"""Kernels on PyTorch, where steps run eagerly: fewer and larger operations."""
+"""Kernels on PyTorch: fewer and larger operations, as steps run eagerly."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,13 +12,13 @@ from keras_mla.backend.kernels import common
 def batch_norm(
     layer: keras.layers.BatchNormalization, x: Any, training: bool | None
 ) -> Any:
-    """What the layer computes, by PyTorch's own kernel.
+    """Applies a batch normalization layer by PyTorch's own kernel.
 
-    Keras composes batch normalization of single operations, each a pass over
-    the data: a third of a training step of ResNet-18.
+    Keras composes batch normalization from single operations, each a pass over
+    the data. They take a third of a training step of ResNet-18.
 
     Args:
-        layer: the layer, over the second axis.
+        layer: The layer, over the second axis.
         x: Tensor of shape `(batch, channels, ...)`.
         training: Whether to use the batch's own statistics.
 
@@ -29,11 +29,11 @@ def batch_norm(
     count = x.numel() // channels
     training = bool(training and layer.trainable)
     if training and count == 1:
-        # PyTorch refuses a single value, Keras normalizes it to zero.
+        # PyTorch refuses a single value; Keras normalizes it to zero.
         return common.batch_norm(layer, x, training)
     mean, variance = layer.moving_mean, layer.moving_variance
-    # In training the kernel gives the batch's statistics: with a momentum of
-    # one, they take the place of the moving ones.
+    # In training, a momentum of one makes the kernel overwrite the given
+    # statistics with the batch's.
     given = [v.value.clone() if training else v.value for v in (mean, variance)]
     y = torch.nn.functional.batch_norm(
         x,
@@ -58,7 +58,7 @@ def matrix_vector(matrix: Any, vector: Any) -> Any:
     return torch.mv(matrix, vector)
 
 
-# Where a `torch.nn.Module` keeps what users register on it.
+# Attributes in which a `torch.nn.Module` keeps the hooks of its users.
 _HOOKS = (
     "_forward_hooks",
     "_forward_pre_hooks",
@@ -68,11 +68,11 @@ _HOOKS = (
 
 
 def call(layer: keras.layers.Layer, inputs: Any, training: bool | None) -> Any:
-    """Calls a layer; a built `keras.Sequential` layer by layer.
+    """Calls a layer, and a built `keras.Sequential` layer by layer.
 
-    The result is the same, without the time that Keras takes for each level
-    of nesting. Inputs of another rank or dtype than declared go through the
-    Sequential, which adapts them, and so do all where a hook waits for it.
+    The result is the same, and saves the time that Keras takes for each level
+    of nesting. The Sequential itself is called if it has hooks, or if inputs
+    have another rank or dtype than declared, because it adapts them.
     """
     if (
         type(layer) is not keras.Sequential
@@ -98,21 +98,22 @@ def _as_declared(layer: keras.Sequential, inputs: Any) -> bool:
 
 def zero_unless(condition: Any, values: Any) -> Any:
     """Returns `values` where `condition` is true, else zeros."""
-    # Zero as a number: as a tensor it would be copied to a GPU at each step.
+    # Zero as a number: a tensor would be copied to a GPU at each step.
     return torch.where(keras.ops.convert_to_tensor(condition), values, 0.0)
 
 
 @torch.no_grad()
 def subtract_outer(variable: Any, vector: Any) -> None:
-    """Subtracts `vector vector^T`, in place and in one pass."""
+    """Subtracts `vector vector^T` in place and in one pass."""
     variable.value.addr_(vector, vector, alpha=-1)
 
 
 def deflated_product(matrix: Any, vector: Any, other: Any) -> Any:
     """Returns `(matrix - vector vector^T) @ other`, for symmetric `matrix`.
 
-    From the right, since with few columns PyTorch's kernel takes half the time
-    for it (and XLA's takes longer). Contiguous, which optimizers are fast with.
+    The product is taken from the right: with few columns PyTorch's kernel then
+    takes half the time (and XLA's takes longer). The result is contiguous,
+    because optimizers are faster with it.
     """
     product = other.T @ matrix
     return product.addr_(vector @ other, vector, alpha=-1).T.contiguous()
@@ -127,17 +128,17 @@ def vector(scalars: Sequence, dtype: str) -> Any:
 
 
 def add_to(variable: Any, value: Any) -> None:
-    """Adds to a variable, such as a metric's, in a step: in place."""
+    """Adds in place to a variable, such as a metric's, in a step."""
     variable.value.detach().add_(value)
 
 
 def update_metric(
     metric: keras.metrics.Metric, y: Any, logits: Any, weight: Any | None
 ) -> None:
-    """Updates a metric; one that is a plain mean without Keras's detours.
+    """Updates a metric with a batch, faster if it is a plain mean.
 
-    Keras's metrics weigh, mask and reduce whatever they are given. For a mean
-    over samples, which most metrics are, that takes longer than the mean.
+    Keras's metrics weight, mask and reduce all values. For a mean over
+    samples, as most metrics are, this takes longer than the mean itself.
     """
     if (
         weight is not None
@@ -157,14 +158,14 @@ def update_metric(
 
 
 def mean_results(metrics: Sequence) -> Sequence:
-    """Results of `keras.metrics.Mean` metrics, of all at once."""
+    """Returns the results of `keras.metrics.Mean` metrics, computed at once."""
     totals = torch.stack([metric.total.value for metric in metrics])
     counts = torch.stack([metric.count.value for metric in metrics])
     return torch.where(counts == 0, 0.0, totals / counts).unbind()
 
 
 def mean_of_groups(total: Any, count: Any, sizes: Sequence[int]) -> Any:
-    """Returns the mean over groups of the sum of each one's means."""
+    """Returns the mean over groups of the sum of each group's means."""
     if len(sizes) != sum(sizes):
         return common.mean_of_groups(total, count, sizes)
     seen = count.value > 0
@@ -173,18 +174,18 @@ def mean_of_groups(total: Any, count: Any, sizes: Sequence[int]) -> Any:
 
 
 def reduced_loss(loss: keras.losses.Loss, y: Any, logits: Any) -> Any:
-    """Returns `loss(y, logits)` by less than Keras does for it."""
+    """Returns `loss(y, logits)`, with less work than Keras does."""
     values = loss.call(
         keras.ops.convert_to_tensor(y, loss.dtype),
         keras.ops.convert_to_tensor(logits, loss.dtype),
     )
     if _masked(logits) or _masked(values):
-        return loss(y, logits)  # A mean over some of the samples.
+        return loss(y, logits)  # Keras leaves masked samples out.
     return values.mean()
 
 
 def refuses_labels() -> bool:
-    """Yes: PyTorch's cross-entropy raises an error for what is no class."""
+    """Returns `True`: PyTorch's cross-entropy raises for such labels."""
     return True
 
 

@@ -1,12 +1,12 @@
-"""What makes a training step, on each backend.
+"""The parts of a training step, on each backend.
 
-- `stateful_step(*groups)`: decorator that gives a step written with plain
+- `stateful_step(*groups)`: a decorator that gives a step written with plain
   variables, `step(model, data) -> logs`, the signature of the backend.
-- `value_and_grads(model, objective, variables)`: gradients of each of several
-  losses, by one forward pass.
+- `value_and_grads(model, objective, variables)`: the gradients of each of
+  several losses, by one forward pass.
 - `apply_gradients(model, gradients, variables, active)`: an optimizer step.
-- `compile_step(model, step)`: the train function that is compiled.
-- `keeping_weights(model)`: context in which an error leaves a model's weights.
+- `compile_step(model, step)`: the compiled train function.
+- `keeping_weights(model)`: a context in which an error loses no weights.
 """
 
 from keras_mla.backend.choice import finder

@@ -1,4 +1,4 @@
-"""A step whose variables hold their own state."""
+"""Steps whose variables hold their own state."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -13,5 +13,5 @@ def keeping_weights(model: keras.Model) -> Iterator[None]:
 
 
 def compile_step(model: keras.Model, step: Callable) -> Callable:
-    """Returns the step as it is."""
+    """Returns the step unchanged."""
     return step

@@ -1,4 +1,4 @@
-"""Steps on JAX: variables become state that is threaded through."""
+"""Steps on JAX, which pass the values of variables in and out as state."""
 
 import collections
 import contextlib
@@ -14,7 +14,7 @@ from keras_mla.backend import internals
 
 
 def stateful_step(*groups: str) -> Callable:
-    """Threads the named groups of variables through a step.
+    """Passes the named groups of variables in and out of a step.
 
     Args:
         *groups: Names of the model's variable lists, in the order in which
@@ -109,8 +109,9 @@ def apply_gradients(
     values = [v.value for v in trainable], [v.value for v in slots]
 
     def step() -> tuple[list, list]:
-        # `None`, not zeros, for the rest: the optimizer then leaves them and
-        # their slots alone (and warns, which is meant for mistakes).
+        # `None`, not zeros, for all other variables: the optimizer then leaves
+        # them and their slots alone. It also warns, which is meant for
+        # mistakes.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return optimizer.stateless_apply(
@@ -140,23 +141,23 @@ def _variables(model: keras.Model, group: str) -> list:
 
 @contextlib.contextmanager
 def keeping_weights(model: keras.Model) -> Iterator[None]:
-    """Gives a model its weights back where an error interrupts it.
+    """Gives a model its weights back if an error interrupts it.
 
     Keras takes the values out of a model's variables while `fit`, `evaluate`
     and `predict` run. An error inside would leave the model without them.
     """
-    model.jax_state_sync()  # Where a callback of `fit` calls this.
+    model.jax_state_sync()  # A callback of `fit` may call this.
     variables = [
         *model.variables,
         *_variables(model, "optimizer_variables"),
         *model.metrics_variables,
     ]
     held = [(v, v._value) for v in variables if v._value is not None]
-    model._jax_state = None  # What an earlier call may have left.
+    model._jax_state = None  # An earlier call may have left it.
     try:
         yield
     except BaseException:
-        # What the last step returned, unless the failed one has consumed it.
+        # Take the last step's values, unless the failed step consumed them.
         with contextlib.suppress(RuntimeError):
             model.jax_state_sync()
         model._jax_state = None
@@ -168,7 +169,7 @@ def keeping_weights(model: keras.Model) -> Iterator[None]:
 
 
 def _ordered(tree: Any) -> Any:
-    """Makes dicts ordered, as JAX would sort the keys of plain ones."""
+    """Makes dicts ordered, because JAX sorts the keys of plain dicts."""
     if isinstance(tree, dict):
         return collections.OrderedDict(
             (key, _ordered(value)) for key, value in tree.items()

@@ -68,7 +68,7 @@ def apply_gradients(
     if active is None:
         step()
     elif num_replicas() > 1:
-        # A step synchronises replicas, which no branch of a graph may do.
+        # A step synchronises replicas, which a branch of a graph cannot do.
         raise ValueError(
             "x['presence'] is not supported under a `tf.distribute` strategy "
             f"with several replicas. Received: {num_replicas()} replicas"

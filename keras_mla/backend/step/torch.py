@@ -24,7 +24,7 @@ def value_and_grads(
         does not depend on; and `aux`.
     """
     values = [v.value for v in variables]
-    # What was frozen since `compile` moves until it is called again.
+    # Variables frozen since `compile` move until it is called again.
     frozen = [value for value in values if not value.requires_grad]
     for value in frozen:
         value.requires_grad_(True)
@@ -46,7 +46,7 @@ def value_and_grads(
     for value in frozen:
         value.requires_grad_(False)
     if torch.compiler.is_compiling():
-        # A compiled graph must not return what still asks for gradients.
+        # A compiled graph must not return tensors that require gradients.
         aux = keras.tree.map_structure(
             lambda leaf: leaf.detach() if torch.is_tensor(leaf) else leaf,
             aux,
@@ -65,22 +65,22 @@ def apply_gradients(
 def compile_step(model: keras.Model, step: Callable) -> Callable:
     """Compiles a whole training step, gradients included, as one graph.
 
-    As on the other backends, what the model's Python attributes said when the
-    graph was made holds until the model is compiled anew. Looking through all
-    of them before each step, as `torch.compile` does, takes longer than a
-    small step itself.
+    As on the other backends, the graph keeps the values that the model's
+    Python attributes had when it was made, until the model is compiled again.
+    Comparing all attributes before each step, as `torch.compile` does, takes
+    longer than a small step itself.
 
     Args:
-        model: The model, of which the graph is the only user.
-        step: Keras's step for all models, whose place is taken.
+        model: The model. No other model may use this graph.
+        step: Keras's step for all models, which is replaced.
     """
     _model_of_step = model
 
     def step_of_model(_batch_of_step: Any) -> Any:
         return _model_of_step.train_step(_batch_of_step[0])
 
-    # Graphs belong to a code object. Guards would tell those of two models
-    # apart, so without these each model has a code object of its own.
+    # Graphs belong to a code object. Guards would tell the graphs of two models
+    # apart; because they are dropped, each model has its own code object.
     own = types.FunctionType(
         step_of_model.__code__.replace(),
         step_of_model.__globals__,
@@ -89,9 +89,9 @@ def compile_step(model: keras.Model, step: Callable) -> Callable:
     compiled = torch.compile(own, options={"guard_filter_fn": _guards_on_batch})
 
     def run(data: Any) -> Any:
-        # For an array, as of `train_on_batch`, PyTorch can make no guard.
+        # PyTorch cannot guard arrays, which `train_on_batch` passes.
         data = keras.tree.map_structure(_as_tensor, data)
-        # These two hold while the step runs and are restored after it.
+        # The two options hold only while the step runs.
         with torch._dynamo.config.patch(
             trace_autograd_ops=True, capture_scalar_outputs=True
         ):
@@ -106,10 +106,10 @@ def _as_tensor(leaf: Any) -> Any:
 
 
 def _guards_on_batch(guards: Sequence) -> list[bool]:
-    """Which guards to keep: of a model's step, those on batch and PyTorch.
+    """Returns which guards of a step to keep: those on batch and PyTorch.
 
-    Where a layer breaks the graph, parts of it are compiled as functions that
-    other layers share; these keep their guards.
+    If a layer breaks the graph, parts of it are compiled as functions that
+    other layers share. Such functions keep all guards.
     """
     if not any("_model_of_step" in guard.name for guard in guards):
         return [True] * len(guards)

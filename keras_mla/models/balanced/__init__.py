@@ -1,1 +1,1 @@
-"""Methods that say how fast each modality learns."""
+"""Methods that control how fast each modality learns."""

@@ -24,14 +24,15 @@ class MLA(MultimodalModel):
     Each batch trains one modality at a time: modality m is encoded, mapped to
     logits by the head that all modalities share, and its own loss moves its
     encoder and the head, nothing else. The head's gradient is projected by a
-    `GradientProjector`, so that a step for one modality undoes little of
-    what the head does for the others. A prediction fuses the unimodal logits,
-    each weighted by how certain it is.
+    `GradientProjector`, so that a step for one modality undoes little of what
+    the head does for the other modalities. A prediction fuses the unimodal
+    logits, each weighted by how certain it is.
 
-    With an optimizer of moments such as Adam, the moments of an encoder move
-    in its own updates only; the head's do in every update. `iterations`, and
-    so learning-rate schedules, count batches: bias corrections are exact for
-    encoders, and for the head as if it had moved once a batch.
+    An optimizer with moments, such as Adam, moves the moments of an encoder
+    only in the encoder's own updates, and the moments of the head in every
+    update. `iterations` counts batches, and so do learning-rate schedules.
+    Bias corrections are therefore exact for encoders; for the head they assume
+    one update per batch.
 
     Args:
         encoders: dict of modality name to Keras layer or model, each mapping
@@ -39,14 +40,15 @@ class MLA(MultimodalModel):
             dict is the order in which modalities are trained.
         head: int, the number of classes; or a `keras.layers.Dense`; or a
             `keras.Sequential` that ends in one. It returns logits.
-        feature_dim: int. If given, a linear projection per modality brings
-            its features to this width, so that encoders may differ in width.
-            It is moved with the encoder.
-        projector: `GradientProjector` whose settings each Dense kernel of the
-            head is projected with, or `None` to train without projection.
-            Defaults to `"auto"`, a `GradientProjector()`.
-        fusion: `Fusion` layer. Defaults to `EntropyFusion()`, for regression
-            to `InverseVarianceFusion()`, the average until it is calibrated.
+        feature_dim: int. If given, a linear projection per modality brings its
+            features to this width, so that encoders may differ in width. The
+            projection is trained with the encoder.
+        projector: `GradientProjector`. Each Dense kernel of the head gets a
+            projector with its settings. `None` trains without projection.
+            Defaults to `"auto"`, which means `GradientProjector()`.
+        fusion: `Fusion` layer. Defaults to `EntropyFusion()`; for regression,
+            to `InverseVarianceFusion()`, which averages until it is
+            calibrated.
         **kwargs: `task`, as for `MultimodalModel`; `name`, `dtype`.
 
     Call arguments:
@@ -58,6 +60,7 @@ class MLA(MultimodalModel):
         Fused logits, float32 of shape `(batch, classes)`.
 
     Raises:
+        TypeError: If an encoder, `projector` or `fusion` is of a wrong type.
         ValueError: If encoders, head or inputs do not fit together.
 
     Example:
@@ -103,13 +106,13 @@ class MLA(MultimodalModel):
             )
         self.make_fusion(fusion)
         # === Config ===
-        # Kept as a config: the given projector is a pattern for those made.
+        # Only the config is kept: the given projector is a template.
         self.projector_config = (
             None
             if projector is None
             else keras.saving.serialize_keras_object(projector)
         )
-        # One for each Dense kernel of the head, in its order.
+        # One projector per Dense kernel of the head, in the head's order.
         self.projectors = [
             type(projector).from_config(
                 {**projector.get_config(), "name": f"projector_{index}"}
@@ -119,13 +122,13 @@ class MLA(MultimodalModel):
         ]
 
     def default_fusion(self, task: str) -> Fusion:
-        """Returns a fusion by certainty; for regression, by exactness."""
+        """Returns `EntropyFusion`; for regression, `InverseVarianceFusion`."""
         if task == "regression":
             return InverseVarianceFusion()
         return EntropyFusion(task)
 
     def updates(self) -> Sequence[Update]:
-        """One update per modality: its encoder and the shared head.
+        """Returns one update per modality, of its encoder and the shared head.
 
         Raises:
             ValueError: If the head has LoRA and a projector.
@@ -133,10 +136,10 @@ class MLA(MultimodalModel):
         for dense in heads.dense_layers(self.head) if self.projectors else ():
             if dense.lora_enabled:
                 raise ValueError(
-                    "A head with LoRA cannot be projected: what is trained is "
-                    "no longer its kernel. Enable LoRA in the encoders alone, "
-                    "or make the model with `projector=None`. Received: LoRA "
-                    f"in the layer {dense.name!r} of the head"
+                    "A head with LoRA cannot be projected: LoRA trains two "
+                    "other matrices instead of the kernel. Enable LoRA in the "
+                    "encoders alone, or make the model with `projector=None`. "
+                    f"Received: LoRA in the layer {dense.name!r} of the head"
                 )
         return [
             Update(
@@ -182,7 +185,7 @@ class MLA(MultimodalModel):
             strict=False,
         ):
             index = position.get(id(dense.kernel))
-            if index is None:  # Not trained.
+            if index is None:  # The kernel is frozen.
                 continue
             feature = distribution.global_mean(
                 ops.cast(inputs, "float32"), batch.present(name)

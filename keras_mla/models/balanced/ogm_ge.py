@@ -14,40 +14,41 @@ from keras_mla.core.update import Outputs, Update
 class OGMGE(JointModel):
     r"""On-the-fly gradient modulation with generalization enhancement.
 
-    Joint training as `ConcatFusion`, where the encoder of a modality that is
-    ahead is slowed down. With $p_m = \mathrm{softmax}(W_m f_m + b / M)$,
+    Trains jointly, as `ConcatFusion` does, and slows down the encoder of a
+    modality that is ahead. With $p_m = \mathrm{softmax}(W_m f_m + b / M)$,
 
     $$s_m = \sum_i p_m(x_i)[y_i], \qquad
       \rho_m = \frac{s_m}{\frac{1}{M-1}\sum_{v \ne m} s_v}, \qquad
       k_m = \begin{cases} 1 - \tanh(\alpha \rho_m) & \rho_m > 1 \\
       1 & \text{otherwise,} \end{cases}$$
 
-    each gradient $g$ of encoder $m$ becomes $k_m g + \epsilon$ with
-    $\epsilon \sim N(0, \mathrm{std}(g)^2)$ of every element, the
-    generalization enhancement. The head's gradient is left alone. For more
-    than the paper's two modalities $s_m$ is compared with the mean of the
-    others'.
+    each gradient $g$ of encoder $m$ becomes $k_m g + \epsilon$ with $\epsilon$
+    drawn from $N(0, \mathrm{std}(g)^2)$ for every element: the generalization
+    enhancement. The head's gradient does not change. With more than the
+    paper's two modalities, $s_m$ is compared with the mean of the others'
+    scores.
 
     With `presence`, $s_m$ is a mean over the samples that have the modality,
-    and a modality that no sample of the batch has is compared with none.
-    Absent modalities count as zeros in the joint prediction.
+    and a modality that no sample of the batch has takes part in no comparison.
+    The features of absent modalities are zeros in the joint prediction.
 
     Args:
         encoders: dict of modality name to Keras layer or model, each mapping
             its modality to features `(batch, features)`. Widths may differ.
         head: int, the number of classes; or a `keras.layers.Dense`; or a
             `keras.Sequential` that ends in one. It returns logits.
-        feature_dim: int. If given, a linear projection per modality brings
-            its features to this width. It is modulated with the encoder.
-        alpha: float >= 0. How strongly a modality that is ahead is slowed
-            down. Defaults to `0.8`.
-        epochs: Two ints, the first epoch in which gradients are modulated and
-            the first in which they no longer are, both counted from 0 as
-            `fit` does. Outside of `fit`, modulation stays as it was last,
-            and is on at first. Defaults to `(0, 50)`.
+        feature_dim: int. If given, a linear projection per modality brings its
+            features to this width. The projection is modulated with the
+            encoder.
+        alpha: float >= 0. The strength of the slowdown of a modality that is
+            ahead. Defaults to `0.8`.
+        epochs: tuple of two ints, counted from 0 as in `fit`: the first epoch
+            with modulation and the first epoch after it. Outside of `fit`,
+            modulation keeps its last state; in a new model it is on. Defaults
+            to `(0, 50)`.
         noise: bool. Whether to add the noise (OGM-GE) or not (OGM). Defaults
             to `True`.
-        seed: int. Of the noise.
+        seed: int. Seed of the noise. Defaults to `None`, a random seed.
         **kwargs: `task`, as for `MultimodalModel`; `name`, `dtype`.
 
     Call arguments:
@@ -59,6 +60,7 @@ class OGMGE(JointModel):
         Logits, float32 of shape `(batch, classes)`.
 
     Raises:
+        TypeError: If an encoder is not a Keras layer.
         ValueError: If there are fewer than two modalities, an argument is out
             of its range, or encoders, head or inputs do not fit together.
 
@@ -90,7 +92,7 @@ class OGMGE(JointModel):
         super().__init__(encoders, head, feature_dim, **kwargs)
         if len(self.modalities) < 2:
             raise ValueError(
-                "OGM-GE compares modalities: it needs at least two. "
+                "OGM-GE compares modalities and needs at least two. "
                 f"Received: encoders for {list(self.modalities)}"
             )
         if not alpha >= 0:
@@ -99,8 +101,9 @@ class OGMGE(JointModel):
             )
         if len(epochs) != 2 or not 0 <= epochs[0] <= epochs[1]:
             raise ValueError(
-                "`epochs` must be two ints, the first epoch with modulation "
-                f"and the first after it. Received: epochs={epochs}"
+                "`epochs` must be two ints `(first, after)`, with "
+                "0 <= first <= after: the first epoch with modulation and the "
+                f"first epoch after it. Received: epochs={epochs}"
             )
         # === Config ===
         self.alpha = float(alpha)
@@ -116,7 +119,7 @@ class OGMGE(JointModel):
     tasks = ("single_label", "multi_label")
 
     def own_callbacks(self) -> list[keras.callbacks.Callback]:
-        """Switches the modulation on and off as epochs go by."""
+        """Returns a callback that switches the modulation on and off."""
 
         def switch(epoch: int, logs: dict | None = None) -> None:
             first, after = self.epochs
@@ -171,7 +174,7 @@ class OGMGE(JointModel):
     def _modulate(self, gradient: Any, coefficient: Any) -> Any:
         modulated = gradient * ops.cast(coefficient, gradient.dtype)
         if self.noise:
-            # In float32: a loss-scaled float16 gradient may be large.
+            # In float32: the square of a loss-scaled float16 may overflow.
             deviation = ops.std(ops.cast(gradient, "float32"))
             noise = keras.random.normal(
                 gradient.shape, dtype="float32", seed=self.noise_seed

@@ -1,1 +1,1 @@
-"""Methods that join features and train on the result alone."""
+"""Methods that join features and train on the joint prediction alone."""

@@ -9,16 +9,17 @@ from keras_mla.core.joint import JointModel
 
 @keras.saving.register_keras_serializable(package="keras_mla")
 class BiGated(JointModel):
-    r"""Joint training where modalities gate another's features.
+    r"""Joint training in which modalities gate another's features.
 
     With $y$ the main modality,
 
     $$z = g\Big(\prod_{x \ne y} \sigma(W_x f_x + b_x)
       \odot (W_y f_y + b_y)\Big).$$
 
-    The paper's two modalities are the case of one gate; of more modalities,
-    each other one contributes a gate. An absent modality's features are
-    zeros; so are those of the modalities deactivated for a unimodal score.
+    The paper has two modalities, and so one gate; with more modalities, each
+    modality except $y$ contributes a gate. The features of an absent modality
+    are zeros. For a unimodal score, the features of all other modalities are
+    zeros.
 
     Args:
         encoders: dict of modality name to Keras layer or model, each mapping
@@ -40,8 +41,9 @@ class BiGated(JointModel):
         Logits, float32 of shape `(batch, classes)`.
 
     Raises:
-        ValueError: If there are fewer than two modalities, `main` is none of
-            them, or encoders, head or inputs do not fit together.
+        TypeError: If an encoder is not a Keras layer.
+        ValueError: If there are fewer than two modalities, `main` is not one
+            of them, or encoders, head or inputs do not fit together.
 
     Example:
     >>> encoders = {
@@ -71,7 +73,7 @@ class BiGated(JointModel):
         self.gating = _Gating(self.main, name="gating")
 
     def build_head(self, widths: dict[str, int]) -> None:
-        """Leaves widths as they are: the layers take what they get."""
+        """Does nothing: the layers accept features of any width."""
 
     def join(self, features: dict[str, Any], training: bool | None) -> Any:
         """Multiplies the main modality's features by the others' gates."""
@@ -88,7 +90,7 @@ class _Gating(keras.layers.Layer):
 
     Args:
         main: Name of the modality that the others gate.
-        **kwargs: Of `keras.layers.Layer`.
+        **kwargs: Arguments of `keras.layers.Layer`.
     """
 
     def __init__(self, main: str, **kwargs: Any) -> None:

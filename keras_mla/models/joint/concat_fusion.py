@@ -9,10 +9,10 @@ class ConcatFusion(JointModel):
 
     $$z = g([f_1; \dots; f_M]), \qquad z_m = W_m f_m + b / M$$
 
-    with $W_m$ the rows of a `Dense` head that belong to modality $m$, so that
-    $z = \sum_m z_m$. A head of several layers has no such slices: its
-    unimodal score is that of $f_m$ with zeros for the other modalities.
-    Zeros also stand for absent modalities. Widths may differ.
+    where $W_m$ are the rows of a `Dense` head that belong to modality $m$, so
+    that $z = \sum_m z_m$. A head of several layers has no such slices: its
+    unimodal score is computed from $f_m$ with zeros for the other modalities.
+    The features of absent modalities are zeros too. Widths may differ.
 
     Args:
         encoders: dict of modality name to Keras layer or model, each mapping
@@ -32,6 +32,7 @@ class ConcatFusion(JointModel):
         Logits, float32 of shape `(batch, classes)`.
 
     Raises:
+        TypeError: If an encoder is not a Keras layer.
         ValueError: If encoders, head or inputs do not fit together.
 
     Example:

@@ -10,18 +10,18 @@ from keras_mla.core.joint import JointModel
 
 @keras.saving.register_keras_serializable(package="keras_mla")
 class FiLM(JointModel):
-    r"""Joint training where modalities scale and shift another's features.
+    r"""Joint training in which modalities scale and shift another's features.
 
-    With $y$ the main modality and $f_x$ the features of all others, side by
-    side,
+    With $y$ the main modality and $f_x$ the features of all other modalities,
+    side by side,
 
     $$\gamma = W_\gamma f_x + b_\gamma, \quad \beta = W_\beta f_x + b_\beta,
       \qquad z = g(\gamma \odot f_y + \beta).$$
 
-    The paper's two modalities are the case where $x$ is one. $b_\gamma$
-    starts at 1, so that the main modality passes as it is where nothing
-    conditions it. An absent modality's features are zeros; so are those of
-    the modalities deactivated for a unimodal score.
+    In the paper, $x$ is one modality. $b_\gamma$ starts at 1, so that the main
+    modality's features pass unchanged if nothing conditions them. The features
+    of an absent modality are zeros. For a unimodal score, the features of all
+    other modalities are zeros.
 
     Args:
         encoders: dict of modality name to Keras layer or model, each mapping
@@ -43,8 +43,9 @@ class FiLM(JointModel):
         Logits, float32 of shape `(batch, classes)`.
 
     Raises:
-        ValueError: If there are fewer than two modalities, `main` is none of
-            them, or encoders, head or inputs do not fit together.
+        TypeError: If an encoder is not a Keras layer.
+        ValueError: If there are fewer than two modalities, `main` is not one
+            of them, or encoders, head or inputs do not fit together.
 
     Example:
     >>> encoders = {
@@ -73,10 +74,10 @@ class FiLM(JointModel):
         self.modulation = _Modulation(name="modulation")
 
     def build_head(self, widths: dict[str, int]) -> None:
-        """Leaves widths as they are: the layers take what they get."""
+        """Does nothing: the layers accept features of any width."""
 
     def join(self, features: dict[str, Any], training: bool | None) -> Any:
-        """Conditions the main modality's features on all others'."""
+        """Conditions the main modality's features on all other features."""
         condition = ops.concatenate(
             [features[m] for m in self.modalities if m != self.main], axis=-1
         )
@@ -90,9 +91,9 @@ class FiLM(JointModel):
 
 @keras.saving.register_keras_serializable(package="keras_mla")
 class _Modulation(keras.layers.Layer):
-    """Scales and shifts features as a condition says."""
+    """Scales and shifts features, both computed from a condition."""
 
-    # `.keras` files hold the weights under the name of this class.
+    # Do not rename this class: `.keras` files name its weights after it.
 
     def build(self, feature_shape: tuple, condition_shape: tuple) -> None:
         """Creates the scale and the shift."""

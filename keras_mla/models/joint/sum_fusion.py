@@ -14,9 +14,9 @@ class SumFusion(JointModel):
 
     $$z = g\Big(\sum_m f_m\Big), \qquad z_m = g(f_m),$$
 
-    which for a `Dense` head is $z = W \sum_m f_m + b$, and the unimodal
-    score $W f_m + b$. (With a matrix $W_m$ per modality the method would be
-    `ConcatFusion`.) Absent modalities add nothing to the sum.
+    which for a `Dense` head is $z = W \sum_m f_m + b$ and $z_m = W f_m + b$.
+    (With a matrix $W_m$ per modality the method would be `ConcatFusion`.)
+    Absent modalities add nothing to the sum.
 
     Args:
         encoders: dict of modality name to Keras layer or model, each mapping
@@ -36,6 +36,7 @@ class SumFusion(JointModel):
         Logits, float32 of shape `(batch, classes)`.
 
     Raises:
+        TypeError: If an encoder is not a Keras layer.
         ValueError: If encoders, head or inputs do not fit together.
 
     Example:
@@ -54,7 +55,7 @@ class SumFusion(JointModel):
     """
 
     def build_head(self, widths: dict[str, int]) -> None:
-        """Checks that features can be added."""
+        """Raises unless all features have one width and can be added."""
         checks.check_widths(widths)
 
     def join(self, features: dict[str, Any], training: bool | None) -> Any:

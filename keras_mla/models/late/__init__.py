@@ -1,1 +1,1 @@
-"""Methods where each modality has a head of its own."""
+"""Methods with a head for each modality."""

@@ -5,27 +5,27 @@ from keras_mla.core.late import LateModel
 
 @keras.saving.register_keras_serializable(package="keras_mla")
 class LateFusion(LateModel):
-    r"""Separate networks, whose predictions are fused.
+    r"""Separate networks whose predictions are fused.
 
-    Each modality has its own head $g_m$ and loss, and a step of its own:
+    Each modality has its own head $g_m$, loss and optimizer step:
 
     $$z_m = g_m(f_m), \qquad L_m = \mathrm{CE}(z_m, y), \qquad
       z = \frac1M \sum_m z_m,$$
 
-    the mean of *logits*, over the modalities that a sample has. As nothing
-    is shared, this is the same computation as training each modality by
-    itself; `UnimodalEnsemble` makes use of it. An absent modality counts in
-    no loss and moves nothing. Unpaired data can be trained on.
+    the mean of *logits* over the modalities that a sample has. Because nothing
+    is shared, the computation is the same as training each modality by itself;
+    `UnimodalEnsemble` relies on this. An absent modality counts in no loss and
+    moves no weight. The model can be trained on unpaired data.
 
     Args:
         encoders: dict of modality name to Keras layer or model, each mapping
             its modality to features `(batch, features)`. Widths may differ.
         head: int, the number of classes; or a `keras.layers.Dense`; or a
-            `keras.Sequential` that ends in one. It returns logits. The
-            other modalities get one like it.
+            `keras.Sequential` that ends in one. It returns logits. Each other
+            modality gets a new head like it.
         feature_dim: int. If given, a linear projection per modality brings
             its features to this width.
-        fusion: `Fusion` layer. Defaults to `AverageFusion()`, for regression
+        fusion: `Fusion` layer. Defaults to `AverageFusion()`; for regression,
             to `InverseVarianceFusion()`.
         **kwargs: `task`, as for `MultimodalModel`; `name`, `dtype`.
 
@@ -38,6 +38,7 @@ class LateFusion(LateModel):
         Fused logits, float32 of shape `(batch, classes)`.
 
     Raises:
+        TypeError: If an encoder or `fusion` is of a wrong type.
         ValueError: If encoders, head or inputs do not fit together.
 
     Example:

@@ -15,24 +15,25 @@ from keras_mla.layers.fusion import (
 
 @keras.saving.register_keras_serializable(package="keras_mla")
 class MultiLossFusion(LateModel):
-    r"""Joint training with a loss for each modality beside the joint one.
+    r"""Joint training with a loss for each modality besides the joint loss.
 
     $$z_m = g_m(f_m), \qquad z = \sum_m z_m, \qquad
       L = \mathrm{CE}(z, y) + \sum_m \mathrm{CE}(z_m, y)$$
 
-    A plain control: modalities learn together, and none can be lazy. The sum
-    and the losses are over the modalities that a sample has.
+    This is a plain control: the modalities learn together, and none can be
+    lazy. Sums and losses are over the modalities that a sample has.
 
     Args:
         encoders: dict of modality name to Keras layer or model, each mapping
             its modality to features `(batch, features)`. Widths may differ.
         head: int, the number of classes; or a `keras.layers.Dense`; or a
-            `keras.Sequential` that ends in one. It returns logits. The
-            other modalities get one like it.
+            `keras.Sequential` that ends in one. It returns logits. Each other
+            modality gets a new head like it.
         feature_dim: int. If given, a linear projection per modality brings
             its features to this width.
-        fusion: `Fusion` layer. Defaults to `AdditiveFusion()`, for regression
-            to `InverseVarianceFusion()`, the average until it is calibrated.
+        fusion: `Fusion` layer. Defaults to `AdditiveFusion()`; for regression,
+            to `InverseVarianceFusion()`, which averages until it is
+            calibrated.
         **kwargs: `task`, as for `MultimodalModel`; `name`, `dtype`.
 
     Call arguments:
@@ -44,6 +45,7 @@ class MultiLossFusion(LateModel):
         Fused logits, float32 of shape `(batch, classes)`.
 
     Raises:
+        TypeError: If an encoder or `fusion` is of a wrong type.
         ValueError: If encoders, head or inputs do not fit together.
 
     Example:
@@ -62,12 +64,12 @@ class MultiLossFusion(LateModel):
     """
 
     def default_fusion(self, task: str) -> Fusion:
-        """Returns the sum of logits; of targets, the average."""
+        """Returns `AdditiveFusion`; for regression, `InverseVarianceFusion`."""
         regression = task == "regression"
         return InverseVarianceFusion() if regression else AdditiveFusion()
 
     def updates(self) -> Sequence[Update]:
-        """One update of everything, by a loss of the sum and of each part."""
+        """Returns one update of all layers, by fused and unimodal losses."""
         losses = ("fused", *self.modalities)
         return [Update(self.modalities, (self,), losses)]
 
@@ -78,5 +80,5 @@ class MultiLossFusion(LateModel):
         losses: dict[str, MeanLoss],
         batch: Batch,
     ) -> list[MeanLoss]:
-        """Returns the loss of the sum and each modality's own."""
+        """Returns the fused loss and each modality's own loss."""
         return [self.fused_loss(outputs, batch), *losses.values()]

@@ -25,50 +25,52 @@ class QMF(LateModel):
     $$L = \mathrm{CE}(z, y) + \sum_m \mathrm{CE}(z_m, y)
       + w \sum_m R_m,$$
 
-    with $\mathrm{sg}$ a stopped gradient. $R_m$ is the mean, over pairs of a
-    batch's neighbours $i, j$ (the last one's is the first), of
+    with $\mathrm{sg}$ a stopped gradient. $R_m$ is the mean, over pairs of
+    neighbours $i, j$ in a batch (the first sample follows the last), of
 
     $$\max\big(0,\ \mathrm{sign}(\kappa_i - \kappa_j)(c_{m,i} - c_{m,j})
       + |\kappa_i - \kappa_j|\big),$$
 
-    where $\kappa$ is the cross-entropy that a training sample has gathered
-    for modality $m$, this batch included, scaled so that over all
-    `num_samples` it runs from 0 to 1.
+    where $\kappa$ is a training sample's accumulated cross-entropy for
+    modality $m$, this batch included, scaled to run from 0 to 1 over all
+    `num_samples`.
 
-    So samples need an identity: `x["sample_id"]`, ints of shape `(batch,)`
-    from 0 to `num_samples - 1`. It is used in training alone; evaluation and
-    prediction need none, and the loss of an evaluation has no $R_m$. The
-    gathered losses are a weight of the model, `loss_history`, and so in each
-    checkpoint. Ids outside of the range are counted out of the history and
-    raise an error: before training where `fit` is given arrays, else at the
-    end of the epoch.
+    Samples therefore need an identity: `x["sample_id"]`, ints of shape
+    `(batch,)` from 0 to `num_samples - 1`. Only training uses the ids:
+    evaluation and prediction need none, and the loss of an evaluation has no
+    $R_m$. The accumulated losses are a weight of the model, `loss_history`, so
+    that each checkpoint holds them. Out-of-range ids are left out of the
+    history and raise an error: before training if `fit` gets arrays, at the
+    end of the epoch otherwise.
 
-    With `presence`, sums are over the modalities that a sample has, and
-    pairs are those where both samples have it.
+    With `presence`, sums are over the modalities that a sample has, and a pair
+    counts for a modality if both samples have it.
 
     Args:
         encoders: dict of modality name to Keras layer or model, each mapping
             its modality to features `(batch, features)`. Widths may differ.
         head: int, the number of classes; or a `keras.layers.Dense`; or a
-            `keras.Sequential` that ends in one. It returns logits. The
-            other modalities get one like it.
+            `keras.Sequential` that ends in one. It returns logits. Each other
+            modality gets a new head like it.
         num_samples: int. The number of training samples.
         feature_dim: int. If given, a linear projection per modality brings
             its features to this width.
         rank_weight: float >= 0. The weight $w$. Defaults to `0.1`.
-        fusion: `Fusion` layer, whose weights are the confidences $c_m$.
-            Defaults to `EnergyFusion()`.
+        fusion: `Fusion` layer. Its weights are the confidences $c_m$. Defaults
+            to `EnergyFusion()`.
         **kwargs: `task`, as for `MultimodalModel`; `name`, `dtype`.
 
     Call arguments:
-        inputs: dict keyed by modality, in training with `"sample_id"`, and
-            optionally `"presence"`, bool of shape `(batch, modalities)`.
+        inputs: dict keyed by modality; in training also `"sample_id"`, ints of
+            shape `(batch,)`; optionally `"presence"`, bool of shape
+            `(batch, modalities)`.
         training: bool. Whether layers behave as in training.
 
     Returns:
         Fused logits, float32 of shape `(batch, classes)`.
 
     Raises:
+        TypeError: If an encoder or `fusion` is of a wrong type.
         ValueError: If an argument or an id is out of its range, ids are
             missing in training, or encoders, head or inputs do not fit
             together.
@@ -136,13 +138,13 @@ class QMF(LateModel):
     tasks = ("single_label", "multi_label")
 
     def default_fusion(self, task: str) -> Fusion:
-        """Returns a fusion by energies."""
+        """Returns `EnergyFusion`."""
         return EnergyFusion(task)
 
     # === Training ===
 
     def updates(self) -> Sequence[Update]:
-        """One update of everything, by a loss of the sum and of each part."""
+        """Returns one update of all layers, by fused and unimodal losses."""
         losses = ("fused", *self.modalities)
         return [Update(self.modalities, (self,), losses)]
 
@@ -153,7 +155,7 @@ class QMF(LateModel):
         losses: dict[str, MeanLoss],
         batch: Batch,
     ) -> list[MeanLoss]:
-        """Returns the fused loss with the rank term, and the unimodal ones."""
+        """Returns the fused loss plus the rank term, and unimodal losses."""
         fused = self.fused_loss(outputs, batch)
         if batch.training:
             rank = ops.sum(self.rank_terms(outputs, batch))
@@ -170,7 +172,7 @@ class QMF(LateModel):
             spread > 0, spread, ops.ones_like(spread)
         )
         hardness = ops.take(scaled, self._ids(batch)[0], axis=0)
-        # The confidence itself, not stopped: it is what R trains.
+        # Without a stopped gradient: R trains the confidence.
         confidence = self.fusion_weights(outputs, batch.presence)
         gap = hardness - ops.roll(hardness, -1, axis=0)
         excess = confidence - ops.roll(confidence, -1, axis=0)
@@ -188,7 +190,7 @@ class QMF(LateModel):
     def modify_gradients(
         self, update: Update, gradients: list, outputs: Outputs, batch: Batch
     ) -> tuple[list, list]:
-        """Leaves gradients as they are, and adds to the history."""
+        """Leaves gradients unchanged, and adds the batch to the history."""
         history, strays = self._gathered(outputs, batch)
 
         def remember(taken: Any | None) -> None:
@@ -198,19 +200,18 @@ class QMF(LateModel):
         return gradients, [remember]
 
     def _ids(self, batch: Batch) -> tuple[Any, Any]:
-        """The batch's ids, brought into range, and which ones were."""
+        """Returns the batch's ids, clipped, and which of them were in range."""
         if batch.sample_id is None:
             raise ValueError(
-                "QMF keeps a history of each training sample's loss, and must "
-                "be told which samples a batch has: pass x['sample_id'], an "
-                "int array of shape (samples,), such as "
-                "`np.arange(len(y))`. It is not needed in evaluation and "
-                "prediction."
+                "QMF needs x['sample_id'] in training, because it keeps a "
+                "history of each training sample's loss. Pass an int array of "
+                "shape (samples,), such as `np.arange(len(y))`. Evaluation "
+                "and prediction do not need it."
             )
         if distribution.num_replicas() > 1:
             raise ValueError(
-                "QMF's history of losses is not shared by replicas: train it "
-                "on one device. Received: "
+                "QMF must be trained on one device: replicas do not share its "
+                "history of losses. Received: "
                 f"{distribution.num_replicas()} replicas"
             )
         ids = ops.cast(ops.reshape(batch.sample_id, (-1,)), "int32")
@@ -218,7 +219,7 @@ class QMF(LateModel):
         return ops.clip(ids, 0, self.num_samples - 1), inside
 
     def _gathered(self, outputs: Outputs, batch: Batch) -> tuple[Any, Any]:
-        """The history with this batch's losses, and the number of bad ids."""
+        """Returns the history with this batch, and its number of bad ids."""
         ids, inside = self._ids(batch)
         likelihood = self.task.log_likelihood
         losses = ops.stack(
@@ -241,33 +242,33 @@ class QMF(LateModel):
     # === Bad ids ===
 
     def own_callbacks(self) -> list[keras.callbacks.Callback]:
-        """Raises at the end of an epoch that has met ids out of range."""
+        """Returns a callback that raises after an epoch with bad ids."""
 
         def check(epoch: int, logs: dict | None = None) -> None:
             strays = int(ops.convert_to_numpy(self.strays))
             if strays:
                 self.strays.assign(0)
                 raise ValueError(
-                    f"{strays} of the epoch's ids in x['sample_id'] are "
-                    f"outside of 0 to {self.num_samples - 1}, the range that "
+                    f"{strays} ids in x['sample_id'] of this epoch do not lie "
+                    f"between 0 and {self.num_samples - 1}, the range that "
                     f"num_samples={self.num_samples} allows."
                 )
 
         return [keras.callbacks.LambdaCallback(on_epoch_end=check)]
 
     def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
-        """Trains the model, as `keras.Model.fit`; checks ids before."""
+        """Checks the ids, and trains the model as `keras.Model.fit` does."""
         self._check_ids(args[0] if args else kwargs.get("x"))
         return super().fit(*args, **kwargs)
 
     def train_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
-        """Trains one batch, as `keras.Model.train_on_batch`."""
+        """Trains one batch, as `keras.Model.train_on_batch` does."""
         self._check_ids(x)
         return super().train_on_batch(x, *args, **kwargs)
 
     def _check_ids(self, x: Any) -> None:
         if not isinstance(x, dict) or "sample_id" not in x:
-            return  # Of a dataset, batches are checked.
+            return  # Ids of a dataset are checked batch by batch.
         ids = np.asarray(ops.convert_to_numpy(x["sample_id"]))
         if ids.dtype.kind not in "iu":
             raise ValueError(
@@ -279,7 +280,7 @@ class QMF(LateModel):
             raise ValueError(
                 f"x['sample_id'] must lie between 0 and "
                 f"{self.num_samples - 1}, the range that `num_samples` "
-                f"allows. Received: {bad[0]} and "
+                f"allows. Received: the id {bad[0]}, "
                 f"num_samples={self.num_samples}"
             )
 

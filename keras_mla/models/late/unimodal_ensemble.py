@@ -11,28 +11,29 @@ from keras_mla.layers.fusion import Fusion
 
 @keras.saving.register_keras_serializable(package="keras_mla")
 class UnimodalEnsemble(LateModel):
-    r"""Each modality trained for its own best epoch, then averaged.
+    r"""Ensemble of modalities, each trained to its own best epoch.
 
-    Joint late fusion and separate training are one computation, except that
-    networks trained apart may each stop when it is best. So this is
-    `LateFusion` where `fit`, given validation data, returns every modality's
-    network to the epoch in which its own validation score was best. Without
-    validation data the last weights stay. `best_epochs` tells the epochs.
-    Only epochs of the current `fit` call are compared. After an interruption,
-    only the epochs since resuming count.
+    Joint late fusion is the same computation as separate training, except that
+    separate networks may each stop at their best epoch. This class works as
+    `LateFusion`, but its `fit`, given validation data, restores each
+    modality's network to the epoch with its best validation score. Without
+    validation data the last weights stay. `best_epochs` is a dict from each
+    modality to its epoch, counted from 0. Only epochs of the current `fit`
+    call are compared. After an interruption, only the epochs since resuming
+    count.
 
     Args:
         encoders: dict of modality name to Keras layer or model, each mapping
             its modality to features `(batch, features)`. Widths may differ.
         head: int, the number of classes; or a `keras.layers.Dense`; or a
-            `keras.Sequential` that ends in one. It returns logits. The
-            other modalities get one like it.
+            `keras.Sequential` that ends in one. It returns logits. Each other
+            modality gets a new head like it.
         feature_dim: int. If given, a linear projection per modality brings
             its features to this width.
-        fusion: `Fusion` layer. Defaults to `AverageFusion()`, for regression
+        fusion: `Fusion` layer. Defaults to `AverageFusion()`; for regression,
             to `InverseVarianceFusion()`.
-        monitor: What to choose by: `"loss"` or the name of a compiled
-            metric. For modality m it is `val_<m>_<monitor>`. Defaults to
+        monitor: `"loss"`, or the name of a compiled metric, that chooses the
+            epoch. The score of modality m is `val_<m>_<monitor>`. Defaults to
             `"loss"`.
         mode: `"min"`, `"max"`, or `"auto"`, which is `"min"` for a `monitor`
             that ends in `loss`, `error` or `crossentropy`. Defaults to
@@ -48,7 +49,8 @@ class UnimodalEnsemble(LateModel):
         Fused logits, float32 of shape `(batch, classes)`.
 
     Raises:
-        ValueError: If `mode` is unknown, `fit` computes no such score, or
+        TypeError: If an encoder or `fusion` is of a wrong type.
+        ValueError: If `mode` is unknown, `fit` does not compute the score, or
             encoders, head or inputs do not fit together.
 
     Example:
@@ -90,7 +92,7 @@ class UnimodalEnsemble(LateModel):
         self.best_epochs: dict[str, int] = {}
 
     def own_callbacks(self) -> list[keras.callbacks.Callback]:
-        """Returns each modality to its best epoch when training ends."""
+        """Returns a callback that restores each modality's best epoch."""
         return [_RestoreBestOfEach()]
 
     def get_config(self) -> dict:
@@ -123,7 +125,7 @@ class _RestoreBestOfEach(keras.callbacks.Callback):
                 )
             score = float(logs[key]) * (1 if self.model.mode == "max" else -1)
             if np.isnan(score):
-                continue  # Diverged: no epoch to return to.
+                continue  # Diverged: not an epoch to restore.
             if name not in self.best or score > self.best[name][0]:
                 weights = [
                     np.array(ops.convert_to_numpy(v))

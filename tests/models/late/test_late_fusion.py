@@ -38,7 +38,7 @@ def test_logits_loss_and_gradients(modalities, presence):
         fused / np.maximum(present.sum(1, keepdims=True), 1),
         atol=1e-5,
     )
-    # Each loss moves its own modality in full; the one shown is their mean.
+    # Each loss moves its own modality in full; the reported loss is the mean.
     logs, gradients = ref.applied_gradients(model, variables, x, y)
     np.testing.assert_allclose(
         float(logs["loss"]), total(p) / len(modalities), rtol=1e-5
@@ -106,7 +106,7 @@ def test_unpaired_data():
 
 
 class Scripted(keras.callbacks.Callback):
-    """Sets each modality's bias, and the score it is to be judged by."""
+    """Sets each modality's bias, and the score that judges it."""
 
     def __init__(self, scores):
         super().__init__()
