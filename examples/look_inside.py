@@ -56,8 +56,11 @@ x_test, y_test = part(test)
 
 print("The first digit, a", y_test[0])
 first = {name: v[:1] for name, v in x_test.items()}
-for name, (logits, weight) in model.predict_modalities(first).items():
-    print(f"  {name:8s} says {logits[0].argmax()}, weighs {weight[0]:.2f}")
+found = model.predict_modalities(first)
+for name in model.modalities:
+    digit, weight = found[name]["logits"].argmax(), found[name]["weight"][0]
+    print(f"  {name:8s} says {digit}, weighs {weight:.2f}")
+print("  together they say", found["fused"].argmax())
 
 gap = analysis.modality_gap(model.features(x_test))
 print(f"gap of the features: {gap['image', 'profile']:.2f}")
@@ -67,5 +70,5 @@ right = alone.predict(x_test["profile"], verbose=0).argmax(1) == y_test
 print(f"profile alone: {100 * right.mean():.1f} % right")
 
 analysis.plot_history(history, model.modalities, path="learning.png")
-analysis.plot_modality_gap(model.features(x_test), path="gap.png")
+analysis.plot_modality_gap({"MLA": model.features(x_test)}, path="gap.png")
 print("Figures: learning.png, gap.png")

@@ -18,7 +18,7 @@ def numbers(name, folder, capsys, monkeypatch):
     runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
     text = capsys.readouterr().out
     lines = [line for line in text.splitlines() if line]
-    pattern = r"-?\d+\.\d+"
+    pattern = r"\d+\.\d+"
     return text, [[float(n) for n in re.findall(pattern, x)] for x in lines]
 
 
@@ -54,21 +54,24 @@ def test_resume_training(run):
     assert "without interruption: True" in text
 
 
+# PyTorch's exporter warns, also of itself.
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.skipif(
     keras.backend.backend() == "jax", reason="JAX exports no ONNX."
 )
 def test_calibrate_and_export(run):
     pytest.importorskip("onnxruntime")
     text, lines = run("calibrate_and_export")
-    assert lines[0][1] > lines[-2][1]  # the calibration error
+    before, after = (line[1] for line in lines if len(line) == 2)
+    assert after < before  # the calibration error
     assert float(re.search(r"differs by (\S+)", text)[1]) < 1e-4
 
 
-def test_pretrain_and_cache(run):
-    _, lines = run("pretrain_and_cache")
-    before, after = lines[0]
-    assert after < 0.7 * before
-    assert lines[1][0] > 60
+def test_pretrain_encoders(run):
+    _, lines = run("pretrain_encoders")
+    for before, after in lines[:2]:
+        assert after < 0.9 * before
+    assert lines[2][0] > 60
 
 
 def test_look_inside(run, tmp_path):

@@ -297,7 +297,9 @@ class CAVMAEAutoencoder(MaskedAutoencoder):
             # `weights` lists what is trainable first.
             pairs = (sorted(x.weights, key=_path) for x in (source, target))
             for old, new in zip(*pairs, strict=True):
-                new.assign(old)
+                # By way of NumPy: JAX's variables would share an array, which
+                # the first step of either model deletes.
+                new.assign(ops.convert_to_numpy(old))
         return encoder
 
     def get_config(self) -> dict[str, Any]:

@@ -281,7 +281,9 @@ class M3AEAutoencoder(MaskedAutoencoder):
         }[modality]
         encoder.embedding.set_weights(source.get_weights())
         encoder.encoder.set_weights(self.encoder.get_weights())
-        encoder.cls_token.assign(self.cls_token)
+        # By way of NumPy: JAX's variables would share an array, which the
+        # first step of either model deletes.
+        encoder.cls_token.assign(ops.convert_to_numpy(self.cls_token))
         return encoder
 
     def get_config(self) -> dict[str, Any]:

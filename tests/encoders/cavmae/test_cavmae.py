@@ -128,6 +128,19 @@ def test_a_copied_encoder_computes_the_features_of_the_whole():
         )
 
 
+# JAX deletes arrays that a step replaces.
+@mainly_on("jax")
+def test_encoders_own_their_weights():
+    x = data()
+    model = encoders.CAVMAEAutoencoder(**AUTOENCODER)
+    model.compile(optimizer="sgd")
+    encoder = model.make_encoder("audio")
+    before = encoder.predict(x["audio"], verbose=0)
+    model.fit(x, verbose=0)
+    after = encoder.predict(x["audio"], verbose=0)
+    np.testing.assert_array_equal(after, before)
+
+
 @mainly_on("torch")
 def test_autoencoder_in_mixed_precision():
     # The harder of the two: it needs loss scaling.

@@ -138,6 +138,24 @@ def test_autoencoder_learns_and_round_trips(tmp_path):
         assert encoder(x[modality]).shape == (8, 16)
 
 
+# JAX deletes arrays that a step replaces.
+@mainly_on("jax")
+def test_encoders_own_their_weights():
+    x = data()
+    model = encoders.M3AEAutoencoder(**AUTOENCODER)
+    model.compile(optimizer="sgd")
+    features = []
+    for modality in ("image", "text", "image"):
+        model.fit(x, verbose=0)
+        encoder = model.make_encoder(modality)
+        features.append((encoder, encoder.predict(x[modality], verbose=0)))
+    for (encoder, before), modality in zip(
+        features, ("image", "text", "image"), strict=True
+    ):
+        after = encoder.predict(x[modality], verbose=0)
+        np.testing.assert_array_equal(after, before)
+
+
 @mainly_on("torch")
 def test_autoencoder_in_mixed_precision():
     model = encoders.M3AEAutoencoder(**AUTOENCODER, dtype="mixed_bfloat16")
