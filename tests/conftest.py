@@ -7,6 +7,9 @@ import sys
 import zlib
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Tests run side by side. Threads of theirs that wait for each other would take
+# all cores: PyTorch's do, and steps take twenty times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Results are compared to a few ulp, whatever instructions the machine has.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 # Small models are compiled often here and run a few times.
