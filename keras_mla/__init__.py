@@ -8,7 +8,8 @@
 - `layers`: gradient projection and fusion.
 - `callbacks`: exact resumption, and the state of the projection.
 - `encoders`: the paper's encoders, with their published checkpoints.
-- `datasets`: batches of unpaired modalities.
+- `datasets`: five data sets from their files, and missing and unpaired
+  modalities.
 - `metrics`: the calibration error.
 - `analysis`: plots of training, and the modality gap.
 """

@@ -3,6 +3,7 @@
 import ast
 import pathlib
 
+import keras
 import pytest
 from utils import only_on
 
@@ -117,6 +118,24 @@ def test_data_sets_import_one_way(path):
         if name.startswith("keras_mla.datasets.")
     }
     assert found - {part} <= ALLOWED_IN_DATASETS[part], path
+
+
+def test_only_the_backend_reads_private_names_of_keras():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse", metrics=["mse"])
+    parts = [model, model.layers[0], model.optimizer, *model.weights]
+    parts += [keras.metrics.AUC(), keras.metrics.MeanSquaredError()]
+    parts += [keras.losses.MeanSquaredError(), keras.callbacks.Callback()]
+    names = {name for part in parts for name in dir(part)}
+    private = {n for n in names if n[:1] == "_" and n[:2] != "__"}
+    assert "_compile_metrics" in private
+    for path in FILES:
+        if path.parts[0] == "backend":
+            continue
+        for node in ast.walk(ast.parse((ROOT / path).read_text())):
+            found = {getattr(node, "attr", None), getattr(node, "value", None)}
+            found = {name for name in found if isinstance(name, str)}
+            assert not found & private, (path, node.lineno, found & private)
 
 
 def test_a_method_imports_no_other_method():

@@ -7,6 +7,57 @@ import keras
 from keras.src.trainers.compile_utils import CompileMetrics as CompileMetrics
 
 
+class Compiled:
+    """Part of a model that names what Keras's trainer keeps privately."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Sets an attribute, which Keras tracks, with two exceptions.
+
+        Keras's `fit` reassigns `_jax_state` at each step: it holds only values
+        of variables, and searching it for layers is slow. The loss tracker
+        belongs to the compilation.
+        """
+        if name in ("_jax_state", "_loss_tracker", "loss_tracker"):
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    @property
+    def loss_container(self) -> Any:
+        """The compiled loss."""
+        return self._compile_loss  # type: ignore[attr-defined]
+
+    @property
+    def metrics_container(self) -> CompileMetrics | None:
+        """The compiled metrics, or `None`."""
+        return self._compile_metrics  # type: ignore[attr-defined]
+
+    @property
+    def loss_tracker(self) -> Any:
+        """The metric that reports the loss."""
+        return self._loss_tracker
+
+    @loss_tracker.setter
+    def loss_tracker(self, metric: keras.metrics.Metric) -> None:
+        self._loss_tracker = metric
+
+
+def takes_logits(metric: keras.metrics.Metric) -> bool | None:
+    """Returns a metric's `from_logits`, or `None` if it has no such setting."""
+    found = getattr(metric, "from_logits", None)
+    return getattr(metric, "_from_logits", None) if found is None else found
+
+
+def wrapped_function(metric: keras.metrics.MeanMetricWrapper) -> tuple:
+    """Returns the function that a metric averages, and its arguments."""
+    return metric._fn, metric._fn_kwargs
+
+
+def say_lower_is_better(metric: keras.metrics.Metric) -> None:
+    """Tells callbacks that monitor a metric in which direction it improves."""
+    metric._direction = "down"
+
+
 def sublayers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     """Returns a layer and all layers inside it, each once."""
     return layer._flatten_layers()

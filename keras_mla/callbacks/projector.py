@@ -18,6 +18,10 @@ class ProjectorTrace(keras.callbacks.Callback):
     ```
     """
 
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Raises unless the model has projectors."""
+        _projectors(self.model)
+
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Adds the trace of each projector to `logs`."""
         projectors = _projectors(self.model)
@@ -49,6 +53,10 @@ class ProjectorReset(keras.callbacks.Callback):
                 f"`every` must be at least 1 epoch. Received: every={every}"
             )
         self.every = every
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Raises unless the model has projectors."""
+        _projectors(self.model)
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Resets each projector before epochs `every`, `2 * every`, ..."""

@@ -241,8 +241,8 @@ def split_targets(
     """Returns labels and sample weights of each modality, as dicts.
 
     Raises:
-        ValueError: If `y` is `None`, or one of them is a dict and the other
-            does not fit it.
+        ValueError: If `y` is `None`, if only one of them is a dict, or if a
+            dict has other keys than the modalities.
     """
     if y is None:
         raise ValueError(
@@ -274,6 +274,12 @@ def split_targets(
             "dict keyed by modality too, and `class_weight` is not supported. "
             "Received: `sample_weight` of type "
             f"{type(sample_weight).__name__}"
+        )
+    unknown = set(sample_weight) - set(modalities)
+    if unknown:
+        raise ValueError(
+            "The keys of `sample_weight` must be modalities. Expected some of "
+            f"{list(modalities)}. Received: {list(sample_weight)}"
         )
     return y, {name: sample_weight.get(name) for name in modalities}
 

@@ -91,8 +91,8 @@ def _of_each(
         here = present[:, index]
         if not here.any():
             raise ValueError(
-                "Calibration needs samples with each modality in "
-                f"`validation_data`. Received: no sample with modality {name!r}"
+                "Calibration needs samples of each expert in "
+                f"`validation_data`. Received: no sample of {name!r}"
             )
         yield logits[here, index], y[here]
 

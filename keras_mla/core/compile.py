@@ -51,24 +51,12 @@ class Plan:
     reported: dict | None = None
 
 
-class CompiledModel(CheckedModel):
+class CompiledModel(backend.internals.Compiled, CheckedModel):
     """The part of a multimodal model that `compile` configures."""
 
     _plan: Plan | None = None
     # Keras sets it.
     optimizer: Any
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        """Sets an attribute, which Keras tracks, with two exceptions.
-
-        Keras's `fit` reassigns `_jax_state` at each step: it holds only values
-        of variables, and searching it for layers is slow. `_loss_tracker`
-        belongs to the compilation.
-        """
-        if name in ("_jax_state", "_loss_tracker"):
-            object.__setattr__(self, name, value)
-        else:
-            super().__setattr__(name, value)
 
     @property
     def plan(self) -> Plan:
@@ -164,7 +152,7 @@ class CompiledModel(CheckedModel):
         self.use_task(task)
         super().compile(**{**arguments, **of_task})
         self.forget_graphs()
-        self._loss_tracker = UpdateLosses(_sizes(stages))
+        self.loss_tracker = UpdateLosses(_sizes(stages))
         logs = {name: u for s in stages for u in s.updates for name in u.logs}
         self._plan = Plan(
             {**arguments, "learning_rate_multiplier": learning_rate_multiplier},
@@ -243,7 +231,7 @@ class CompiledModel(CheckedModel):
 
         Looking the names up is slow, and `torch.compile` cannot trace it.
         """
-        if self._compile_metrics is None or self._compile_metrics.built:
+        if self.metrics_container is None or self.metrics_container.built:
             self.plan.reported = by_name(self.metrics)
 
     def current_updates(self, training: bool) -> Sequence[Update]:
@@ -310,9 +298,9 @@ class CompiledModel(CheckedModel):
         """Raises if steps since the last reset met labels out of range."""
         if self._plan is None:
             return
-        strays = int(ops.convert_to_numpy(self._loss_tracker.strays.value))
+        strays = int(ops.convert_to_numpy(self.loss_tracker.strays.value))
         if strays:
-            self._loss_tracker.strays.assign(0)
+            self.loss_tracker.strays.assign(0)
             last = heads.number_of_units(self.head) - 1
             raise ValueError(
                 f"{strays} labels are outside 0 to {last}, the classes of the "

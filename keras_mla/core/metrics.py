@@ -149,7 +149,7 @@ class _MeanContainer(internals.CompileMetrics):
     def __init__(self, mean: keras.metrics.Mean) -> None:
         super().__init__(None, None)
         self._mean = mean
-        mean._direction = "down"
+        internals.say_lower_is_better(mean)
         self.built = True
 
     @property

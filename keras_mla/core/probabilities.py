@@ -6,6 +6,8 @@ from typing import Any
 
 import keras
 
+from keras_mla.backend import internals
+
 _ON_SOFTMAX = (
     "Pass a function of labels and logits that applies it to "
     "`keras.ops.softmax(logits)`."
@@ -83,15 +85,11 @@ def of_metric(metric: Any) -> str:
     if not isinstance(metric, keras.metrics.Metric):
         return of_loss(metric)  # A function, most often of a loss.
     name = type(metric).__name__
-    if getattr(metric, "from_logits", getattr(metric, "_from_logits", 1)) is (
-        False
-    ):
+    if internals.takes_logits(metric) is False:
         return _crossentropy_advice("metrics", name)
-    wrapped = getattr(metric, "_fn", None)
     if type(metric) is keras.metrics.MeanMetricWrapper:
-        if getattr(metric, "_fn_kwargs", {}).get("from_logits"):
-            return ""
-        return of_loss(wrapped)
+        function, arguments = internals.wrapped_function(metric)
+        return "" if arguments.get("from_logits") else of_loss(function)
     if name in ("KLDivergence", "Poisson"):
         if _is_plainly(metric, getattr(keras.metrics, name), "update_state"):
             return dict((n, advice) for n, _, advice in _LOSSES)[name]

@@ -84,7 +84,7 @@ class RecordedModel(CompiledModel):
             losses.update(made.result.experts)
             for name, value in made.result.logs.items():
                 self.plan.metrics.add(name, _whole(value))
-        self._loss_tracker.update_state(
+        self.loss_tracker.update_state(
             {
                 made.update.name: [_whole(loss) for loss in made.result.losses]
                 for made in steps
@@ -139,20 +139,20 @@ class RecordedModel(CompiledModel):
         for name in self.experts:
             if name not in self.modalities:
                 self.plan.metrics.build(name, labels, logits)
-        metrics = self._compile_metrics
+        metrics = self.metrics_container
         if metrics is not None and not metrics.built:
             metrics.build(labels, logits)
 
     def _update_fused_metrics(self, batch: Batch, fused: Any) -> None:
-        if self._compile_metrics is None:
+        if self.metrics_container is None:
             return
         name = self.modalities[0]
         labels, weight = batch.labels[name], batch.sample_weight[name]
-        if weight is None and self._compile_metrics.built:
-            for metric in self._compile_metrics.metrics:
+        if weight is None and self.metrics_container.built:
+            for metric in self.metrics_container.metrics:
                 kernels.update_metric(metric, labels, fused, None)
         else:
-            self._compile_metrics.update_state(labels, fused, weight)
+            self.metrics_container.update_state(labels, fused, weight)
 
     def _count_strays(self, batch: Batch) -> None:
         """Counts labels that are not classes, if the backend accepts them."""
@@ -171,7 +171,7 @@ class RecordedModel(CompiledModel):
                     counted = ops.cast(ops.reshape(counted, (-1,)), "bool")
                     stray = ops.logical_and(stray, counted)
             kernels.add_to(
-                self._loss_tracker.strays, ops.sum(ops.cast(stray, "int32"))
+                self.loss_tracker.strays, ops.sum(ops.cast(stray, "int32"))
             )
 
     # === Metrics ===
@@ -201,8 +201,8 @@ class RecordedModel(CompiledModel):
         for name in self.experts:
             if name not in self.modalities:
                 hidden += own.of_expert(name)
-        if self._compile_metrics is not None:
-            hidden.append(self._compile_metrics)
+        if self.metrics_container is not None:
+            hidden.append(self.metrics_container)
         ids = {id(m) for c in hidden for m in (c, *c.metrics)}
         reported = self.plan.reported or metrics.by_name(self.metrics)
         shown = {k: m for k, m in reported.items() if id(m) not in ids}
@@ -227,8 +227,8 @@ class RecordedModel(CompiledModel):
             self.plan.metrics.build(name, label, logits)
             for container in self.plan.metrics.compiled[name]:
                 container.update_state(label, logits)
-        if self._compile_metrics is not None:
-            self._compile_metrics.update_state(label, logits)
+        if self.metrics_container is not None:
+            self.metrics_container.update_state(label, logits)
         return self.get_metrics_result()
 
     def compute_loss(
@@ -252,10 +252,10 @@ class RecordedModel(CompiledModel):
         if not isinstance(y, dict):
             # Keras calls this first, with symbolic tensors.
             self.check_labels("", y, y_pred)
-            return self._compile_loss(y, y_pred, sample_weight)
+            return self.loss_container(y, y_pred, sample_weight)
         labels, weights = split_targets(self.modalities, y, sample_weight)
         losses = [
-            self._compile_loss(
+            self.loss_container(
                 labels[name],
                 y_pred[name] if isinstance(y_pred, dict) else y_pred,
                 weights[name],

@@ -17,7 +17,7 @@ class Update:
         modalities: Names of the modalities that it encodes.
         layers: Layers whose trainable variables it moves.
         losses: Names of the losses whose sum it minimises, one for each loss
-            that `update_losses` returns. Defaults to the modalities.
+            that `update_losses` returns. Defaults to the experts.
         name: Name of the update, different from the names of the stage's other
             updates. Defaults to the modality, or `"joint"` for several.
         experts: Names of the experts whose logits its pass computes and whose
@@ -44,9 +44,9 @@ class Update:
 
     def __post_init__(self) -> None:
         self.modalities = tuple(self.modalities)
-        self.losses = tuple(self.losses) or self.modalities
-        self.logs = tuple(self.logs)
         self.experts = tuple(self.experts) or self.modalities
+        self.losses = tuple(self.losses) or self.experts
+        self.logs = tuple(self.logs)
         if not self.name:
             single = len(self.modalities) == 1
             self.name = self.modalities[0] if single else "joint"

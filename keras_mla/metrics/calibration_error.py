@@ -3,6 +3,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_mla.backend import internals
+
 
 @keras.saving.register_keras_serializable(package="keras_mla")
 class ExpectedCalibrationError(keras.metrics.Metric):
@@ -50,7 +52,7 @@ class ExpectedCalibrationError(keras.metrics.Metric):
             raise ValueError(
                 f"`bins` must be an int of at least 1. Received: bins={bins}"
             )
-        self._direction = "down"  # Lower is better, for callbacks.
+        internals.say_lower_is_better(self)
         self.bins = bins
         self.count, self.right, self.confidence = (
             self.add_variable((bins,), initializer="zeros", name=part)

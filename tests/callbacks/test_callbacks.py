@@ -192,3 +192,7 @@ def test_callbacks_say_what_they_need():
     x, y = make_data(8, NAMES)
     with pytest.raises(ValueError, match="needs a model with gradient proj"):
         model.fit(x, y, verbose=0, callbacks=[ProjectorTrace()])
+    with pytest.raises(ValueError, match="needs a model with gradient proj"):
+        model.fit(x, y, verbose=0, callbacks=[ProjectorReset(every=5)])
+    # Both raise before the first step.
+    assert int(to_numpy(model.optimizer.iterations)) == 0

@@ -148,7 +148,7 @@ def test_what_cannot_be_calibrated():
     with pytest.raises(ValueError, match="`y` must be one array"):
         MLA(ref.encoders("ab"), head=3).calibrate((x, {"a": y, "b": y}))
     x["presence"] = np.array([[True, False]] * len(y))
-    with pytest.raises(ValueError, match="no sample with modality 'b'"):
+    with pytest.raises(ValueError, match="no sample of 'b'"):
         MLA(ref.encoders("ab"), head=3).calibrate((x, y))
     with pytest.raises(ValueError, match="has no samples"):
         MLA(ref.encoders("ab"), head=3).calibrate([])

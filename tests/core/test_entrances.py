@@ -198,7 +198,7 @@ def test_an_interrupted_epoch_does_not_accuse_the_next_evaluation():
     x, y = make_data(8)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model = compiled(make_model(), loss=loss)
-    model._loss_tracker.strays.assign(1)
+    model.loss_tracker.strays.assign(1)
     assert np.isfinite(model.evaluate(x, y, verbose=0)[0])
     before = model.predict(x, verbose=0)
     with pytest.raises(KeyboardInterrupt):

@@ -112,6 +112,10 @@ def test_unpaired_dataset_trains_and_cycles():
         ),
         (lambda x, y: (x, {"audio": y["audio"]}), "each modality needs its"),
         (lambda x, y: (x, y, np.ones(8)), "`class_weight` is not supported"),
+        (
+            lambda x, y: (x, y, {"image": np.ones(8)}),
+            "keys of `sample_weight` must be modalities",
+        ),
     ],
 )
 def test_bad_unpaired_batches(batch, message):

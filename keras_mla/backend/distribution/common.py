@@ -15,7 +15,7 @@ def global_mean(values: Any, weights: Any | None) -> Any:
 
     Args:
         values: Tensor of shape `(batch, ...)`.
-        weights: `None`, or a bool or float tensor of shape `(batch,)`.
+        weights: `None`, or a bool tensor of shape `(batch,)`.
 
     Returns:
         Tensor of shape `values.shape[1:]`; zeros if no row is counted.
@@ -28,7 +28,7 @@ def weighted_mean(values: Any, weights: Any | None) -> Any:
 
     Args:
         values: Tensor of shape `(batch, ...)`.
-        weights: `None`, or a bool or float tensor of shape `(batch,)`.
+        weights: `None`, or a bool tensor of shape `(batch,)`.
 
     Returns:
         Tensor of shape `values.shape[1:]`; zeros if no row is counted.
