@@ -16,7 +16,7 @@ from utils import (
 )
 
 import keras_mla
-from keras_mla.core.batch import fill_absent, rows_in_turn
+from keras_mla.core.filling import fill_absent, rows_in_turn
 from keras_mla.core.losses import SampleLoss
 
 

@@ -1,0 +1,136 @@
+"""How a model is built, and made again from its config."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_mla.backend import internals
+from keras_mla.core import building, checks
+from keras_mla.core.hooks import Hooks
+from keras_mla.version import __version__
+
+
+class BuiltModel(Hooks):
+    """The part of a multimodal model that makes its weights."""
+
+    # Shape and dtype of each input that the model was built with.
+    _signature: Any = None
+
+    def build_if_possible(self) -> None:
+        """Builds the model if its encoders know their inputs."""
+        if self._signature is not None:
+            return
+        ends = {
+            name: building.ends_of(encoder)
+            for name, encoder in self.encoders.items()
+        }
+        if any(inputs is None for inputs, _ in ends.values()):
+            return  # The first batch builds it.
+        self._build_from(
+            {name: inputs for name, (inputs, _) in ends.items()},
+            {name: output for name, (_, output) in ends.items()},
+        )
+
+    def build(self, input_shape: Any = None) -> None:
+        """Does nothing: a call builds the layers, as it also knows dtypes."""
+
+    def build_for(self, inputs: dict[str, Any]) -> None:
+        """Builds the model, unless built, for the inputs' shapes and dtypes."""
+        if self._signature is None:
+            self.build_from_config({"signature": self._declared(inputs)})
+
+    def get_build_config(self) -> dict | None:
+        """Returns the shape and dtype of each input."""
+        if self._signature is None:
+            return None
+        return {"signature": building.plain(self._signature)}
+
+    def build_from_config(self, config: dict | None) -> None:
+        """Builds the model for inputs of recorded shapes and dtypes."""
+        if not config or self._signature is not None:
+            return
+        signature = config["signature"]
+        encoded = {
+            name: building.encode_symbolically(encoder, signature[name])
+            for name, encoder in self.encoders.items()
+        }
+        self._signature = signature
+        self._build_from(signature, encoded)
+
+    def _declared(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Returns the inputs' signature, or what encoders declare instead."""
+        declared = {}
+        for name, value in inputs.items():
+            known, _ = building.ends_of(self.encoders[name])
+            declared[name] = building.signature_of(
+                value if known is None else known
+            )
+        return declared
+
+    def _build_from(
+        self, inputs: dict[str, Any], encoded: dict[str, Any]
+    ) -> None:
+        """Builds all layers behind the encoders, by passing zeros through them.
+
+        Args:
+            inputs: Each modality's symbolic inputs, or their signature.
+            encoded: Symbolic outputs of the encoders.
+        """
+        features = {}
+        for name, feature in encoded.items():
+            self.check_features(name, feature)
+            zeros = keras.tree.map_structure(building.zeros_like, feature)
+            features[name] = self._project(name, zeros)
+        presence = ops.ones((1, len(self.modalities)), "bool")
+        self.fuse(self.decode(features, False, presence), presence)
+        if self._signature is None:
+            self._signature = building.signature_of(inputs)
+        if not self.built:
+            # Keras keeps the shapes for a SavedModel on TensorFlow.
+            self.build(
+                building.map_signature(
+                    lambda shape, dtype, name: shape, self._signature
+                )
+            )
+        internals.find_parameters(self)
+
+    def get_config(self) -> dict:
+        """Returns the constructor's arguments, serialized."""
+        serialize = keras.saving.serialize_keras_object
+        compiled = self._plan is not None
+        return {
+            **super().get_config(),
+            "encoders": {
+                name: serialize(encoder)
+                for name, encoder in self.encoders.items()
+            },
+            "head": serialize(self.head),
+            "feature_dim": self.feature_dim,
+            "task": self.task.name if compiled else self.given_task,
+            "keras_mla_version": __version__,
+        }
+
+    @classmethod
+    def from_config(
+        cls, config: dict, custom_objects: dict | None = None
+    ) -> "BuiltModel":
+        """Makes a model from a config of any version of the library."""
+        config = {
+            name: building.revive(value, custom_objects)
+            for name, value in config.items()
+        }
+        if "keras_mla_version" in config:
+            return cls(**config)
+        with checks.as_before():  # Version 0.1 checked less.
+            return cls(**config)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Raises if a subclass defines a hook of version 0.1."""
+        super().__init_subclass__(**kwargs)
+        if "update_loss" in vars(cls):
+            raise TypeError(
+                f"`{cls.__name__}.update_loss` is not called any more: "
+                "override `update_losses`, which returns a list of `MeanLoss`, "
+                "one for each name in `Update.losses`."
+            )

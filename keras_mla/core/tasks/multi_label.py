@@ -1,0 +1,63 @@
+"""Any number of labels for each sample."""
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_mla.core.tasks.task import Task
+
+
+class MultiLabel(Task):
+    """Any number of labels for each sample: a yes or no for each label."""
+
+    name = "multi_label"
+
+    def check_labels(self, where: str, y: Any, units: int, loss: Any) -> None:
+        """Raises unless labels have a column for each logit."""
+        shape = tuple(y.shape)
+        if shape[1:] != (units,) and not (units == 1 and len(shape) == 1):
+            raise ValueError(
+                f"Labels{where} of a multi-label task must have the shape "
+                f"(batch, {units}), with 1 for each label that a sample has "
+                "and 0 for the others. For one class of several, use "
+                "`SparseCategoricalCrossentropy(from_logits=True)`, or pass "
+                "task='single_label' to the model. "
+                f"Received: shape {shape}"
+            )
+
+    def strays(self, labels: np.ndarray, units: int, loss: Any) -> Any:
+        """Returns which rows hold anything but probabilities of labels."""
+        # Not `|`: NaN is neither.
+        inside = (labels >= 0) & (labels <= 1)
+        return ~inside.reshape(len(labels), -1).all(axis=1)
+
+    def rule(self, units: int) -> str:
+        """States how labels are written."""
+        return (
+            "of a multi-label task must be 1 for each label that a sample has "
+            "and 0 for the others (or probabilities)."
+        )
+
+    def log_likelihood(self, labels: Any, logits: Any) -> Any:
+        """Returns the mean log-probability over labels."""
+        labels = ops.reshape(ops.cast(labels, "float32"), ops.shape(logits))
+        logits = ops.cast(logits, "float32")
+        return -ops.mean(ops.softplus(logits) - labels * logits, axis=-1)
+
+    def metric(self, metric: Any, units: int) -> Any:
+        """Replaces the metric `"accuracy"` by one with a threshold of 0."""
+        if isinstance(metric, str) and metric.lower() in ("accuracy", "acc"):
+            return keras.metrics.BinaryAccuracy(name="accuracy", threshold=0.0)
+        return metric
+
+    def labels_of(self, y: Any, units: int) -> np.ndarray:
+        """Returns float64 labels of shape `(samples, units)`."""
+        return y.reshape(-1, units).astype("float64")
+
+    def negative_log_likelihood(self, logits: Any, y: Any) -> float:
+        """Returns the mean over samples and labels."""
+        logits = logits.astype("float64")
+        losses = np.logaddexp(0, logits) - y * logits
+        return float(losses.mean())

@@ -1,0 +1,52 @@
+"""Numbers for each sample."""
+
+from typing import Any
+
+import numpy as np
+
+from keras_mla.core.tasks.task import Task
+
+
+class Regression(Task):
+    """One or several numbers for each sample."""
+
+    name = "regression"
+    certain = False
+
+    def check_labels(self, where: str, y: Any, units: int, loss: Any) -> None:
+        """Raises unless there is a target for each output."""
+        shape = tuple(y.shape)
+        if shape[1:] != (units,) and not (units == 1 and len(shape) == 1):
+            raise ValueError(
+                f"Targets{where} must have the shape (batch, {units}), as many "
+                "as the head has units"
+                f"{', or (batch,)' if units == 1 else ''}. "
+                f"Received: shape {shape}"
+            )
+
+    def strays(self, labels: np.ndarray, units: int, loss: Any) -> Any:
+        """Returns which rows hold NaN or infinity."""
+        return ~np.isfinite(labels).reshape(len(labels), -1).all(axis=1)
+
+    def rule(self, units: int) -> str:
+        """States what a target is."""
+        return "of a regression must be finite numbers."
+
+    def metric(self, metric: Any, units: int) -> Any:
+        """Returns the metric, or raises if it is a metric of classes."""
+        name = (
+            metric
+            if isinstance(metric, str)
+            else getattr(metric, "__name__", type(metric).__name__)
+        )
+        if "accuracy" in name.lower() or name.lower() == "acc":
+            raise ValueError(
+                "Accuracy is a metric of classes, but the task is regression. "
+                "Use a metric such as `keras.metrics.MeanAbsoluteError()` or "
+                f"`keras.metrics.R2Score()`. Received: {name}"
+            )
+        return metric
+
+    def labels_of(self, y: Any, units: int) -> np.ndarray:
+        """Returns float64 targets of shape `(samples, units)`."""
+        return y.reshape(-1, units).astype("float64")

@@ -1,0 +1,119 @@
+from typing import Any
+
+import keras
+from keras import ops
+
+
+class Fusion(keras.layers.Layer):
+    r"""Weighted sum of the modalities' logits, with weights per sample.
+
+    A subclass defines `weights_of`. Absent modalities have zero weight,
+    whatever their logits hold; a sample without any modality gets zero logits.
+
+    The temperature $T_m$ of each modality and the factor $s$ to the sum are 1
+    until a model's `calibrate` fits them:
+
+    $$z = s \sum_m \lambda_m \frac{z_m}{T_m}.$$
+
+    They are non-trainable weights of the layer, so that they are saved and
+    exported. (Fusing log-probabilities instead of logits would change no
+    prediction: the two differ by a number that is the same for all classes.)
+
+    Attributes:
+        tasks: Names of the tasks that the fusion supports.
+        task: Name of the task of the model that the fusion is a part of. The
+            model sets it.
+
+    Call arguments:
+        logits: Tensor of shape `(batch, modalities, classes)`.
+        presence: Bool tensor of shape `(batch, modalities)`, or `None` if
+            every modality is present.
+
+    Returns:
+        Fused logits, float32 of shape `(batch, classes)`.
+
+    Example:
+    >>> class FirstModality(keras_mla.layers.Fusion):
+    ...     def weights_of(self, logits, presence=None):
+    ...         return keras.ops.convert_to_tensor([[1.0, 0.0]])
+    >>> logits = np.array([[[2.0, 0.0], [0.0, 4.0]]], "float32")
+    >>> keras.ops.convert_to_numpy(FirstModality()(logits))
+    array([[2., 0.]], dtype=float32)
+    """
+
+    tasks: tuple[str, ...] = ("single_label", "multi_label", "regression")
+    task = "single_label"
+
+    def __init__(self, **kwargs: Any) -> None:
+        # Confidences are compared in full precision under any policy.
+        kwargs["dtype"] = "float32"
+        super().__init__(**kwargs)
+
+    def build(
+        self, logits_shape: tuple, presence_shape: tuple | None = None
+    ) -> None:
+        """Creates the temperatures and the scale."""
+        self.temperature = self.add_weight(
+            shape=(logits_shape[1],),
+            initializer="ones",
+            trainable=False,
+            name="temperature",
+        )
+        self.scale = self.add_weight(
+            shape=(), initializer="ones", trainable=False, name="scale"
+        )
+
+    def calibrated(self, logits: Any) -> Any:
+        """Returns logits divided by the temperatures, in float32."""
+        return self._prepared(logits) / self.temperature[:, None]
+
+    def _prepared(self, logits: Any) -> Any:
+        if not self.built:
+            self.build(tuple(logits.shape))
+        return ops.cast(logits, "float32")
+
+    def weights_of(self, logits: Any, presence: Any | None = None) -> Any:
+        """Returns the weights, float32 of shape `(batch, modalities)`."""
+        raise NotImplementedError
+
+    def factors_of(self, logits: Any, presence: Any | None = None) -> Any:
+        """Returns the factors of the logits, `(batch, modalities)`.
+
+        A factor is the weight times the scale, divided by the temperature.
+        """
+        logits = self._prepared(logits)
+        weights = self.weights_of(logits, presence)
+        return weights * (self.scale / self.temperature)
+
+    def call(self, logits: Any, presence: Any | None = None) -> Any:
+        """Returns the fused logits."""
+        return self.combine(self.weights_of(logits, presence), logits, presence)
+
+    def compute_output_shape(
+        self, logits_shape: tuple, presence_shape: tuple | None = None
+    ) -> tuple:
+        """Returns `(batch, classes)`."""
+        return logits_shape[0], logits_shape[2]
+
+    def combine(self, weights: Any, logits: Any, presence: Any | None) -> Any:
+        """Returns the weighted sum of calibrated logits."""
+        logits = self._prepared(logits)
+        if presence is not None:
+            # `where`, not a product: logits of an absent modality may be NaN.
+            logits = ops.where(
+                presence[..., None], logits, ops.zeros_like(logits)
+            )
+        weights = weights * (self.scale / self.temperature)
+        return ops.sum(weights[..., None] * logits, axis=1)
+
+
+def check_task(fusion: Fusion, task: str) -> str:
+    """Returns the name of a task, or raises if a fusion does not support it."""
+    if task not in fusion.tasks:
+        raise ValueError(
+            f"{type(fusion).__name__} supports only the tasks "
+            f"{list(fusion.tasks)}. For regression use "
+            "`InverseVarianceFusion` or `AverageFusion`. "
+            f"Received: task={task!r}"
+        )
+    return task
