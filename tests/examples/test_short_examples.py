@@ -7,6 +7,7 @@ import runpy
 
 import keras
 import pytest
+from utils import mainly_on
 
 pytest.importorskip("sklearn")
 EXAMPLES = pathlib.Path(__file__).resolve().parents[2] / "examples"
@@ -67,6 +68,8 @@ def test_calibrate_and_export(run):
     assert float(re.search(r"differs by (\S+)", text)[1]) < 1e-4
 
 
+# It compiles two transformers on JAX.
+@mainly_on("torch")
 def test_pretrain_encoders(run):
     _, lines = run("pretrain_encoders")
     for before, after in lines[:2]:

@@ -41,19 +41,19 @@ def train(folder):
 
 
 def check(folder):
-    """Loads each saved model, compares predictions, and trains on."""
+    """Loads what the others saved, compares predictions, and trains on."""
     x, y = make_data(64)
     for path in sorted(folder.glob("*.keras")):
+        if path.stem == keras.backend.backend():
+            continue  # Other tests load what the same backend saved.
         model = keras.saving.load_model(path, safe_mode=True)
         expected = np.load(path.with_suffix(".npy"))
         np.testing.assert_allclose(
             model.predict(x, verbose=0), expected, atol=1e-5
         )
         assert int(keras.ops.convert_to_numpy(model.optimizer.iterations)) == 8
-        before = model.evaluate(x, y, verbose=0, return_dict=True)["loss"]
-        model.fit(x, y, epochs=2, verbose=0)
-        after = model.evaluate(x, y, verbose=0, return_dict=True)["loss"]
-        assert after < before, path
+        losses = model.fit(x, y, epochs=3, verbose=0).history["loss"]
+        assert losses[-1] < losses[0], path
 
 
 if __name__ == "__main__":

@@ -138,22 +138,13 @@ def test_autoencoder_learns_and_round_trips(tmp_path):
         assert encoder(x[modality]).shape == (8, 16)
 
 
-# JAX deletes arrays that a step replaces.
-@mainly_on("jax")
 def test_encoders_own_their_weights():
-    x = data()
+    # On JAX, a step of either model would delete an array that both share.
     model = encoders.M3AEAutoencoder(**AUTOENCODER)
-    model.compile(optimizer="sgd")
-    features = []
-    for modality in ("image", "text", "image"):
-        model.fit(x, verbose=0)
+    values = {id(variable.value) for variable in model.weights}
+    for modality in ("image", "text"):
         encoder = model.make_encoder(modality)
-        features.append((encoder, encoder.predict(x[modality], verbose=0)))
-    for (encoder, before), modality in zip(
-        features, ("image", "text", "image"), strict=True
-    ):
-        after = encoder.predict(x[modality], verbose=0)
-        np.testing.assert_array_equal(after, before)
+        assert not values & {id(v.value) for v in encoder.weights}
 
 
 @mainly_on("torch")
