@@ -16,12 +16,13 @@ ALLOWED = {
     "backend": set(),
     "layers": {"backend"},
     "metrics": {"backend"},
-    "core": {"backend", "layers", "version"},
+    "core": {"backend", "layers", "presence", "version"},
     "models": {"core", "layers", "backend"},
     "callbacks": {"layers", "core"},
     "encoders": {"layers", "backend"},
-    "datasets": set(),
+    "datasets": {"presence"},
     "analysis": set(),
+    "presence": set(),
     "version": set(),
 }
 FRAMEWORKS = {"tensorflow", "jax", "torch"}

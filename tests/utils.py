@@ -93,6 +93,13 @@ def make_data(samples=48, modalities=tuple(WIDTHS), seed=0):
     return x, y
 
 
+def half_presence(samples, seed=1):
+    """Presence of three modalities; one sample has two, another one none."""
+    presence = np.random.default_rng(seed).random((samples, 3)) < 0.6
+    presence[:2] = [[True, False, True], [False, False, False]]
+    return presence
+
+
 def make_model(modalities=tuple(WIDTHS), layers=lambda: (), **kwargs):
     """An MLA model of small encoders."""
     kwargs.setdefault("head", CLASSES)

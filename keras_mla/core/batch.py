@@ -6,7 +6,7 @@ has its own samples and labels.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -14,6 +14,7 @@ from keras import ops
 
 from keras_mla.backend import distribution
 from keras_mla.core.filling import fill_absent
+from keras_mla.presence import stack_presence
 
 RESERVED = ("presence", "sample_id")
 
@@ -155,10 +156,19 @@ def check_inputs(modalities: Sequence[str], x: Any) -> None:
     if missing:
         raise ValueError(
             f"The inputs lack {_plural('modality', missing)}. To use one "
-            "modality alone, call `model.unimodal(name)`. If only some "
-            "samples lack a modality, pass any values for these samples and "
-            "mark them as absent in x['presence'], a bool array of shape "
+            "modality alone, call `model.unimodal(name)`. If all samples lack "
+            "a modality in prediction, pass None for it. If only some samples "
+            "lack it, pass any values for these samples and mark them as "
+            "absent in x['presence'], a bool array of shape "
             f"(batch, {len(modalities)}). Received: keys {sorted(x)}"
+        )
+    empty = [name for name in modalities if x[name] is None]
+    if empty:
+        raise ValueError(
+            f"x[{empty[0]!r}] is None. Training needs an array for each "
+            "modality: pass any values for samples that lack it, and mark "
+            "these samples as absent in x['presence']. In evaluation and "
+            "prediction, None stands for a modality that all samples lack."
         )
     unknown = [
         name for name in x if name not in modalities and name not in RESERVED
@@ -225,6 +235,8 @@ def split_inputs(
     Raises:
         ValueError: If `check_inputs` raises it.
     """
+    if isinstance(x, dict) and isinstance(x.get("presence"), Mapping):
+        x = {**x, "presence": stack_presence(modalities, x["presence"])}
     check_inputs(modalities, x)
     inputs = {name: x[name] for name in modalities}
     presence = x.get("presence")

@@ -107,6 +107,7 @@ class BuiltModel(Hooks):
             },
             "head": serialize(self.head),
             "feature_dim": self.feature_dim,
+            "allow_nan": self.allow_nan,
             "task": self.task.name if compiled else self.given_task,
             "keras_mla_version": __version__,
         }
@@ -123,7 +124,7 @@ class BuiltModel(Hooks):
         if "keras_mla_version" in config:
             return cls(**config)
         with checks.as_before():  # Version 0.1 checked less.
-            return cls(**config)
+            return cls(**{"allow_nan": True, **config})
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Raises if a subclass defines a hook of version 0.1."""

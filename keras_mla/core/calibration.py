@@ -128,6 +128,7 @@ def _predictions(
                 f"Received: a dict with the keys {list(y)}"
             )
         y = np.asarray(ops.convert_to_numpy(y))
+        x = model.prepare_inputs(x)
         result = model.predict_modalities(x, batch_size)
         logits = np.stack([result[m]["logits"] for m in model.experts], 1)
         present = np.ones(logits.shape[:2], bool)

@@ -9,8 +9,10 @@ import keras
 
 from keras_mla import backend
 from keras_mla.core import checks
+from keras_mla.core.arrays import check_no_nan, fill_none
 from keras_mla.core.batch import check_inputs, check_rows
 from keras_mla.core.hooks import Hooks
+from keras_mla.presence import stack_presence
 
 
 class CheckedModel(Hooks):
@@ -33,6 +35,29 @@ class CheckedModel(Hooks):
         """Raises unless arrays can be trained on. Data sets are not checked."""
         raise NotImplementedError
 
+    def prepare_inputs(self, x: Any, training: bool = False) -> Any:
+        """Returns inputs with presence as an array; data sets stay as they are.
+
+        Args:
+            x: Inputs as users pass them. `x["presence"]` may be by name. In
+                evaluation and prediction, a modality that is `None` is absent
+                in all samples.
+            training: bool. Whether the inputs are for training.
+
+        Raises:
+            ValueError: If inputs are not a dict keyed by modality, or values
+                that are marked present hold NaN and `allow_nan` is false.
+        """
+        if isinstance(x, dict):
+            if x.get("presence") is not None:
+                presence = stack_presence(self.modalities, x["presence"])
+                x = {**x, "presence": presence}
+            if not training:
+                x = fill_none(self.modalities, x, self._signature)
+        if check_arrays(self.modalities, x) and not self.allow_nan:
+            check_no_nan(self.modalities, x)
+        return x
+
     def check_labels_seen(self) -> None:
         """Raises if a step has met labels that are not classes."""
         raise NotImplementedError
@@ -47,10 +72,14 @@ class CheckedModel(Hooks):
         x, y = given.get("x"), given.get("y")
         if given.get("class_weight") is not None:
             checks.check_class_weight(given["class_weight"], peek_labels(x, y))
+        given["x"] = x = self.prepare_inputs(x, training=True)
         self.check_data(x, y, given.get("sample_weight"))
         validation = given.get("validation_data")
         if isinstance(validation, tuple | list):
+            first, *others = validation
+            validation = (self.prepare_inputs(first), *others)
             self.check_data(*validation[:3])
+            given["validation_data"] = validation
         backend.distribution.check_processes()
         given["callbacks"] = self._with_own(given.get("callbacks"))
         with self._running():
@@ -95,6 +124,7 @@ class CheckedModel(Hooks):
             # `fit` calls this. It has checked arrays, and resets metrics later.
             self.check_labels_seen()
         else:
+            call.arguments["x"] = x = self.prepare_inputs(x)
             self.check_data(x, y, call.arguments.get("sample_weight"))
         with self._running():
             result = super().evaluate(*call.args, **call.kwargs)
@@ -103,7 +133,7 @@ class CheckedModel(Hooks):
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         """Predicts fused logits, as `keras.Model.predict` does."""
-        check_arrays(self.modalities, x)
+        x = self.prepare_inputs(x)
         with self._running():
             return super().predict(x, *args, **kwargs)
 
@@ -117,6 +147,7 @@ class CheckedModel(Hooks):
     ) -> Any:
         """Trains one batch, as `keras.Model.train_on_batch` does."""
         checks.check_class_weight(class_weight, y)
+        x = self.prepare_inputs(x, training=True)
         self.check_data(x, y, sample_weight)
         backend.distribution.check_processes()
         with self._running():
@@ -134,6 +165,7 @@ class CheckedModel(Hooks):
         return_dict: bool = False,
     ) -> Any:
         """Evaluates one batch, as `keras.Model.test_on_batch` does."""
+        x = self.prepare_inputs(x)
         self.check_data(x, y, sample_weight)
         with self._running():
             result = super().test_on_batch(x, y, sample_weight, return_dict)
@@ -142,7 +174,7 @@ class CheckedModel(Hooks):
 
     def predict_on_batch(self, x: Any) -> Any:
         """Predicts one batch, as `keras.Model.predict_on_batch` does."""
-        check_arrays(self.modalities, x)
+        x = self.prepare_inputs(x)
         with self._running():
             return super().predict_on_batch(x)
 

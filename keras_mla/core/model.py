@@ -47,6 +47,9 @@ class MultimodalModel(
             its features to this width, so that encoders may differ in width.
         task: `"single_label"`, `"multi_label"`, `"regression"`, or `"auto"`,
             the task of the compiled loss. Defaults to `"auto"`.
+        allow_nan: bool. Whether encoders take NaN. If not, arrays that hold
+            NaN where a modality is marked present are an error. Defaults to
+            `False`.
         **kwargs: Arguments of `keras.Model`: `name`, `dtype`.
 
     Attributes:
@@ -64,6 +67,7 @@ class MultimodalModel(
         head: int | keras.layers.Layer,
         feature_dim: int | None = None,
         task: str = "auto",
+        allow_nan: bool = False,
         **kwargs: Any,
     ) -> None:
         kwargs.pop("keras_mla_version", None)  # Configs hold it.
@@ -83,6 +87,7 @@ class MultimodalModel(
         # === Config ===
         self.modalities = tuple(encoders)
         self.feature_dim = feature_dim
+        self.allow_nan = allow_nan
         self.given_task = tasks.check_task(task)
         self.task = tasks.TASKS["single_label" if task == "auto" else task]
         if task != "auto":

@@ -9,7 +9,6 @@ from keras import ops
 from keras_mla.backend import step
 from keras_mla.core import building, calibration
 from keras_mla.core.batch import split_inputs
-from keras_mla.core.entrances import check_arrays
 from keras_mla.core.hooks import Hooks
 
 
@@ -76,7 +75,7 @@ class ServedModel(Hooks):
         return self._predict_with("features", x, batch_size)
 
     def _predict_with(self, what: str, x: Any, batch_size: int | None) -> dict:
-        check_arrays(self.modalities, x)
+        x = self.prepare_inputs(x)
         views = self._served.views
         if what not in views:
             views[what] = _View(self, what)

@@ -16,6 +16,7 @@ from keras_mla.datasets import pipeline as pipeline
 from keras_mla.datasets.protocols import missing as missing
 from keras_mla.datasets.protocols import unpaired as unpaired
 from keras_mla.datasets.protocols import unpaired_dataset as unpaired_dataset
+from keras_mla.datasets.protocols.missing import presence_of as presence_of
 from keras_mla.datasets.protocols.unpaired_dataset import (
     UnpairedDataset as UnpairedDataset,
 )
@@ -60,6 +61,7 @@ __all__ = [
     "missing",
     "mvsa",
     "pipeline",
+    "presence_of",
     "text",
     "unpaired",
     "video",

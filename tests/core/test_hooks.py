@@ -11,6 +11,7 @@ from utils import (
     WIDTHS,
     compiled,
     encoder,
+    half_presence,
     long,
     make_data,
     make_method,
@@ -33,12 +34,6 @@ register = keras.saving.register_keras_serializable(package="tests")
 
 def parts():
     return {name: encoder(WIDTHS[name]) for name in NAMES}
-
-
-def half_presence(samples, seed=1):
-    presence = np.random.default_rng(seed).random((samples, 3)) < 0.6
-    presence[:2] = [[True, False, True], [False, False, False]]
-    return presence
 
 
 def saved(model, path):

@@ -1,4 +1,4 @@
-"""Wrong entries of a list: raised, or counted and reported once."""
+"""What to do about wrong entries and files that are missing."""
 
 import warnings
 
@@ -7,19 +7,22 @@ class Problems:
     """Raises each problem, or counts problems if the user chose to skip.
 
     Args:
-        on_error: `"raise"` or `"skip"`.
+        on_error: `"raise"`; `"skip"` to leave out what is wrong; or
+            `"absent"`: what is missing or cannot be decoded is an absent
+            modality. Wrong entries of a list raise then.
 
     Raises:
-        ValueError: If `on_error` is neither.
+        ValueError: If `on_error` is none of them.
     """
 
     def __init__(self, on_error: str) -> None:
-        if on_error not in ("raise", "skip"):
+        if on_error not in ("raise", "skip", "absent"):
             raise ValueError(
-                '`on_error` must be "raise" or "skip". '
+                '`on_error` must be "raise", "skip" or "absent". '
                 f"Received: on_error={on_error!r}"
             )
         self.skip = on_error == "skip"
+        self.absent = on_error == "absent"
         self.entries: list[str] = []
 
     def add(self, message: str) -> None:

@@ -17,7 +17,8 @@ class Sample:
         id: str. The name that the data set gives the sample.
         label: int. Index into the data set's `class_names`.
         inputs: dict of modality name to str: the absolute path of the file or
-            of the folder of frames; for `"text"` the text itself.
+            of the folder of frames; for `"text"` the text itself. A modality
+            that it does not name is absent.
         source: str. The list file and line (or the file) that names the
             sample.
         span: pair of floats. Start and end in seconds, if the sample is a
@@ -56,26 +57,50 @@ def make_samples(
     return [sample for sample in samples if sample is not None]
 
 
-def keep_existing(samples: Sequence[Sample], name: str) -> list[Sample]:
+def keep_existing(
+    samples: Sequence[Sample], name: str, problems: Problems
+) -> list[Sample]:
     """Returns the samples whose files are on disk; warns about the others.
+
+    If `problems.absent`, a sample without some of its files stays, without
+    these modalities. A sample without any modality is left out.
+
+    Args:
+        samples: The samples of a list.
+        name: str. Name of the data set, for warnings.
+        problems: `Problems`. It decides what happens to a sample without some
+            of its files.
 
     Raises:
         ValueError: If no sample is on disk.
     """
-    kept, missing = [], []
+    kept, missing, incomplete = [], [], []
     for sample in samples:
-        paths = [v for m, v in sample.inputs.items() if m != "text"]
-        absent = [path for path in paths if not os.path.exists(path)]
-        missing.extend(absent[:1])
-        if not absent:
+        absent = {
+            modality: path
+            for modality, path in sample.inputs.items()
+            if modality != "text" and not os.path.exists(path)
+        }
+        left = {m: v for m, v in sample.inputs.items() if m not in absent}
+        first = next(iter(absent.values()), "")
+        if left and absent and problems.absent:
+            incomplete.append(first)
+            kept.append(dataclasses.replace(sample, inputs=left))
+        elif absent:
+            missing.append(first)
+        else:
             kept.append(sample)
-    if missing:
-        shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-        warnings.warn(
-            f"{name}: {len(missing)} of {len(samples)} listed samples are "
-            f"not on disk and are left out: {shown}",
-            stacklevel=3,
-        )
+    for paths, what in (
+        (missing, "are not on disk and are left out"),
+        (incomplete, "lack a file, which is an absent modality"),
+    ):
+        if paths:
+            shown = ", ".join(paths[:3]) + (", ..." if len(paths) > 3 else "")
+            warnings.warn(
+                f"{name}: {len(paths)} of {len(samples)} listed samples "
+                f"{what}: {shown}",
+                stacklevel=3,
+            )
     if samples and not kept:
         raise ValueError(
             f"{name}: none of the {len(samples)} listed samples is on disk. "

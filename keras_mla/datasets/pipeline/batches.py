@@ -10,6 +10,7 @@ from keras_mla.datasets.listing.problems import Problems
 from keras_mla.datasets.listing.sample import Sample
 from keras_mla.datasets.pipeline.loader import Loader
 from keras_mla.datasets.pipeline.reader import Reader
+from keras_mla.presence import stack_presence
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -27,7 +28,7 @@ def build(
     workers: int | None = None,
     cache_dir: str | os.PathLike | None = None,
     on_error: str = "raise",
-    presence: np.ndarray | None = None,
+    presence: Any | None = None,
 ) -> "tf.data.Dataset":
     """Builds the pipeline: shuffle, decode, features, batch, prefetch.
 
@@ -55,14 +56,21 @@ def build(
             as the original file is unchanged. Decoded images are larger than
             compressed ones: the cache pays for videos and resampled sound.
             Defaults to no cache.
-        on_error: `"raise"`, or `"skip"` to leave out samples that cannot be
-            decoded. Each skipped sample is logged once, as a warning of the
-            logger `keras_mla`, and kept in the dict `dataset.skipped`, by id.
-        presence: bool array `(samples, modalities)`. If given, it is added
-            to the inputs as `"presence"`, see `missing.missing_presence`.
+        on_error: `"raise"`; `"skip"` to leave out samples that cannot be
+            decoded; or `"absent"`: a modality that cannot be decoded is
+            absent. Each is logged once, as a warning of the logger
+            `keras_mla`, and kept in the dict `dataset.skipped`, by id, or
+            `dataset.absent`, by id and modality. Defaults to `"raise"`.
+        presence: bool array `(samples, modalities)`, see
+            `missing.missing_presence`; or a dict or DataFrame of modality name
+            to bool array `(samples,)`. What is absent is not decoded.
 
     Returns:
-        A `tf.data.Dataset` of `({modality: x}, label)`, labels int32.
+        A `tf.data.Dataset` of `({modality: x}, label)`, labels int32. If a
+        modality may be absent, the inputs hold `"presence"`: a bool tensor
+        `(batch, modalities)` if `presence` is such an array, else a dict of
+        modality name to bool tensor `(batch,)`. Values of absent modalities
+        are zero.
 
     Raises:
         ValueError: If there are no samples, or `presence` does not fit. While
@@ -89,8 +97,12 @@ def build(
     names = list(readers)
     shuffle = training if shuffle is None else shuffle
     augment = training if augment is None else augment
+    # Columns by position stay so; what is found or given by name has names.
+    positional = presence is not None
     if presence is not None:
-        presence = np.asarray(presence, bool)
+        stacked = stack_presence(names, presence)
+        positional = stacked is presence
+        presence = np.asarray(stacked, bool)
         if presence.shape != (len(samples), len(names)):
             raise ValueError(
                 f"`presence` must have one row per sample and one column per "
@@ -99,26 +111,32 @@ def build(
             )
     problems = Problems(on_error)
     cache = None if cache_dir is None else os.path.abspath(cache_dir)
-    loader = Loader(samples, readers, augment, cache, problems)
+    loader = Loader(samples, readers, augment, cache, problems, presence)
+    marked = (
+        presence is not None or problems.absent or not loader.presence.all()
+    )
     labels = tf.constant([s.label for s in samples], tf.int32)
     parallel = tf.data.AUTOTUNE if workers is None else workers
     # Nothing here needs a translation of Python's own `if` and `for`.
     plain = tf.autograph.experimental.do_not_convert
-    types = [tf.bool] + [
+    types = [tf.bool, tf.bool] + [
         tf.string if r.dtype == "object" else tf.as_dtype(r.dtype)
         for r in readers.values()
     ]
 
     @plain
     def read(index: Any, draw: Any) -> tuple:
-        fine, *arrays = tf.numpy_function(loader, [index, draw], types)
+        fine, present, *arrays = tf.numpy_function(loader, [index, draw], types)
         fine.set_shape(())
+        present.set_shape((len(names),))
         x = {}
         for (name, reader), array in zip(readers.items(), arrays, strict=True):
             array.set_shape(reader.shape)
             x[name] = reader.features(array) if reader.features else array
-        if presence is not None:
-            x["presence"] = tf.gather(tf.constant(presence), index)
+        if marked and positional:
+            x["presence"] = present
+        elif marked:
+            x["presence"] = dict(zip(names, tf.unstack(present), strict=True))
         return fine, x, tf.gather(labels, index)
 
     @plain
@@ -155,5 +173,5 @@ def build(
     if batch_size is None:
         dataset = dataset.unbatch()
     dataset = dataset.prefetch(tf.data.AUTOTUNE)
-    dataset.skipped = loader.skipped
+    dataset.skipped, dataset.absent = loader.skipped, loader.absent
     return dataset

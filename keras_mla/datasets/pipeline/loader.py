@@ -17,7 +17,10 @@ _logger = logging.getLogger("keras_mla")
 
 
 class Loader:
-    """Reads a sample by its index; raises or skips what cannot be decoded.
+    """Reads a sample by its index.
+
+    What cannot be decoded raises, is skipped, or is absent. What is absent is
+    not decoded.
 
     Args:
         samples: The samples.
@@ -26,6 +29,13 @@ class Loader:
         cache_dir: str, or `None` for no cache.
         problems: `Problems`. It decides what happens to a sample that cannot
             be decoded.
+        presence: bool array `(samples, modalities)`, or `None`. Which samples
+            have which modality.
+
+    Attributes:
+        skipped: dict of sample id to message, of skipped samples.
+        absent: dict of `(sample id, modality)` to message, of modalities that
+            could not be decoded.
     """
 
     def __init__(
@@ -35,33 +45,56 @@ class Loader:
         augment: bool,
         cache_dir: str | None,
         problems: Problems,
+        presence: np.ndarray | None = None,
     ) -> None:
         self.samples = samples
         self.readers = readers
         self.augment = augment
         self.cache_dir = cache_dir
         self.problems = problems
+        self.presence = np.array(
+            [[name in s.inputs for name in readers] for s in samples], bool
+        )
+        if presence is not None:
+            self.presence &= presence
         self.skipped: dict[str, str] = {}
+        self.absent: dict[tuple[str, str], str] = {}
         self.lock = threading.Lock()
 
     def __call__(self, index: np.int64, seed: np.int64) -> list[Any]:
-        """Returns `[fine, *arrays]`; `fine` is false for a skipped sample."""
+        """Returns `[fine, present, *arrays]`.
+
+        `fine` is false for a skipped sample; `present` says which modalities
+        the sample has. The arrays of absent modalities hold zeros.
+        """
         sample = self.samples[int(index)]
-        try:
-            arrays = [
-                self.read(name, reader, sample, int(seed))
-                for name, reader in self.readers.items()
-            ]
-        except (ValueError, OSError, MemoryError) as error:
-            message = f"{sample.source}: sample {sample.id!r}: {error}"
-            if not self.problems.skip:
-                raise ValueError(message) from error
-            with self.lock:
-                if sample.id not in self.skipped:
-                    self.skipped[sample.id] = message
-                    _logger.warning("Skipped: %s", message)
-            return [np.False_, *(_blank(r) for r in self.readers.values())]
-        return [np.True_, *arrays]
+        present = self.presence[int(index)].copy()
+        arrays = []
+        for column, (name, reader) in enumerate(self.readers.items()):
+            value = None
+            if present[column]:
+                try:
+                    value = self.read(name, reader, sample, int(seed))
+                except (ValueError, OSError, MemoryError) as error:
+                    message = f"{sample.source}: sample {sample.id!r}: {error}"
+                    if self.problems.absent:
+                        present[column] = False
+                        self._note(self.absent, (sample.id, name), message)
+                    elif self.problems.skip:
+                        self._note(self.skipped, sample.id, message)
+                        blanks = map(_blank, self.readers.values())
+                        return [np.False_, present, *blanks]
+                    else:
+                        raise ValueError(message) from error
+            arrays.append(_blank(reader) if value is None else value)
+        return [np.True_, present, *arrays]
+
+    def _note(self, notes: dict, key: Any, message: str) -> None:
+        with self.lock:
+            if key not in notes:
+                notes[key] = message
+                what = "Absent" if notes is self.absent else "Skipped"
+                _logger.warning("%s: %s", what, message)
 
     def read(self, name: str, reader: Reader, sample: Sample, seed: int) -> Any:
         """Returns the array of one modality."""

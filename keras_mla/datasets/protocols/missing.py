@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 __all__ = [
     "add_presence",
     "missing_presence",
+    "presence_of",
 ]
 
 
@@ -93,6 +94,81 @@ def missing_presence(
     chosen = rng.choice(removable, absent, replace=False)
     presence.flat[chosen] = False
     return presence
+
+
+def presence_of(x: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Finds which samples have each modality, from NaN, None and empty texts.
+
+    A sample lacks a modality if any of its values is NaN, if it is `None`, or
+    if it is a text without a letter. The result goes to a model by name, as
+    `x["presence"]`.
+
+    Args:
+        x: dict of modality name to array, list, Series, DataFrame, or a dict
+            of them, of one value or row for each sample. The key `"presence"`
+            is left out.
+
+    Returns:
+        dict of modality name to bool array `(samples,)`, `True` if the sample
+        has the modality.
+
+    Raises:
+        ValueError: If modalities have different numbers of samples, or a value
+            has no samples.
+
+    Example:
+    >>> x = {
+    ...     "sensor": np.array([[0.1, 0.2], [np.nan, 0.3]]),
+    ...     "text": ["a pinch of salt", ""],
+    ... }
+    >>> x["presence"] = keras_mla.datasets.presence_of(x)
+    >>> x["presence"]["sensor"].tolist(), x["presence"]["text"].tolist()
+    ([True, False], [True, False])
+    """
+    found = {
+        name: _has_values(name, value)
+        for name, value in x.items()
+        if name != "presence"
+    }
+    counts = {name: len(mask) for name, mask in found.items()}
+    if len(set(counts.values())) > 1:
+        raise ValueError(
+            "All modalities must have the same samples. "
+            f"Received: samples={counts}"
+        )
+    return found
+
+
+def _has_values(name: str, value: Any) -> np.ndarray:
+    if isinstance(value, Mapping):
+        masks = [_has_values(name, part) for part in value.values()]
+        return np.logical_and.reduce(masks)
+    if hasattr(value, "to_numpy"):  # A Series or DataFrame.
+        value = value.to_numpy()
+    # Lists of texts and None stay as they are.
+    array = value if hasattr(value, "shape") else np.asarray(value, object)
+    array = np.asarray(array)
+    if array.ndim == 0:
+        raise ValueError(
+            f"Modality {name!r} must have a value for each sample. "
+            f"Received: a single value of type {type(value).__name__}"
+        )
+    rows = array.reshape(len(array), -1)
+    if array.dtype.kind == "f":
+        return ~np.isnan(rows).any(axis=1)
+    if array.dtype.kind in "OUS":
+        return np.array([not any(map(_is_empty, row)) for row in rows], bool)
+    return np.ones(len(array), bool)
+
+
+def _is_empty(value: Any) -> bool:
+    if isinstance(value, str | bytes):
+        return not value.strip()
+    if isinstance(value, list | tuple | np.ndarray):
+        return any(map(_is_empty, value))
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return True  # Also pandas' own signs of a missing value.
+    return isinstance(value, float | np.floating) and bool(np.isnan(value))
 
 
 def add_presence(

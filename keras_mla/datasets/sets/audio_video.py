@@ -43,7 +43,7 @@ def list_clips(
         path = listing.find_list(root, part, list_file, "csv txt")
         lines = listing.read_lines(path)
         samples = listing.make_samples(lines, make, problems)
-        kept = listing.keep_existing(samples, f"{name} {part}")
+        kept = listing.keep_existing(samples, f"{name} {part}", problems)
         if list_file is None:
             listing.check_count(f"{name} {part}", len(kept), published[part])
         return kept

@@ -62,7 +62,9 @@ def files(
             training list that is `"validation"` instead of `"train"`.
             Defaults to `0.0`.
         seed: int. Seed of the random choices. Defaults to `0`.
-        on_error: `"raise"`, or `"skip"` to leave out wrong lines and warn.
+        on_error: `"raise"`; `"skip"` to leave out wrong lines, and
+            warn; or `"absent"`: a modality whose file is missing
+            is absent. Defaults to `"raise"`.
             Defaults to `"raise"`.
 
     Returns:
@@ -192,8 +194,8 @@ def load(
         training: bool. Whether to shuffle, crop, flip and mask at random.
             Defaults to whether the split is `"train"`.
         seed: int. Seed of every random choice. Defaults to `0`.
-        on_error: `"raise"` or `"skip"`, for lines and for files. Defaults to
-            `"raise"`.
+        on_error: `"raise"`, `"skip"` or `"absent"`, for lines and for files,
+            see `files` and `pipeline.build`. Defaults to `"raise"`.
         protocol: See `files`.
         list_file: See `files`.
         validation_share: See `files`.

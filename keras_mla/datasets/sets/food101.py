@@ -89,8 +89,9 @@ def files(
             `"validation"` instead of `"train"`. Earlier work took 5000
             samples. Defaults to `0.0`.
         seed: int. Seed of the choice of that share. Defaults to `0`.
-        on_error: `"raise"`, or `"skip"` to leave out wrong lines and empty
-            texts, and warn. Defaults to `"raise"`.
+        on_error: `"raise"`; `"skip"` to leave out wrong lines and empty
+            texts, and warn; or `"absent"`: a modality whose file is missing
+            is absent. Defaults to `"raise"`.
 
     Returns:
         list of `Sample` with the inputs `"image"` and `"text"`.
@@ -133,10 +134,10 @@ def files(
         path = _list(root, part, list_file)
         samples = listing.make_samples(
             _rows(root, path, part, problems),
-            lambda source, row: _sample(root, labels, source, *row),
+            lambda source, row: _sample(root, labels, source, problems, *row),
             problems,
         )
-        kept = listing.keep_existing(samples, f"Food-101 {part}")
+        kept = listing.keep_existing(samples, f"Food-101 {part}", problems)
         if list_file is None:
             published = {**_PUBLISHED, "dev": _DEV}[part]
             if dev and part == "train":
@@ -202,6 +203,7 @@ def _sample(
     root: str,
     labels: dict[str, int],
     source: str,
+    problems: Problems,
     picture: str,
     name: str,
     text: str | None,
@@ -215,8 +217,10 @@ def _sample(
     key = os.path.splitext(os.path.basename(picture))[0]
     if text is None:
         file = listing.safe_path(root, f"texts_txt/{name}/{key}.txt", source)
-        text = listing.read_text(file)
-    return image_text.make_sample(key, labels[name], image, text, source)
+        text = image_text.read_text(file, problems)
+    return image_text.make_sample(
+        key, labels[name], image, text, source, problems
+    )
 
 
 def load(
@@ -247,8 +251,8 @@ def load(
         training: bool. Whether to shuffle, crop and flip at random. Defaults
             to whether the split is `"train"`.
         seed: int. Seed of every random choice. Defaults to `0`.
-        on_error: `"raise"` or `"skip"`, for lines and for files. Defaults to
-            `"raise"`.
+        on_error: `"raise"`, `"skip"` or `"absent"`, for lines and for files,
+            see `files` and `pipeline.build`. Defaults to `"raise"`.
         list_file: See `files`.
         validation_share: See `files`.
         **options: `batch_size`, `workers`, `cache_dir`, `presence`,

@@ -126,7 +126,7 @@ def files(
             f"Found no utterances in {root!r}: there is no "
             "Session<1-5>/dialog/EmoEvaluation/*.txt."
         )
-    kept = listing.keep_existing(utterances, "IEMOCAP")
+    kept = listing.keep_existing(utterances, "IEMOCAP", problems)
     listing.check_count(
         f"IEMOCAP, {classes} classes", len(kept), _PUBLISHED[classes]
     )
@@ -185,8 +185,8 @@ def load(
         training: bool. Whether to shuffle, crop, flip and mask at random.
             Defaults to whether the split is `"train"`.
         seed: int. Seed of every random choice. Defaults to `0`.
-        on_error: `"raise"` or `"skip"`, for lines and for files. Defaults to
-            `"raise"`.
+        on_error: `"raise"`, `"skip"` or `"absent"`, for lines and for files,
+            see `files` and `pipeline.build`. Defaults to `"raise"`.
         classes: See `files`.
         protocol: See `files`.
         session: See `files`.

@@ -17,17 +17,40 @@ def read_records(
 
 
 def make_sample(
-    key: str, label: int, image: str, text: str, source: str
+    key: str,
+    label: int,
+    image: str,
+    text: str,
+    source: str,
+    problems: Problems,
 ) -> Sample:
     """Returns a sample, its text with single spaces.
 
     Raises:
-        ValueError: If the text is empty.
+        ValueError: If the text is empty, unless that makes it absent.
     """
     text = " ".join(text.split())
+    inputs = {"image": image, "text": text}
     if not text:
-        raise ValueError(f"{source}: the text of {key!r} is empty.")
-    return Sample(key, label, {"image": image, "text": text}, source)
+        if not problems.absent:
+            raise ValueError(f"{source}: the text of {key!r} is empty.")
+        del inputs["text"]
+    return Sample(key, label, inputs, source)
+
+
+def read_text(path: str, problems: Problems) -> str:
+    """Reads the text of a sample; `""` if its file makes it absent.
+
+    Raises:
+        ValueError: If the file is missing or no text, unless that makes the
+            text absent.
+    """
+    try:
+        return listing.read_text(path)
+    except ValueError:
+        if not problems.absent:
+            raise
+        return ""
 
 
 def readers(

@@ -87,7 +87,9 @@ def files(
         validation_share: float. Share of the training list that is
             `"validation"` instead of `"train"`. Defaults to `0.0`.
         seed: int. Seed of the choice of that share. Defaults to `0`.
-        on_error: `"raise"`, or `"skip"` to leave out wrong lines and warn.
+        on_error: `"raise"`; `"skip"` to leave out wrong lines, and
+            warn; or `"absent"`: a modality whose file is missing
+            is absent. Defaults to `"raise"`.
             Defaults to `"raise"`.
 
     Returns:
@@ -208,8 +210,8 @@ def load(
         training: bool. Whether to shuffle, crop, flip and mask at random.
             Defaults to whether the split is `"train"`.
         seed: int. Seed of every random choice. Defaults to `0`.
-        on_error: `"raise"` or `"skip"`, for lines and for files. Defaults to
-            `"raise"`.
+        on_error: `"raise"`, `"skip"` or `"absent"`, for lines and for files,
+            see `files` and `pipeline.build`. Defaults to `"raise"`.
         list_file: See `files`.
         classes: See `files`.
         validation_share: See `files`.

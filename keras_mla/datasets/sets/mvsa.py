@@ -90,8 +90,9 @@ def files(
         list_file: str or path. The jsonl list of the split, or the
             `labelResultAll.txt`. Defaults to the file in `data_dir`.
         seed: int. Seed of the random split. Defaults to `0`.
-        on_error: `"raise"`, or `"skip"` to leave out wrong lines and empty
-            texts, and warn. Defaults to `"raise"`.
+        on_error: `"raise"`; `"skip"` to leave out wrong lines and empty
+            texts, and warn; or `"absent"`: a modality whose file is missing
+            is absent. Defaults to `"raise"`.
 
     Returns:
         list of `Sample` with the inputs `"image"` and `"text"`.
@@ -125,14 +126,14 @@ def files(
         name = "dev" if split == "validation" else split
         path = listing.find_list(root, name, list_file, "jsonl")
         found = _from_json(root, path, problems)
-        samples = listing.keep_existing(found, f"MVSA-Single {split}")
+        samples = listing.keep_existing(found, f"MVSA-Single {split}", problems)
         if list_file is None:
             count = _PUBLISHED[split]
             listing.check_count(f"MVSA-Single {split}", len(samples), count)
     elif protocol == "random":
         path = listing.find_list(root, "labelResultAll", list_file, "txt")
         found = _from_labels(root, path, problems)
-        kept = listing.keep_existing(found, "MVSA-Single")
+        kept = listing.keep_existing(found, "MVSA-Single", problems)
         shares = {"train": 0.8, "validation": 0.1, "test": 0.1}
         samples = listing.partition(kept, shares, seed)[split]
     else:
@@ -154,7 +155,7 @@ def _from_json(root: str, path: str, problems: Problems) -> list[Sample]:
         image = listing.safe_path(root, record["img"], source)
         label = class_names.index(record["label"])
         return image_text.make_sample(
-            record["id"], label, image, record["text"], source
+            record["id"], label, image, record["text"], source, problems
         )
 
     records = image_text.read_records(path, problems)
@@ -180,12 +181,12 @@ def _from_labels(root: str, path: str, problems: Problems) -> list[Sample]:
         file = listing.safe_path(root, f"data/{key}.txt", source)
         # `keep_existing` reports a missing pair by its picture.
         text = "-"
-        if os.path.exists(file):
-            text = listing.read_text(file)
+        if problems.absent or os.path.exists(file):
+            text = image_text.read_text(file, problems)
         elif os.path.exists(image):
             raise ValueError(f"{source}: there is no text {file!r}.")
         return image_text.make_sample(
-            key, class_names.index(label), image, text, source
+            key, class_names.index(label), image, text, source, problems
         )
 
     lines = [
@@ -226,8 +227,8 @@ def load(
         training: bool. Whether to shuffle, crop and flip at random. Defaults
             to whether the split is `"train"`.
         seed: int. Seed of every random choice. Defaults to `0`.
-        on_error: `"raise"` or `"skip"`, for lines and for files. Defaults to
-            `"raise"`.
+        on_error: `"raise"`, `"skip"` or `"absent"`, for lines and for files,
+            see `files` and `pipeline.build`. Defaults to `"raise"`.
         protocol: See `files`.
         list_file: See `files`.
         **options: `batch_size`, `workers`, `cache_dir`, `presence`,

@@ -1,0 +1,113 @@
+"""Inputs as users pass them: absent modalities, NaN."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_mla.core import building
+
+# An array on disk is checked for NaN in its first rows only.
+ROWS_ON_DISK = 4096
+
+
+def fill_none(
+    modalities: Sequence[str], x: dict[str, Any], signature: Any
+) -> dict[str, Any]:
+    """Marks modalities that are `None` as absent in all samples.
+
+    Args:
+        modalities: Names of the modalities, in the model's order.
+        x: Inputs as users pass them, presence as an array.
+        signature: Shapes and dtypes that the model was built for, or `None`.
+
+    Returns:
+        Inputs in which zeros stand for each `None`.
+
+    Raises:
+        ValueError: If every modality is `None`, or the model is not built.
+    """
+    absent = [name for name in modalities if name in x and x[name] is None]
+    if not absent:
+        return x
+    given = [x[name] for name in modalities if x.get(name) is not None]
+    if not given or signature is None:
+        raise ValueError(
+            f"x[{absent[0]!r}] is None, which marks the modality as absent in "
+            "all samples. "
+            + (
+                "At least one modality must have values."
+                if not given
+                else "The model is not built yet, so the shape of the modality "
+                "is not known. Call the model on complete inputs first."
+            )
+        )
+    rows = len(keras.tree.flatten(given[0])[0])
+    presence = x.get("presence")
+    if presence is None:
+        presence = np.ones((rows, len(modalities)), bool)
+    presence = np.array(presence, bool)
+    x = dict(x)
+    for name in absent:
+        x[name] = building.map_signature(
+            lambda shape, dtype, name: _blank(rows, shape, dtype),
+            signature[name],
+        )
+        presence[:, list(modalities).index(name)] = False
+    return {**x, "presence": presence}
+
+
+def check_no_nan(modalities: Sequence[str], x: dict[str, Any]) -> None:
+    """Raises if values that are marked present hold NaN.
+
+    Args:
+        modalities: Names of the modalities, in the model's order.
+        x: Inputs, presence as an array. Of an array on disk
+            (`numpy.memmap`) only the first rows are checked.
+    """
+    presence = x.get("presence")
+    for index, name in enumerate(modalities):
+        for value in keras.tree.flatten(x[name]):
+            rows = _rows_with_nan(value)
+            if rows is None:
+                continue
+            if presence is not None and len(presence) >= len(rows):
+                present = np.asarray(ops.convert_to_numpy(presence), bool)
+                rows = rows & present[: len(rows), index]
+            if rows.any():
+                raise ValueError(
+                    f"Modality {name!r} holds NaN in {int(rows.sum())} "
+                    "samples that are not marked as absent; the first is row "
+                    f"{int(rows.argmax())}. Mark such samples in "
+                    "x['presence']: `keras_mla.datasets.presence_of(x)` finds "
+                    "them. If an encoder takes NaN, make the model with "
+                    "`allow_nan=True`."
+                )
+
+
+def _rows_with_nan(value: Any) -> np.ndarray | None:
+    """Returns which rows hold NaN, or `None` if no row does."""
+    if isinstance(value, np.memmap):
+        value = value[:ROWS_ON_DISK]
+    if isinstance(value, np.ndarray):
+        # The smallest value is NaN if any is, and takes no memory to find.
+        if value.dtype.kind != "f" or not value.size or value.ndim < 1:
+            return None
+        if not np.isnan(value.min()):
+            return None
+        return np.array([np.isnan(row).any() for row in value])
+    if not ops.is_tensor(value) or "float" not in str(value.dtype):
+        return None
+    axes = tuple(range(1, len(value.shape)))
+    found = ops.any(ops.isnan(value), axis=axes) if axes else ops.isnan(value)
+    rows = np.asarray(ops.convert_to_numpy(found))
+    return rows if rows.any() else None
+
+
+def _blank(rows: int, shape: tuple, dtype: str) -> np.ndarray:
+    sizes = [1 if n is None else n for n in shape[1:]]
+    if dtype == "string":
+        return np.full((rows, *sizes), "", object)
+    return np.zeros((rows, *sizes), dtype)
