@@ -252,7 +252,8 @@ class CompiledModel(backend.internals.Compiled, CheckedModel):
         stages = self.plan.stages or list(self.stages())
         index, end = 0, 0.0
         while index < len(stages) - 1:
-            end += stages[index].epochs or float("inf")
+            epochs = stages[index].epochs
+            end += float("inf") if epochs is None else epochs
             if epoch < end:
                 break
             index += 1

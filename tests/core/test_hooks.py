@@ -409,6 +409,19 @@ def test_stages_choose_the_updates_of_an_epoch(jit):
     assert logs["loss"] == pytest.approx(own, rel=1e-5)
 
 
+def test_a_stage_may_last_no_epoch():
+    class Warmed(keras_mla.models.LateFusion):
+        def stages(self):
+            updates = self.updates()
+            return [Stage(updates[:1], epochs=0), Stage(updates)]
+
+    model = compiled(Warmed(parts(), CLASSES))
+    x, y = make_data(8)
+    before = to_numpy(model.heads[NAMES[-1]].kernel)
+    model.fit(x, y, verbose=0)
+    assert (to_numpy(model.heads[NAMES[-1]].kernel) != before).any()
+
+
 def test_two_updates_of_one_name_are_refused():
     class Twice(keras_mla.models.LateFusion):
         def updates(self):
