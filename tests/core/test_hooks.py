@@ -409,6 +409,38 @@ def test_stages_choose_the_updates_of_an_epoch(jit):
     assert logs["loss"] == pytest.approx(own, rel=1e-5)
 
 
+@register
+class AloneThenJoint(JointModel):
+    """Trains each modality by itself for an epoch, then all together."""
+
+    def stages(self):
+        alone = [
+            Update((name,), (self.encoders[name], self.head))
+            for name in self.modalities
+        ]
+        return [Stage(alone, 1), Stage(self.updates())]
+
+    def update_losses(self, update, outputs, losses, batch):
+        if len(update.modalities) == 1:
+            return list(losses.values())
+        return super().update_losses(update, outputs, losses, batch)
+
+
+@pytest.mark.parametrize("absent", [False, True])
+def test_a_joint_method_may_train_modalities_one_by_one(absent):
+    model = compiled(
+        AloneThenJoint(parts(), CLASSES), keras.optimizers.SGD(0.0)
+    )
+    x, y = make_data(12)
+    if absent:
+        x["presence"] = half_presence(12)
+    logs = model.fit(x, y, epochs=2, verbose=0).history
+    assert logs["fused_loss"][0] == pytest.approx(logs["fused_loss"][1])
+    assert logs["accuracy"][0] == pytest.approx(logs["accuracy"][1])
+    own = np.mean([logs[f"{name}_loss"][0] for name in NAMES])
+    assert logs["loss"][0] == pytest.approx(own, rel=1e-5)
+
+
 def test_a_stage_may_last_no_epoch():
     class Warmed(keras_mla.models.LateFusion):
         def stages(self):
