@@ -284,6 +284,38 @@ def test_each_loss_has_a_gradient_of_its_own(penalty):
         )
 
 
+@register
+class WithConstants(Signed):
+    """Has a loss that depends on no variable in this batch."""
+
+    def updates(self):
+        losses = ("fused", *self.modalities, "constant")
+        return [Update(self.modalities, (self,), losses)]
+
+    def update_losses(self, update, outputs, losses, batch):
+        found = super().update_losses(update, outputs, losses, batch)
+        return [*found, MeanLoss(ops.ones(()), 1)]
+
+
+def test_a_loss_that_depends_on_no_variable_has_zero_gradients():
+    x, y = make_data(8)
+    models = []
+    for cls in (Signed, WithConstants):
+        encoders = parts()
+        # Its penalty depends on no variable to move.
+        frozen = encoder(WIDTHS[NAMES[0]])
+        frozen.layers[0].activity_regularizer = keras.regularizers.L2(0.1)
+        frozen.trainable = False
+        models.append(compiled(cls({**encoders, NAMES[0]: frozen}, CLASSES)))
+    models[1].set_weights(models[0].get_weights())
+    for model in models:
+        model.train_on_batch(x, y)
+    assert all(
+        np.allclose(to_numpy(a), to_numpy(b), atol=1e-6)
+        for a, b in zip(models[0].weights, models[1].weights, strict=True)
+    )
+
+
 # === Experts beside modalities ===
 
 
