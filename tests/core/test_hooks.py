@@ -545,6 +545,41 @@ def test_a_frozen_teacher(kept, tmp_path):
             again.fit(x, y, verbose=0)
 
 
+def test_a_teacher_stays_frozen_when_the_model_is_unfrozen():
+    x, y = make_data(8)
+    teacher = make_method("ConcatFusion")
+    model = Distilled(parts(), CLASSES, teacher=teacher)
+    model.trainable = False
+    model.trainable = True
+    assert not model.teacher.trainable_variables
+    compiled(model, keras.optimizers.AdamW(0.1, weight_decay=0.5))
+    model.fit(x, y, verbose=0)
+    for kept, given in zip(
+        model.teacher.model.weights, teacher.weights, strict=True
+    ):
+        np.testing.assert_array_equal(to_numpy(kept), to_numpy(given))
+
+
+def test_a_teacher_adds_no_penalty():
+    x, y = make_data(8)
+    teacher = make_method("ConcatFusion")
+    losses = []
+    model = compiled(Distilled(parts(), CLASSES, teacher=teacher))
+    for penalty in (0.0, 100.0):
+        for name in NAMES:
+            layer = teacher.encoders[name].layers[0]
+            layer.activity_regularizer = keras.regularizers.L2(penalty)
+        other = compiled(Distilled(parts(), CLASSES, teacher=teacher))
+        other.set_weights(model.get_weights())
+        losses.append(other.evaluate(x, y, verbose=0, return_dict=True)["loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
+def test_a_teacher_must_have_weights():
+    with pytest.raises(ValueError, match="must be fitted"):
+        Teacher(keras.Sequential([keras.layers.Dense(2)]))
+
+
 # === Features of another kind ===
 
 
