@@ -32,7 +32,21 @@ class RecordedModel(CompiledModel):
 
         Returns:
             The loss, with the number of samples that it is the mean of.
+
+        Raises:
+            ValueError: If there is no such expert, or `expert` is `None` and
+                each modality has labels of its own.
         """
+        if expert is None and not batch.paired:
+            raise ValueError(
+                "In unpaired data each modality has labels of its own: pass "
+                "the name of an expert. Received: expert=None"
+            )
+        if expert is not None and expert not in self.experts:
+            raise ValueError(
+                f"`expert` must be one of {list(self.experts)}, or None. "
+                f"Received: expert={expert!r}"
+            )
         name = expert if expert in batch.labels else self.modalities[0]
         labels = batch.labels[name]
         self.check_labels("" if batch.paired else name, labels, logits)

@@ -661,6 +661,21 @@ def test_the_summary_shows_shapes_behind_the_encoders():
     assert f"({FEATURES}, {CLASSES})" in text  # The projected gradient.
 
 
+@pytest.mark.parametrize(
+    ("expert", "message"),
+    [("Text", "must be one of .*'text'"), (None, "pass the name of an expert")],
+)
+def test_a_loss_is_of_a_known_expert(expert, message):
+    class Wrong(keras_mla.models.LateFusion):
+        def update_losses(self, update, outputs, losses, batch):
+            return [self.loss_of(outputs.logits[update.name], batch, expert)]
+
+    x, y = make_data(8)
+    y = y if expert else dict.fromkeys(NAMES, y)
+    with pytest.raises(ValueError, match=message):
+        compiled(Wrong(parts(), CLASSES)).evaluate(x, y, verbose=0)
+
+
 def test_joint_methods_give_logits_and_no_weight():
     model = make_method("ConcatFusion")
     x, _ = make_data(6)
