@@ -154,6 +154,7 @@ class CompiledModel(backend.internals.Compiled, CheckedModel):
         self.forget_graphs()
         self.loss_tracker = UpdateLosses(_sizes(stages))
         logs = {name: u for s in stages for u in s.updates for name in u.logs}
+        checks.check_experts(self.experts, self.modalities, logs)
         self._plan = Plan(
             {**arguments, "learning_rate_multiplier": learning_rate_multiplier},
             multiplier,

@@ -384,6 +384,32 @@ def test_unpaired_data_skip_an_update_on_all_modalities():
     )
 
 
+@pytest.mark.parametrize(
+    "names", [("fused", *NAMES), ("joint", *NAMES), (*NAMES, "fused")]
+)
+def test_experts_begin_with_the_modalities(names):
+    class Wrong(WithJoint):
+        experts = names
+
+        def updates(self):
+            return keras_mla.MLA.updates(self)
+
+    with pytest.raises(ValueError, match="`experts` must be the modalities"):
+        compiled(Wrong(parts(), CLASSES))
+
+
+@pytest.mark.parametrize("name", ["loss", "fused_loss", "text_loss"])
+def test_logs_have_names_of_their_own(name):
+    class Wrong(keras_mla.models.MultiLossFusion):
+        def updates(self):
+            (update,) = super().updates()
+            update.logs = (name,)
+            return [update]
+
+    with pytest.raises(ValueError, match=f"own logs.*'{name}'"):
+        compiled(Wrong(parts(), CLASSES))
+
+
 # === Stages and teachers ===
 
 
