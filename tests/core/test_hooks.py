@@ -666,6 +666,19 @@ def test_variables_of_a_modality_have_its_projection():
         assert [id(v) for v in found] == [id(v) for v in wanted]
 
 
+@pytest.mark.parametrize("entrance", ["features", "predict_modalities"])
+def test_any_entrance_builds_a_model(entrance):
+    encoders = {
+        name: keras.Sequential([keras.layers.Dense(FEATURES)]) for name in NAMES
+    }
+    model = keras_mla.MLA(encoders, CLASSES)
+    x, _ = make_data(6)
+    assert not model.built
+    getattr(model, entrance)(x)
+    assert model.built and model.fusion.built
+    assert model.get_build_config() is not None
+
+
 def test_features_are_projected_and_zero_where_absent():
     model = make_method("MLA", feature_dim=4)
     x, _ = make_data(6)
