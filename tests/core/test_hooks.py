@@ -1,5 +1,7 @@
 """The hooks of a method, each tested by a small subclass."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -233,6 +235,14 @@ def test_a_batch_knows_what_is_hidden():
     twice = hidden.hide(ops.convert_to_tensor(~mask))
     assert not to_numpy(twice.presence).any()
     np.testing.assert_array_equal(to_numpy(twice.hidden), x["presence"])
+    # What `prepare_batch` did to the inputs before stays.
+    changed = dataclasses.replace(
+        batch, inputs={n: v + 7 for n, v in batch.inputs.items()}
+    ).hide(ops.convert_to_tensor(mask))
+    for name in NAMES:
+        np.testing.assert_array_equal(
+            to_numpy(changed.inputs[name]), to_numpy(hidden.inputs[name]) + 7
+        )
     unpaired = keras_mla.core.Batch.from_data(
         NAMES, ({n: x[n] for n in NAMES}, dict.fromkeys(NAMES, y))
     )
