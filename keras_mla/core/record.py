@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import keras
 from keras import ops
 
 from keras_mla.backend import distribution, kernels
@@ -290,7 +291,7 @@ def _merged(outputs: list[Outputs]) -> Outputs:
         logits.update(one.logits)
         extra.update(one.extra)
         fused = one.fused if one.fused is not None else fused
-        kept = one.kept
+        kept = one.kept if keras.tree.flatten(one.kept) else kept
     return Outputs(features, logits, extra, fused, kept)
 
 

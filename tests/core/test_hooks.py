@@ -509,6 +509,26 @@ def test_a_joint_method_may_train_modalities_one_by_one(absent):
     assert logs["loss"][0] == pytest.approx(own, rel=1e-5)
 
 
+def test_fuse_sees_what_an_earlier_update_kept():
+    class Kept(AloneThenJoint):
+        def stages(self):
+            alone, joint = super().stages()
+            return [Stage([*joint.updates, *alone.updates])]
+
+        def complete(self, features, presence, training):
+            completed, _ = super().complete(features, presence, training)
+            return completed, completed[NAMES[0]]
+
+        def fuse(self, outputs, presence):
+            if presence is not None:
+                assert outputs.kept.shape[1] == FEATURES
+            return super().fuse(outputs, presence)
+
+    x, y = make_data(8)
+    x["presence"] = half_presence(8)
+    compiled(Kept(parts(), CLASSES)).fit(x, y, verbose=0)
+
+
 def test_a_stage_may_last_no_epoch():
     class Warmed(keras_mla.models.LateFusion):
         def stages(self):
