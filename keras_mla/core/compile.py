@@ -320,6 +320,14 @@ class _UseStage(keras.callbacks.Callback):
 def _sizes(stages: Sequence[Stage]) -> dict[str, int]:
     """Returns the number of losses of each update, by its name."""
     sizes: dict[str, int] = {}
+    endless = [stage.epochs is None for stage in stages]
+    if not all(stage.updates for stage in stages) or any(endless[:-1]):
+        raise ValueError(
+            "Each stage needs at least one update, and each stage but the "
+            "last one a number of epochs. Received: "
+            f"{[(len(s.updates), s.epochs) for s in stages]}, the number of "
+            "updates and of epochs of each stage"
+        )
     for stage in stages:
         names = [update.name for update in stage.updates]
         for update in stage.updates:

@@ -542,6 +542,22 @@ def test_a_stage_may_last_no_epoch():
     assert (to_numpy(model.heads[NAMES[-1]].kernel) != before).any()
 
 
+@pytest.mark.parametrize(
+    "stages",
+    [
+        lambda updates: [Stage(updates), Stage(updates[:1])],
+        lambda updates: [Stage([])],
+    ],
+)
+def test_a_stage_that_never_trains_is_refused(stages):
+    class Wrong(keras_mla.models.LateFusion):
+        def stages(self):
+            return stages(self.updates())
+
+    with pytest.raises(ValueError, match="stage needs at least one update"):
+        compiled(Wrong(parts(), CLASSES))
+
+
 def test_two_updates_of_one_name_are_refused():
     class Twice(keras_mla.models.LateFusion):
         def updates(self):
