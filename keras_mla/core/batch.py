@@ -100,8 +100,10 @@ class Batch:
         if self.hidden is not None:
             mask = ops.logical_or(mask, self.hidden)
         inputs = {
-            name: fill_absent(value, presence[:, index], self.training)
-            for index, (name, value) in enumerate(self.values.items())
+            name: fill_absent(
+                self.inputs[name], presence[:, index], self.training
+            )
+            for index, name in enumerate(self.values)
         }
         return dataclasses.replace(
             self, inputs=inputs, presence=presence, hidden=mask

@@ -34,19 +34,17 @@ def _calibrate_certainty(model: Any, data: Any, batch_size: int | None) -> dict:
         )
     fusion.temperature.assign(np.array(temperature, "float32"))
 
-    known = present.any(axis=1)
-
     def fused() -> np.ndarray:
         fusion.scale.assign(1.0)
-        return _fused(fusion, logits, present)[known]
+        return _fused(fusion, logits, present)
 
     def best_scale(z: np.ndarray) -> float:
-        return _minimum(lambda s: nll(s * z, y[known]))
+        return _minimum(lambda s: nll(s * z, y))
 
     def loss_of(sharpness: float) -> float:
         fusion.sharpness.assign(sharpness)
         z = fused()
-        return nll(best_scale(z) * z, y[known])
+        return nll(best_scale(z) * z, y)
 
     result: dict[str, Any] = {
         "temperature": dict(zip(model.experts, temperature, strict=True))
@@ -112,7 +110,10 @@ def _fused(
 def _predictions(
     model: Any, data: Any, batch_size: int | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns the logits of experts, which experts are present, and labels."""
+    """Returns the logits of experts, which experts are present, and labels.
+
+    Samples without any modality are left out.
+    """
     if isinstance(data, tuple):
         data = [data]
     if isinstance(data, keras.utils.PyDataset):
@@ -137,9 +138,10 @@ def _predictions(
             present = np.asarray(
                 ops.convert_to_numpy(model.expert_presence(given))
             )
-        parts.append(
-            (logits, present, model.task.labels_of(y, logits.shape[2]))
-        )
+        # Labels of samples without any modality may be anything.
+        known = present.any(axis=1)
+        labels = model.task.labels_of(y[known], logits.shape[2])
+        parts.append((logits[known], present[known], labels))
     if not parts:
         raise ValueError(
             "`validation_data` has no samples. Pass `(x, y)`, or batches of it."

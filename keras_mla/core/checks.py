@@ -3,7 +3,7 @@
 import contextlib
 import contextvars
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -103,6 +103,29 @@ def check_fusion(fusion: Any) -> None:
         raise TypeError(
             "`fusion` must be a fusion layer such as "
             f"`keras_mla.layers.AverageFusion()`. Received: fusion={fusion}"
+        )
+
+
+def check_experts(
+    experts: Sequence[str], modalities: tuple[str, ...], logs: Iterable[str]
+) -> None:
+    """Raises unless a method's experts and logs have names of their own."""
+    added = experts[len(modalities) :]
+    if (
+        tuple(experts[: len(modalities)]) != modalities
+        or len(set(experts)) < len(experts)
+        or set(added).intersection(TAKEN)
+    ):
+        raise ValueError(
+            "`experts` must be the modalities, in their order, and then names "
+            f"that are not among {TAKEN}. Received: {tuple(experts)}"
+        )
+    own = {"loss", "fused_loss", *(f"{name}_loss" for name in experts)}
+    taken = sorted(own.intersection(logs))
+    if taken:
+        raise ValueError(
+            "A method's own logs must not be called as those that every "
+            f"method has: {sorted(own)}. Received: {taken}"
         )
 
 

@@ -154,6 +154,7 @@ class CompiledModel(backend.internals.Compiled, CheckedModel):
         self.forget_graphs()
         self.loss_tracker = UpdateLosses(_sizes(stages))
         logs = {name: u for s in stages for u in s.updates for name in u.logs}
+        checks.check_experts(self.experts, self.modalities, logs)
         self._plan = Plan(
             {**arguments, "learning_rate_multiplier": learning_rate_multiplier},
             multiplier,
@@ -252,7 +253,8 @@ class CompiledModel(backend.internals.Compiled, CheckedModel):
         stages = self.plan.stages or list(self.stages())
         index, end = 0, 0.0
         while index < len(stages) - 1:
-            end += stages[index].epochs or float("inf")
+            epochs = stages[index].epochs
+            end += float("inf") if epochs is None else epochs
             if epoch < end:
                 break
             index += 1
@@ -318,6 +320,14 @@ class _UseStage(keras.callbacks.Callback):
 def _sizes(stages: Sequence[Stage]) -> dict[str, int]:
     """Returns the number of losses of each update, by its name."""
     sizes: dict[str, int] = {}
+    endless = [stage.epochs is None for stage in stages]
+    if not all(stage.updates for stage in stages) or any(endless[:-1]):
+        raise ValueError(
+            "Each stage needs at least one update, and each stage but the "
+            "last one a number of epochs. Received: "
+            f"{[(len(s.updates), s.epochs) for s in stages]}, the number of "
+            "updates and of epochs of each stage"
+        )
     for stage in stages:
         names = [update.name for update in stage.updates]
         for update in stage.updates:

@@ -152,6 +152,8 @@ class JointModel(MultimodalModel):
 
     def fuse(self, outputs: Outputs, presence: Any | None) -> Any:
         """Returns the joint logits, `(batch, units)`."""
+        if outputs.fused is None:  # Each update has encoded one modality.
+            outputs = self.decode(outputs.features, False, presence, ())
         return outputs.fused
 
     def update_losses(

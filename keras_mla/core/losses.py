@@ -145,6 +145,9 @@ class _OfFunction(keras.losses.Loss):
         self.function = function
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
+        if len(y_true.shape) == 1 and y_pred.shape[-1] == 1:
+            # As Keras does. Else `(batch,) - (batch, 1)` is `(batch, batch)`.
+            y_true = y_true[:, None]
         return self.function(y_true, y_pred)
 
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import keras
 from keras import ops
 
 from keras_mla.backend import distribution, kernels
@@ -32,7 +33,21 @@ class RecordedModel(CompiledModel):
 
         Returns:
             The loss, with the number of samples that it is the mean of.
+
+        Raises:
+            ValueError: If there is no such expert, or `expert` is `None` and
+                each modality has labels of its own.
         """
+        if expert is None and not batch.paired:
+            raise ValueError(
+                "In unpaired data each modality has labels of its own: pass "
+                "the name of an expert. Received: expert=None"
+            )
+        if expert is not None and expert not in self.experts:
+            raise ValueError(
+                f"`expert` must be one of {list(self.experts)}, or None. "
+                f"Received: expert={expert!r}"
+            )
         name = expert if expert in batch.labels else self.modalities[0]
         labels = batch.labels[name]
         self.check_labels("" if batch.paired else name, labels, logits)
@@ -276,7 +291,7 @@ def _merged(outputs: list[Outputs]) -> Outputs:
         logits.update(one.logits)
         extra.update(one.extra)
         fused = one.fused if one.fused is not None else fused
-        kept = one.kept
+        kept = one.kept if keras.tree.flatten(one.kept) else kept
     return Outputs(features, logits, extra, fused, kept)
 
 

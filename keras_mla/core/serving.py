@@ -238,6 +238,7 @@ class _View(keras.Model):
     def call(self, inputs: dict) -> dict:
         model = self.model
         inputs, presence = split_inputs(model.modalities, inputs)
+        model.build_for(inputs)
         outputs = model.forward_pass(model.modalities, inputs, False, presence)
         if self.what == "features":
             return {

@@ -5,6 +5,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_mla.backend import internals
+
 
 @keras.saving.register_keras_serializable(package="keras_mla")
 class Teacher(keras.layers.Layer):
@@ -29,7 +31,8 @@ class Teacher(keras.layers.Layer):
         What the model returns, without gradients.
 
     Raises:
-        ValueError: If a teacher that was left out of a file is called.
+        ValueError: If the model is not built, or a teacher that was left out
+            of a file is called.
 
     Example:
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
@@ -46,14 +49,33 @@ class Teacher(keras.layers.Layer):
         kwargs.pop("trainable", None)
         super().__init__(trainable=False, **kwargs)
         self.saved = bool(saved)
-        copy = None if model is None else _copy(model)
-        if copy is not None:
+        copy = None
+        if model is not None:
+            if not model.built:
+                raise ValueError(
+                    "A teacher must be fitted, but the given model has no "
+                    "weights yet: it is not built. "
+                    f"Received: model={model.name!r}"
+                )
+            copy = _copy(model)
             copy.trainable = False
+            # What the teacher's features cost is no loss of the student.
+            for layer in internals.sublayers(copy):
+                layer.activity_regularizer = None
         # Keras saves the layers that it tracks, and does not look into
         # namespaces.
         self._kept = copy if self.saved else None
         self._left_out = types.SimpleNamespace(model=copy)
         self.built = True
+
+    @property
+    def trainable(self) -> bool:
+        """Is `False`, even if the model around the teacher is unfrozen."""
+        return False
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        pass
 
     @classmethod
     def of(

@@ -105,6 +105,8 @@ def test_imputation_learns_what_a_teacher_knows(tmp_path):
     presence = np.ones((64, 3), bool)
     presence[:, 0] = False
     x["presence"] = presence
+    x[NAMES[0]][:] = np.nan
+    assert np.isfinite(model.fit(x, y, verbose=0).history["loss"]).all()
     again = saved(model, tmp_path)
     np.testing.assert_array_equal(
         again.predict(x, verbose=0), model.predict(x, verbose=0)

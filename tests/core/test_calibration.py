@@ -152,3 +152,13 @@ def test_what_cannot_be_calibrated():
         MLA(ref.encoders("ab"), head=3).calibrate((x, y))
     with pytest.raises(ValueError, match="has no samples"):
         MLA(ref.encoders("ab"), head=3).calibrate([])
+
+
+def test_labels_of_samples_without_modalities_may_be_anything():
+    fitted = []
+    for label in (0, -1):
+        model, x, y = overconfident("entropy", presence=True)
+        y[~x["presence"].any(axis=1)] = label
+        assert not x["presence"].any(axis=1).all()
+        fitted.append(model.calibrate((x, y)))
+    assert fitted[0] == fitted[1]

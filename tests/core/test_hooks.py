@@ -1,5 +1,7 @@
 """The hooks of a method, each tested by a small subclass."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -228,6 +230,14 @@ def test_a_batch_knows_what_is_hidden():
     twice = hidden.hide(ops.convert_to_tensor(~mask))
     assert not to_numpy(twice.presence).any()
     np.testing.assert_array_equal(to_numpy(twice.hidden), x["presence"])
+    # What `prepare_batch` did to the inputs before stays.
+    changed = dataclasses.replace(
+        batch, inputs={n: v + 7 for n, v in batch.inputs.items()}
+    ).hide(ops.convert_to_tensor(mask))
+    for name in NAMES:
+        np.testing.assert_array_equal(
+            to_numpy(changed.inputs[name]), to_numpy(hidden.inputs[name]) + 7
+        )
     unpaired = keras_mla.core.Batch.from_data(
         NAMES, ({n: x[n] for n in NAMES}, dict.fromkeys(NAMES, y))
     )
@@ -277,6 +287,38 @@ def test_each_loss_has_a_gradient_of_its_own(penalty):
         np.testing.assert_allclose(
             to_numpy(kernel), before[index] - 0.1 * gradient, atol=1e-5
         )
+
+
+@register
+class WithConstants(Signed):
+    """Has a loss that depends on no variable in this batch."""
+
+    def updates(self):
+        losses = ("fused", *self.modalities, "constant")
+        return [Update(self.modalities, (self,), losses)]
+
+    def update_losses(self, update, outputs, losses, batch):
+        found = super().update_losses(update, outputs, losses, batch)
+        return [*found, MeanLoss(ops.ones(()), 1)]
+
+
+def test_a_loss_that_depends_on_no_variable_has_zero_gradients():
+    x, y = make_data(8)
+    models = []
+    for cls in (Signed, WithConstants):
+        encoders = parts()
+        # Its penalty depends on no variable to move.
+        frozen = encoder(WIDTHS[NAMES[0]])
+        frozen.layers[0].activity_regularizer = keras.regularizers.L2(0.1)
+        frozen.trainable = False
+        models.append(compiled(cls({**encoders, NAMES[0]: frozen}, CLASSES)))
+    models[1].set_weights(models[0].get_weights())
+    for model in models:
+        model.train_on_batch(x, y)
+    assert all(
+        np.allclose(to_numpy(a), to_numpy(b), atol=1e-6)
+        for a, b in zip(models[0].weights, models[1].weights, strict=True)
+    )
 
 
 # === Experts beside modalities ===
@@ -347,6 +389,32 @@ def test_unpaired_data_skip_an_update_on_all_modalities():
     )
 
 
+@pytest.mark.parametrize(
+    "names", [("fused", *NAMES), ("joint", *NAMES), (*NAMES, "fused")]
+)
+def test_experts_begin_with_the_modalities(names):
+    class Wrong(WithJoint):
+        experts = names
+
+        def updates(self):
+            return keras_mla.MLA.updates(self)
+
+    with pytest.raises(ValueError, match="`experts` must be the modalities"):
+        compiled(Wrong(parts(), CLASSES))
+
+
+@pytest.mark.parametrize("name", ["loss", "fused_loss", "text_loss"])
+def test_logs_have_names_of_their_own(name):
+    class Wrong(keras_mla.models.MultiLossFusion):
+        def updates(self):
+            (update,) = super().updates()
+            update.logs = (name,)
+            return [update]
+
+    with pytest.raises(ValueError, match=f"own logs.*'{name}'"):
+        compiled(Wrong(parts(), CLASSES))
+
+
 # === Stages and teachers ===
 
 
@@ -402,6 +470,87 @@ def test_stages_choose_the_updates_of_an_epoch(jit):
     logs = model.evaluate(x, y, verbose=0, return_dict=True)
     own = np.mean([logs[f"{name}_loss"] for name in NAMES])
     assert logs["loss"] == pytest.approx(own, rel=1e-5)
+
+
+@register
+class AloneThenJoint(JointModel):
+    """Trains each modality by itself for an epoch, then all together."""
+
+    def stages(self):
+        alone = [
+            Update((name,), (self.encoders[name], self.head))
+            for name in self.modalities
+        ]
+        return [Stage(alone, 1), Stage(self.updates())]
+
+    def update_losses(self, update, outputs, losses, batch):
+        if len(update.modalities) == 1:
+            return list(losses.values())
+        return super().update_losses(update, outputs, losses, batch)
+
+
+@pytest.mark.parametrize("absent", [False, True])
+def test_a_joint_method_may_train_modalities_one_by_one(absent):
+    model = compiled(
+        AloneThenJoint(parts(), CLASSES), keras.optimizers.SGD(0.0)
+    )
+    x, y = make_data(12)
+    if absent:
+        x["presence"] = half_presence(12)
+    logs = model.fit(x, y, epochs=2, verbose=0).history
+    assert logs["fused_loss"][0] == pytest.approx(logs["fused_loss"][1])
+    assert logs["accuracy"][0] == pytest.approx(logs["accuracy"][1])
+    own = np.mean([logs[f"{name}_loss"][0] for name in NAMES])
+    assert logs["loss"][0] == pytest.approx(own, rel=1e-5)
+
+
+def test_fuse_sees_what_an_earlier_update_kept():
+    class Kept(AloneThenJoint):
+        def stages(self):
+            alone, joint = super().stages()
+            return [Stage([*joint.updates, *alone.updates])]
+
+        def complete(self, features, presence, training):
+            completed, _ = super().complete(features, presence, training)
+            return completed, completed[NAMES[0]]
+
+        def fuse(self, outputs, presence):
+            if presence is not None:
+                assert outputs.kept.shape[1] == FEATURES
+            return super().fuse(outputs, presence)
+
+    x, y = make_data(8)
+    x["presence"] = half_presence(8)
+    compiled(Kept(parts(), CLASSES)).fit(x, y, verbose=0)
+
+
+def test_a_stage_may_last_no_epoch():
+    class Warmed(keras_mla.models.LateFusion):
+        def stages(self):
+            updates = self.updates()
+            return [Stage(updates[:1], epochs=0), Stage(updates)]
+
+    model = compiled(Warmed(parts(), CLASSES))
+    x, y = make_data(8)
+    before = to_numpy(model.heads[NAMES[-1]].kernel)
+    model.fit(x, y, verbose=0)
+    assert (to_numpy(model.heads[NAMES[-1]].kernel) != before).any()
+
+
+@pytest.mark.parametrize(
+    "stages",
+    [
+        lambda updates: [Stage(updates), Stage(updates[:1])],
+        lambda updates: [Stage([])],
+    ],
+)
+def test_a_stage_that_never_trains_is_refused(stages):
+    class Wrong(keras_mla.models.LateFusion):
+        def stages(self):
+            return stages(self.updates())
+
+    with pytest.raises(ValueError, match="stage needs at least one update"):
+        compiled(Wrong(parts(), CLASSES))
 
 
 def test_two_updates_of_one_name_are_refused():
@@ -461,6 +610,41 @@ def test_a_frozen_teacher(kept, tmp_path):
     else:
         with pytest.raises(ValueError, match="left out of the file"):
             again.fit(x, y, verbose=0)
+
+
+def test_a_teacher_stays_frozen_when_the_model_is_unfrozen():
+    x, y = make_data(8)
+    teacher = make_method("ConcatFusion")
+    model = Distilled(parts(), CLASSES, teacher=teacher)
+    model.trainable = False
+    model.trainable = True
+    assert not model.teacher.trainable_variables
+    compiled(model, keras.optimizers.AdamW(0.1, weight_decay=0.5))
+    model.fit(x, y, verbose=0)
+    for kept, given in zip(
+        model.teacher.model.weights, teacher.weights, strict=True
+    ):
+        np.testing.assert_array_equal(to_numpy(kept), to_numpy(given))
+
+
+def test_a_teacher_adds_no_penalty():
+    x, y = make_data(8)
+    teacher = make_method("ConcatFusion")
+    losses = []
+    model = compiled(Distilled(parts(), CLASSES, teacher=teacher))
+    for penalty in (0.0, 100.0):
+        for name in NAMES:
+            layer = teacher.encoders[name].layers[0]
+            layer.activity_regularizer = keras.regularizers.L2(penalty)
+        other = compiled(Distilled(parts(), CLASSES, teacher=teacher))
+        other.set_weights(model.get_weights())
+        losses.append(other.evaluate(x, y, verbose=0, return_dict=True)["loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
+def test_a_teacher_must_have_weights():
+    with pytest.raises(ValueError, match="must be fitted"):
+        Teacher(keras.Sequential([keras.layers.Dense(2)]))
 
 
 # === Features of another kind ===
@@ -523,6 +707,19 @@ def test_variables_of_a_modality_have_its_projection():
         assert [id(v) for v in found] == [id(v) for v in wanted]
 
 
+@pytest.mark.parametrize("entrance", ["features", "predict_modalities"])
+def test_any_entrance_builds_a_model(entrance):
+    encoders = {
+        name: keras.Sequential([keras.layers.Dense(FEATURES)]) for name in NAMES
+    }
+    model = keras_mla.MLA(encoders, CLASSES)
+    x, _ = make_data(6)
+    assert not model.built
+    getattr(model, entrance)(x)
+    assert model.built and model.fusion.built
+    assert model.get_build_config() is not None
+
+
 def test_features_are_projected_and_zero_where_absent():
     model = make_method("MLA", feature_dim=4)
     x, _ = make_data(6)
@@ -542,6 +739,21 @@ def test_the_summary_shows_shapes_behind_the_encoders():
     text = "\n".join(lines)
     assert "?" not in text
     assert f"({FEATURES}, {CLASSES})" in text  # The projected gradient.
+
+
+@pytest.mark.parametrize(
+    ("expert", "message"),
+    [("Text", "must be one of .*'text'"), (None, "pass the name of an expert")],
+)
+def test_a_loss_is_of_a_known_expert(expert, message):
+    class Wrong(keras_mla.models.LateFusion):
+        def update_losses(self, update, outputs, losses, batch):
+            return [self.loss_of(outputs.logits[update.name], batch, expert)]
+
+    x, y = make_data(8)
+    y = y if expert else dict.fromkeys(NAMES, y)
+    with pytest.raises(ValueError, match=message):
+        compiled(Wrong(parts(), CLASSES)).evaluate(x, y, verbose=0)
 
 
 def test_joint_methods_give_logits_and_no_weight():

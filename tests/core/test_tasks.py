@@ -284,6 +284,24 @@ def test_a_threshold_for_probabilities_is_refused():
         compiled(make(), loss=BCE, metrics=[keras.metrics.BinaryAccuracy()])
 
 
+@pytest.mark.parametrize("absent", [False, True])
+def test_a_function_of_targets_gets_them_in_the_shape_of_outputs(absent):
+    x, y, presence = draw("regression", units=1)
+    if not absent:
+        del x["presence"]
+        x = {name: np.nan_to_num(value) for name, value in x.items()}
+
+    def squares(targets, outputs):
+        return ops.mean(ops.square(targets - outputs), axis=-1)
+
+    model = make("LateFusion", 1, task="regression")
+    compiled(model, loss=squares, metrics=None)
+    logs = model.evaluate(x, y[:, 0], verbose=0, return_dict=True)
+    far = (model.predict(x, verbose=0) - y) ** 2
+    known = presence.any(1) if absent else slice(None)
+    assert logs["fused_loss"] == pytest.approx(far[known].mean(), rel=1e-4)
+
+
 def test_one_unit_is_one_label_or_one_target():
     x, _, _ = draw("regression")
     y = np.arange(24) % 2

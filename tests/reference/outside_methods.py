@@ -148,8 +148,9 @@ class TaughtImputation(JointModel):
             wanted = self.teacher.compute(
                 lambda model, m=name: model.encode(m, batch.values[m], False)
             )
-            errors = ops.mean((outputs.kept[name] - wanted) ** 2, axis=-1)
-            far = far + ops.sum(ops.where(rows[:, index], errors, 0.0))
+            gap = outputs.kept[name] - wanted  # It may be NaN.
+            gap = ops.where(rows[:, index, None], gap, 0.0)
+            far = far + ops.sum(ops.mean(gap**2, axis=-1))
             count = count + ops.sum(ops.cast(rows[:, index], "float32"))
         return MeanLoss(far / ops.maximum(count, 1), count)
 

@@ -41,6 +41,9 @@ def value_and_grads(
                     materialize_grads=True,
                 )
             )
+            # PyTorch differentiates nothing that depends on no variable.
+            if loss.requires_grad
+            else [torch.zeros_like(value) for value in values]
             for index, loss in enumerate(losses)
         ]
     for value in frozen:
