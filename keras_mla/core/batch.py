@@ -38,6 +38,7 @@ class Batch:
         hidden: Bool tensor of shape `(batch, modalities)`: true for values
             that were passed as present and that `hide` has made absent. `None`
             if nothing was hidden.
+        modalities: Names of the modalities, in the order of `presence`.
     """
 
     inputs: dict[str, Any]
@@ -49,6 +50,7 @@ class Batch:
     training: bool = True
     values: dict[str, Any] = dataclasses.field(default_factory=dict)
     hidden: Any | None = None
+    modalities: tuple[str, ...] = ()
 
     @classmethod
     def from_data(
@@ -75,6 +77,7 @@ class Batch:
             x.get("sample_id"),
             training,
             {name: x[name] for name in modalities},
+            modalities=tuple(modalities),
         )
 
     def hide(self, mask: Any) -> "Batch":
@@ -116,7 +119,7 @@ class Batch:
         """
         if self.presence is None:
             return None
-        return self.presence[:, list(self.inputs).index(name)]
+        return self.presence[:, self.modalities.index(name)]
 
     def active(self, names: Sequence[str]) -> Any | None:
         """Returns whether any sample has one of `names`, a bool scalar.

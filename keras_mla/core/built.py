@@ -8,6 +8,7 @@ from keras import ops
 from keras_mla.backend import internals
 from keras_mla.core import building, checks
 from keras_mla.core.hooks import Hooks
+from keras_mla.core.tasks import TASKS
 from keras_mla.version import __version__
 
 
@@ -98,7 +99,6 @@ class BuiltModel(Hooks):
     def get_config(self) -> dict:
         """Returns the constructor's arguments, serialized."""
         serialize = keras.saving.serialize_keras_object
-        compiled = self._plan is not None
         return {
             **super().get_config(),
             "encoders": {
@@ -108,7 +108,9 @@ class BuiltModel(Hooks):
             "head": serialize(self.head),
             "feature_dim": self.feature_dim,
             "allow_nan": self.allow_nan,
-            "task": self.task.name if compiled else self.given_task,
+            "task": self.given_task,
+            "current_task": self.task.name,
+            "default_fusion": self._fuses_by_default,
             "keras_mla_version": __version__,
         }
 
@@ -121,10 +123,16 @@ class BuiltModel(Hooks):
             name: building.revive(value, custom_objects)
             for name, value in config.items()
         }
-        if "keras_mla_version" in config:
-            return cls(**config)
-        with checks.as_before():  # Version 0.1 checked less.
-            return cls(**{"allow_nan": True, **config})
+        task = config.pop("current_task", None)
+        default_fusion = config.pop("default_fusion", False)
+        if "keras_mla_version" not in config:
+            with checks.as_before():  # Version 0.1 checked less.
+                return cls(**{"allow_nan": True, **config})
+        model = cls(**config)
+        model._fuses_by_default = default_fusion
+        if task is not None:
+            model.use_task(TASKS[task])
+        return model
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Raises if a subclass defines a hook of version 0.1."""

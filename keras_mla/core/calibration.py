@@ -26,11 +26,11 @@ def calibrate(model: Any, data: Any, batch_size: int | None) -> dict:
 def _calibrate_certainty(model: Any, data: Any, batch_size: int | None) -> dict:
     """Fits temperatures, a sharpness and a scale."""
     fusion, nll = model.fusion, model.task.negative_log_likelihood
-    logits, present, y = _predictions(model, data, batch_size)
+    logits, present, y, weight = _predictions(model, data, batch_size)
     temperature = []
-    for z, labels in _of_each(model, logits, present, y):
+    for z, *others in _of_each(model, logits, present, y, weight):
         temperature.append(
-            _minimum(lambda t, z=z, y=labels: nll(z / t, y))  # type: ignore[misc]
+            _minimum(lambda t, z=z, o=others: nll(z / t, *o))  # type: ignore[misc]
         )
     fusion.temperature.assign(np.array(temperature, "float32"))
 
@@ -39,12 +39,12 @@ def _calibrate_certainty(model: Any, data: Any, batch_size: int | None) -> dict:
         return _fused(fusion, logits, present)
 
     def best_scale(z: np.ndarray) -> float:
-        return _minimum(lambda s: nll(s * z, y))
+        return _minimum(lambda s: nll(s * z, y, weight))
 
     def loss_of(sharpness: float) -> float:
         fusion.sharpness.assign(sharpness)
         z = fused()
-        return nll(best_scale(z) * z, y)
+        return nll(best_scale(z) * z, y, weight)
 
     result: dict[str, Any] = {
         "temperature": dict(zip(model.experts, temperature, strict=True))
@@ -72,19 +72,26 @@ def _set_variances(model: Any, data: Any, batch_size: int | None) -> dict:
             "`fusion=keras_mla.layers.InverseVarianceFusion()`, which weighs "
             "modalities by how exact they are."
         )
-    logits, present, y = _predictions(model, data, batch_size)
+    logits, present, y, weight = _predictions(model, data, batch_size)
     variance = [
-        max(float(np.mean((z - targets) ** 2)), 1e-12)
-        for z, targets in _of_each(model, logits, present, y)
+        max(
+            float(np.average(((z - y) ** 2).mean(axis=1), weights=w)),
+            1e-12,
+        )
+        for z, y, w in _of_each(model, logits, present, y, weight)
     ]
     fusion.variance.assign(np.array(variance, "float32"))
     return {"variance": dict(zip(model.experts, variance, strict=True))}
 
 
 def _of_each(
-    model: Any, logits: np.ndarray, present: np.ndarray, y: np.ndarray
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields each expert's logits and labels, for samples that have it."""
+    model: Any,
+    logits: np.ndarray,
+    present: np.ndarray,
+    y: np.ndarray,
+    weight: np.ndarray,
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yields logits, labels and weights of the samples of each expert."""
     for index, name in enumerate(model.experts):
         here = present[:, index]
         if not here.any():
@@ -92,7 +99,7 @@ def _of_each(
                 "Calibration needs samples of each expert in "
                 f"`validation_data`. Received: no sample of {name!r}"
             )
-        yield logits[here, index], y[here]
+        yield logits[here, index], y[here], weight[here]
 
 
 def _fused(
@@ -109,10 +116,11 @@ def _fused(
 
 def _predictions(
     model: Any, data: Any, batch_size: int | None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns the logits of experts, which experts are present, and labels.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Returns logits and presence of experts, labels and sample weights.
 
-    Samples without any modality are left out.
+    Samples that count for nothing are left out: those without any modality,
+    with a weight of 0, or with the class that the loss ignores.
     """
     if isinstance(data, tuple):
         data = [data]
@@ -138,18 +146,26 @@ def _predictions(
             present = np.asarray(
                 ops.convert_to_numpy(model.expert_presence(given))
             )
-        # Labels of samples without any modality may be anything.
-        known = present.any(axis=1)
-        labels = model.task.labels_of(y[known], logits.shape[2])
-        parts.append((logits[known], present[known], labels))
+        weight = np.ones(len(y))
+        if len(batch) > 2 and batch[2] is not None:
+            given = ops.convert_to_numpy(batch[2])
+            weight = np.asarray(given, "float64").reshape(len(y), -1).mean(1)
+        ignored = getattr(getattr(model, "loss", None), "ignore_class", None)
+        if ignored is not None:
+            weight = weight * (y.reshape(len(y), -1)[:, 0] != ignored)
+        counted = present.any(axis=1) & (weight > 0)
+        labels = model.task.labels_of(y[counted], logits.shape[2])
+        parts.append(
+            (logits[counted], present[counted], labels, weight[counted])
+        )
     if not parts:
         raise ValueError(
             "`validation_data` has no samples. Pass `(x, y)`, or batches of it."
         )
-    logits, present, y = (
+    logits, present, y, weight = (
         np.concatenate(part) for part in zip(*parts, strict=True)
     )
-    return logits, present, y
+    return logits, present, y, weight
 
 
 def _minimum(function: Callable[[float], float], most: float = 100.0) -> float:

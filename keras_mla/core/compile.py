@@ -210,8 +210,9 @@ class CompiledModel(backend.internals.Compiled, CheckedModel):
         if self.built and self.plan.stages is None:
             # The variables to move are fixed here, until `compile` is called.
             self.plan.stages = list(self.stages())
-            for stage in self.plan.stages:
-                optimizers.check_optimized(self.optimizer, stage.updates)
+            updates = [u for stage in self.plan.stages for u in stage.updates]
+            optimizers.check_optimized(self.optimizer, updates)
+            optimizers.check_moved(self.trainable_variables, updates)
         super().make_train_function(force=force)
         if self.jit_compile:
             self.train_function = backend.step.compile_step(
@@ -258,6 +259,14 @@ class CompiledModel(backend.internals.Compiled, CheckedModel):
             if epoch < end:
                 break
             index += 1
+        self._switch_to(index)
+
+    def use_last_stage(self) -> None:
+        """Switches to the last stage, which counts outside of `fit`."""
+        stages = self.plan.stages or list(self.stages())
+        self._switch_to(len(stages) - 1)
+
+    def _switch_to(self, index: int) -> None:
         if index != self.plan.stage:
             self.plan.stage = index
             self.make_train_function(force=True)
@@ -315,6 +324,9 @@ class _UseStage(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         self.model.use_stage(epoch)
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        self.model.use_last_stage()
 
 
 def _sizes(stages: Sequence[Stage]) -> dict[str, int]:

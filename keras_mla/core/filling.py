@@ -66,3 +66,16 @@ def rows_in_turn(present: Any, groups: int = 1) -> Any:
     index = ops.vectorized_map(of_group, ops.reshape(present, (groups, rows)))
     offset = rows * ops.arange(groups, dtype="int32")
     return ops.reshape(index + offset[:, None], (-1,))
+
+
+def where_present(presence: Any | None, index: int, values: Any) -> Any:
+    """Sets a structure of tensors to zero for samples without a modality."""
+    if presence is None:
+        return values
+
+    def shown(value: Any) -> Any:
+        ones = (1,) * (len(value.shape) - 1)
+        mask = ops.reshape(presence[:, index], (-1, *ones))
+        return ops.where(mask, value, ops.zeros_like(value))
+
+    return keras.tree.map_structure(shown, values)

@@ -39,7 +39,8 @@ class Hooks(keras.Model):
 
         By default, a method needs one tensor of shape `(batch, features)`. A
         method that overrides this hook may take any structure of tensors; it
-        must then override `width_of` and `unimodal_pass` too.
+        must then override `width_of` too, and `unimodal_pass`, or `join` and
+        `join_one` if it joins features.
 
         Args:
             name: Name of the modality.

@@ -8,6 +8,7 @@ import keras
 from keras import ops
 
 from keras_mla.core.batch import Batch
+from keras_mla.core.filling import where_present
 from keras_mla.core.losses import MeanLoss
 from keras_mla.core.model import MultimodalModel, same_size
 from keras_mla.core.update import Outputs, Update
@@ -63,11 +64,7 @@ class JointModel(MultimodalModel):
             `Outputs.kept`, such as a reconstruction that losses need.
         """
         completed = {
-            name: ops.where(
-                presence[:, index, None],
-                features[name],
-                ops.zeros_like(features[name]),
-            )
+            name: where_present(presence, index, features[name])
             for index, name in enumerate(self.modalities)
         }
         return completed, ()

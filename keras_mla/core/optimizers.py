@@ -1,6 +1,7 @@
 """Checks of optimizers, and the scaling of their steps."""
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -86,6 +87,19 @@ def check_optimized(optimizer: Any, updates: Any) -> None:
                     ", which has become trainable since the optimizer was "
                     "first used. Compile the model with a new optimizer."
                 )
+
+
+def check_moved(variables: Any, updates: Any) -> None:
+    """Warns if no update moves a trainable variable."""
+    moved = {id(v) for update in updates for v in update.variables}
+    left = [v.path for v in variables if id(v) not in moved]
+    if left:
+        warnings.warn(
+            "No update moves these trainable variables, so they stay as they "
+            f"are: {', '.join(left[:5])}{', ...' if len(left) > 5 else ''}. "
+            "Name their layers in an `Update`, or set `trainable=False`.",
+            stacklevel=2,
+        )
 
 
 def check_multiplier(multiplier: Any, parts: list[str]) -> dict[str, float]:

@@ -9,6 +9,7 @@ from keras import ops
 from keras_mla.backend import step
 from keras_mla.core import building, calibration
 from keras_mla.core.batch import split_inputs
+from keras_mla.core.filling import where_present
 from keras_mla.core.hooks import Hooks
 
 
@@ -114,8 +115,9 @@ class ServedModel(Hooks):
         continue with the calibrated prediction. SciPy is needed.
 
         Args:
-            validation_data: `(x, y)`, or an iterable of such batches, not used
-                for training. `presence` may be among the inputs.
+            validation_data: `(x, y)` or `(x, y, sample_weight)`, or an
+                iterable of such batches, not used for training. `presence` may
+                be among the inputs.
             batch_size: int. Batch size of the prediction. Defaults to 32.
 
         Returns:
@@ -242,28 +244,15 @@ class _View(keras.Model):
         outputs = model.forward_pass(model.modalities, inputs, False, presence)
         if self.what == "features":
             return {
-                name: _where(presence, index, outputs.features[name])
+                name: where_present(presence, index, outputs.features[name])
                 for index, name in enumerate(model.modalities)
             }
         shown = None if presence is None else model.expert_presence(presence)
         factors = model.fusion_factors(outputs, presence)
         result: dict[str, Any] = {"fused": model.fuse(outputs, presence)}
         for index, name in enumerate(model.experts):
-            logits = _where(shown, index, outputs.logits[name])
+            logits = where_present(shown, index, outputs.logits[name])
             result[name] = {"logits": logits}
             if factors is not None:
                 result[name]["weight"] = factors[:, index]
         return result
-
-
-def _where(presence: Any | None, index: int, values: Any) -> Any:
-    """Sets a structure of tensors to zero for samples without a modality."""
-    if presence is None:
-        return values
-
-    def shown(value: Any) -> Any:
-        ones = (1,) * (len(value.shape) - 1)
-        mask = ops.reshape(presence[:, index], (-1, *ones))
-        return ops.where(mask, value, ops.zeros_like(value))
-
-    return keras.tree.map_structure(shown, values)

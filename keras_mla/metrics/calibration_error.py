@@ -41,6 +41,9 @@ class ExpectedCalibrationError(keras.metrics.Metric):
         Eq. 3.
     """
 
+    # The task that it says something about.
+    tasks = ("single_label",)
+
     def __init__(
         self,
         bins: int = 15,

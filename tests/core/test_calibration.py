@@ -47,6 +47,34 @@ def overconfident(method, presence=False):
     return model, x, y
 
 
+@mainly_on("torch")
+def test_samples_count_as_in_training():
+    results = []
+    model, x, y = overconfident("entropy")
+    kept = np.arange(400) % 3 > 0
+    loss = keras.losses.SparseCategoricalCrossentropy
+    ignored = np.where(kept, y, -1)
+    for ignore, data in (
+        (None, ({name: v[kept] for name, v in x.items()}, y[kept])),
+        (None, (x, ignored, kept.astype("float32"))),
+        (-1, (x, ignored)),
+    ):
+        model.compile("sgd", loss(from_logits=True, ignore_class=ignore))
+        results.append(model.calibrate(data))
+    weighted = model.calibrate((x, y, 1.0 + kept))
+    twice = np.concatenate([np.arange(400), np.flatnonzero(kept)])
+    repeated = model.calibrate(({n: v[twice] for n, v in x.items()}, y[twice]))
+    for found, expected in (
+        *((r, results[0]) for r in results[1:]),
+        (weighted, repeated),
+    ):
+        assert found["scale"] == pytest.approx(expected["scale"], rel=1e-3)
+        for m in "ab":
+            assert found["temperature"][m] == pytest.approx(
+                expected["temperature"][m], rel=1e-3
+            )
+
+
 def nll(z, y):
     return ref.cross_entropy(np.asarray(z, "float64"), y)
 

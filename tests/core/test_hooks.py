@@ -415,6 +415,63 @@ def test_logs_have_names_of_their_own(name):
         compiled(Wrong(parts(), CLASSES))
 
 
+def test_a_weight_that_no_update_moves_is_told():
+    class Forgetful(keras_mla.models.LateFusion):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            self.shift = self.add_weight(shape=(CLASSES,), name="shift")
+
+        def unimodal_pass(self, name, feature, training):
+            logits, kept = super().unimodal_pass(name, feature, training)
+            return logits + self.shift, kept
+
+    x, y = make_data(8)
+    model = compiled(Forgetful(parts(), CLASSES))
+    with pytest.warns(UserWarning, match="No update moves.*shift"):
+        model.fit(x, y, verbose=0)
+
+
+def test_absent_sequences_are_zeros_for_all_their_steps():
+    # As many steps as samples: masks of either would fit.
+    class Sequences(JointModel):
+        def check_features(self, name, feature):
+            pass
+
+        def width_of(self, feature):
+            return feature.shape[-1]
+
+        def join(self, features, training):
+            means = [ops.mean(features[name], axis=1) for name in NAMES]
+            return self.head(ops.concatenate(means, axis=-1))
+
+        def join_one(self, features):
+            return self.join(features, False)
+
+    steps = 4
+    model = Sequences(
+        {
+            name: keras.Sequential(
+                [keras.Input((steps, 2)), keras.layers.Dense(3)]
+            )
+            for name in NAMES
+        },
+        CLASSES,
+    )
+    rng = np.random.default_rng(0)
+    x = {n: rng.normal(size=(steps, steps, 2)).astype("float32") for n in NAMES}
+    presence = rng.random((steps, 3)) < 0.5
+    found = model.predict({**x, "presence": presence}, verbose=0)
+    features = model.features(x)
+    means = [
+        np.where(presence[:, i, None], features[n].mean(axis=1), 0)
+        for i, n in enumerate(NAMES)
+    ]
+    kernel, bias = map(to_numpy, model.head.weights)
+    np.testing.assert_allclose(
+        found, np.concatenate(means, 1) @ kernel + bias, atol=1e-5
+    )
+
+
 # === Stages and teachers ===
 
 
@@ -470,6 +527,12 @@ def test_stages_choose_the_updates_of_an_epoch(jit):
     logs = model.evaluate(x, y, verbose=0, return_dict=True)
     own = np.mean([logs[f"{name}_loss"] for name in NAMES])
     assert logs["loss"] == pytest.approx(own, rel=1e-5)
+    # After `fit`, the last stage counts, whatever the stage of its last epoch.
+    model.fit(x, y, epochs=1, verbose=0)
+    logs = model.evaluate(x, y, verbose=0, return_dict=True)
+    assert logs["loss"] == pytest.approx(
+        np.mean([logs[f"{n}_loss"] for n in NAMES]), rel=1e-5
+    )
 
 
 @register

@@ -14,6 +14,7 @@ from keras_mla.layers import (
     EntropyFusion,
     InverseVarianceFusion,
 )
+from keras_mla.metrics import ExpectedCalibrationError
 from keras_mla.models import METHODS
 
 NAMES = tuple(WIDTHS)
@@ -271,12 +272,72 @@ def test_targets_of_samples_that_do_not_count_may_be_anything():
     assert np.isfinite(logs["loss"]).all()
 
 
-@pytest.mark.parametrize("metric", ["accuracy", keras.metrics.BinaryAccuracy()])
-def test_accuracy_of_a_regression_is_refused(metric):
-    if not isinstance(metric, str):
-        metric.threshold = 0.0
-    with pytest.raises(ValueError, match="metric of classes"):
-        compiled(make(), loss="mse", metrics=[metric])
+@pytest.mark.parametrize(
+    ("loss", "metric"),
+    [
+        ("mse", "accuracy"),
+        ("mse", keras.metrics.BinaryAccuracy(threshold=0.0)),
+        ("mse", keras.metrics.F1Score()),
+        ("mse", keras.metrics.AUC(from_logits=True)),
+        ("mse", keras.metrics.BinaryCrossentropy(from_logits=True)),
+        ("mse", ExpectedCalibrationError()),
+        (BCE, keras.metrics.F1Score()),
+        (BCE, keras.metrics.CategoricalAccuracy()),
+        (BCE, ExpectedCalibrationError()),
+    ],
+)
+def test_metrics_of_another_task_are_refused(loss, metric):
+    with pytest.raises(ValueError, match="says nothing about the task"):
+        compiled(make(), loss=loss, metrics=[metric])
+
+
+def test_a_metric_of_ones_own_may_be_called_as_one_likes():
+    def accuracy_within_one(targets, outputs):
+        return ops.abs(targets - outputs) < 1
+
+    x, y, _ = draw("regression")
+    model = compiled(make(), loss="mse", metrics=[accuracy_within_one])
+    logs = model.fit(x, y, verbose=0).history
+    assert 0 < logs["accuracy_within_one"][0] < 1
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("mse", BCE), (BCE, "mse"), (BCE, None)]
+)
+def test_a_loaded_model_takes_the_task_of_its_new_loss(first, second, tmp_path):
+    second = second or keras.losses.SparseCategoricalCrossentropy(
+        from_logits=True
+    )
+    kinds = [
+        {"multi_label": "multi_label", "regression": "regression"}.get(
+            task_of(loss, "auto").name
+        )
+        for loss in (first, second)
+    ]
+    x, y, _ = draw(kinds[0])
+    metrics = dict(metrics=None)
+    model = compiled(make(), loss=first, **metrics)
+    model.fit(x, y, verbose=0)
+    model.save(tmp_path / "model.keras")
+    for compile in (False, True):
+        loaded = keras.saving.load_model(
+            tmp_path / "model.keras", compile=compile
+        )
+        assert loaded.task.name == model.task.name
+        np.testing.assert_allclose(
+            loaded.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-6
+        )
+        fresh = compiled(make(), loss=second, **metrics)
+        compiled(loaded, loss=second, **metrics)
+        assert loaded.task.name == fresh.task.name
+        assert type(loaded.fusion) is type(fresh.fusion)
+        assert loaded.fusion.task == fresh.fusion.task
+    clone = keras.models.clone_model(make())
+    compiled(clone, loss="mse", **metrics)
+    assert type(clone.fusion) is InverseVarianceFusion
+    given = keras.models.clone_model(make(fusion=EntropyFusion()))
+    with pytest.raises(ValueError, match="EntropyFusion"):
+        compiled(given, loss="mse", **metrics)
 
 
 def test_a_threshold_for_probabilities_is_refused():

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_mla.core.tasks.task import Task
+from keras_mla.core.tasks.task import OF_CLASSES, Task, check_metric
 
 
 class MultiLabel(Task):
@@ -50,14 +50,24 @@ class MultiLabel(Task):
         """Replaces the metric `"accuracy"` by one with a threshold of 0."""
         if isinstance(metric, str) and metric.lower() in ("accuracy", "acc"):
             return keras.metrics.BinaryAccuracy(name="accuracy", threshold=0.0)
+        check_metric(
+            self,
+            metric,
+            OF_CLASSES,
+            "Use a metric with a threshold on logits, such as "
+            "`keras.metrics.BinaryAccuracy(threshold=0.0)`, "
+            "`Precision(thresholds=0.0)` and `Recall(thresholds=0.0)`.",
+        )
         return metric
 
     def labels_of(self, y: Any, units: int) -> np.ndarray:
         """Returns float64 labels of shape `(samples, units)`."""
         return y.reshape(-1, units).astype("float64")
 
-    def negative_log_likelihood(self, logits: Any, y: Any) -> float:
-        """Returns the mean over samples and labels."""
+    def negative_log_likelihood(
+        self, logits: Any, y: Any, weight: np.ndarray
+    ) -> float:
+        """Returns the weighted mean over samples of the mean over labels."""
         logits = logits.astype("float64")
         losses = np.logaddexp(0, logits) - y * logits
-        return float(losses.mean())
+        return float(np.average(losses.mean(axis=1), weights=weight))

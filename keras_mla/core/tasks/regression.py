@@ -4,7 +4,12 @@ from typing import Any
 
 import numpy as np
 
-from keras_mla.core.tasks.task import Task
+from keras_mla.core.tasks.task import (
+    OF_CLASSES,
+    OF_LABELS,
+    Task,
+    check_metric,
+)
 
 
 class Regression(Task):
@@ -33,18 +38,14 @@ class Regression(Task):
         return "of a regression must be finite numbers."
 
     def metric(self, metric: Any, units: int) -> Any:
-        """Returns the metric, or raises if it is a metric of classes."""
-        name = (
-            metric
-            if isinstance(metric, str)
-            else getattr(metric, "__name__", type(metric).__name__)
+        """Returns the metric, or raises if it is for classes or labels."""
+        check_metric(
+            self,
+            metric,
+            OF_CLASSES | OF_LABELS,
+            "Use a metric such as `keras.metrics.MeanAbsoluteError()` or "
+            "`keras.metrics.R2Score()`.",
         )
-        if "accuracy" in name.lower() or name.lower() == "acc":
-            raise ValueError(
-                "Accuracy is a metric of classes, but the task is regression. "
-                "Use a metric such as `keras.metrics.MeanAbsoluteError()` or "
-                f"`keras.metrics.R2Score()`. Received: {name}"
-            )
         return metric
 
     def labels_of(self, y: Any, units: int) -> np.ndarray:

@@ -96,9 +96,12 @@ class SingleLabel(Task):
             )
         return y
 
-    def negative_log_likelihood(self, logits: Any, y: Any) -> float:
-        """Returns the mean cross-entropy."""
+    def negative_log_likelihood(
+        self, logits: Any, y: Any, weight: np.ndarray
+    ) -> float:
+        """Returns the weighted mean of the cross-entropy."""
         logits = logits.astype("float64")
         logits = logits - logits.max(axis=1, keepdims=True)
         log_sum = np.log(np.exp(logits).sum(axis=1))
-        return float(np.mean(log_sum - logits[np.arange(len(y)), y]))
+        losses = log_sum - logits[np.arange(len(y)), y]
+        return float(np.average(losses, weights=weight))

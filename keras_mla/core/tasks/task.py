@@ -12,6 +12,23 @@ UNLABELLED = (
 )
 
 
+# Metrics of Keras, in lower case and without underscores, for one class of
+# several, and for labels as well as classes.
+OF_CLASSES = frozenset(
+    "f1score fbetascore categoricalaccuracy sparsecategoricalaccuracy "
+    "topkcategoricalaccuracy sparsetopkcategoricalaccuracy "
+    "categoricalcrossentropy sparsecategoricalcrossentropy "
+    "categoricalhinge".split()
+)
+OF_LABELS = frozenset(
+    "accuracy acc binaryaccuracy auc precision recall precisionatrecall "
+    "recallatprecision sensitivityatspecificity specificityatsensitivity "
+    "truepositives truenegatives falsepositives falsenegatives "
+    "binarycrossentropy hinge squaredhinge iou binaryiou meaniou onehotiou "
+    "onehotmeaniou".split()
+)
+
+
 class Task:
     """The meaning of labels and predictions. A task has no state.
 
@@ -108,13 +125,45 @@ class Task:
         """Returns the metric to compile in place of the given metric."""
         return metric
 
-    def negative_log_likelihood(self, logits: Any, y: Any) -> float:
-        """Returns the mean over samples, computed by NumPy in float64."""
+    def negative_log_likelihood(
+        self, logits: Any, y: Any, weight: np.ndarray
+    ) -> float:
+        """Returns the weighted mean over samples, by NumPy in float64."""
         raise NotImplementedError
 
     def labels_of(self, y: Any, units: int) -> np.ndarray:
         """Returns NumPy labels as `negative_log_likelihood` takes them."""
         raise NotImplementedError
+
+
+def check_metric(
+    task: Task, metric: Any, refused: frozenset[str], advice: str
+) -> None:
+    """Raises if a metric of Keras, or one that names its tasks, does not fit.
+
+    Args:
+        task: The task.
+        metric: A metric, a function, or the name of either.
+        refused: Names of Keras's metrics, as in `OF_CLASSES`.
+        advice: What to use instead.
+    """
+    own = getattr(metric, "tasks", (task.name,))
+    name = _name_in_keras(metric)
+    if task.name not in own or name.lower().replace("_", "") in refused:
+        shown = name or type(metric).__name__
+        raise ValueError(
+            f"The metric {shown!r} says nothing about the task {task.name!r}. "
+            f"{advice} Received: {metric}"
+        )
+
+
+def _name_in_keras(metric: Any) -> str:
+    """Returns the name of a metric of Keras, and `""` of any other metric."""
+    if isinstance(metric, str):
+        return metric
+    name = getattr(metric, "__name__", type(metric).__name__)
+    of_keras = getattr(keras.metrics, name, None)
+    return name if metric is of_keras or type(metric) is of_keras else ""
 
 
 def to_numpy(value: Any) -> np.ndarray:
