@@ -50,7 +50,7 @@ EVERYWHERE = (
     "saving",
     "layers",
     "models",
-    "core/test_hooks.py",
+    "core/test_hooks",
     "core/test_order.py",
 )
 

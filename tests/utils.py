@@ -100,6 +100,20 @@ def half_presence(samples, seed=1):
     return presence
 
 
+register = keras.saving.register_keras_serializable(package="tests")
+
+
+def parts():
+    """A small encoder of each modality."""
+    return {name: encoder(WIDTHS[name]) for name in WIDTHS}
+
+
+def saved(model, path):
+    """A model, saved and loaded."""
+    model.save(path / "model.keras")
+    return keras.saving.load_model(path / "model.keras", safe_mode=True)
+
+
 def make_model(modalities=tuple(WIDTHS), layers=lambda: (), **kwargs):
     """An MLA model of small encoders."""
     kwargs.setdefault("head", CLASSES)

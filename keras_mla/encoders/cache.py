@@ -83,6 +83,9 @@ def cache_features(
         )
     directory = Path(directory)
     batches, samples = _count(data, batch_size)
+    if not encoder.built:
+        # Its weights are a part of its fingerprint.
+        _predict(encoder, next(_batches(data, 0, 1, batch_size)))
     index = {
         "encoder": _fingerprint(encoder),
         "preprocessing": preprocessing,

@@ -87,6 +87,21 @@ def test_the_same_encoder_made_anew_is_the_same(tmp_path, x):
         assert data.reads == 6
 
 
+def test_an_encoder_that_is_not_built_has_weights_of_its_own(tmp_path, x):
+    def unbuilt(seed):
+        keras.utils.set_random_seed(seed)
+        return keras.Sequential([keras.layers.Dense(3)])
+
+    first = unbuilt(0)
+    features = encoders.cache_features(first, x, tmp_path, **OPTIONS)
+    again = encoders.cache_features(first, x, tmp_path, **OPTIONS)
+    np.testing.assert_array_equal(again, features)
+    again = encoders.cache_features(unbuilt(0), x, tmp_path, **OPTIONS)
+    np.testing.assert_array_equal(again, features)
+    with pytest.raises(ValueError, match="features of something else"):
+        encoders.cache_features(unbuilt(1), x, tmp_path, **OPTIONS)
+
+
 def test_it_resumes_wherever_the_kill_came(tmp_path, x):
     encoder = make_encoder()
     # While the first index was written; while old features were deleted.

@@ -33,28 +33,56 @@ def read_lines(path: str) -> Iterator[tuple[str, str]]:
                 yield source, line.rstrip("\r\n")
 
 
-def read_rows(path: str) -> Iterator[tuple[str, list[str]]]:
+def read_rows(
+    path: str, columns: Sequence[str], problems: Problems
+) -> Iterator[tuple[str, list[str]]]:
     """Yields `(source, fields)` for each row of a comma-separated file.
 
-    Quoted fields may hold commas and line breaks. `source` names the row's
-    last line.
+    Quoted fields may hold commas and line breaks. A quote that never closes
+    costs its own row alone: a quoted field ends before the next line that is
+    a whole row.
 
-    Raises:
-        ValueError: If a row cannot be parsed.
+    Args:
+        path: str. The file.
+        columns: Names of the fields of a row.
+        problems: `Problems`. It decides what happens to a row that cannot be
+            parsed, or that has another number of fields.
     """
     with open(path, encoding="utf-8-sig", errors="replace", newline="") as f:
-        reader = csv.reader(line.replace("\0", "") for line in f)
-        while True:
-            try:
-                row = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                raise ValueError(
-                    f"{path}, line {reader.line_num}: {error}"
-                ) from error
-            if row:
-                yield f"{path}, line {reader.line_num}", row
+        lines = ((n, line.replace("\0", "")) for n, line in enumerate(f, 1))
+        ahead = next(lines, None)
+        while ahead is not None:
+            number, line = ahead
+            ahead, taken = next(lines, None), [line]
+            row = _parse(taken)
+            while (
+                row is None
+                and ahead is not None
+                and len(_parse([ahead[1]]) or ()) != len(columns)
+                and sum(map(len, taken)) < MAX_LINE
+            ):
+                taken.append(ahead[1])
+                ahead, row = next(lines, None), _parse(taken)
+            source = f"{path}, line {number}"
+            if row is None:
+                problems.add(f"{source}: a quote never closes.")
+            elif row and len(row) != len(columns):
+                problems.add(
+                    f"{source}: expected the columns {', '.join(columns)}. "
+                    f"Received: row={str(row)[:200]}"
+                )
+            elif row:
+                yield source, row
+
+
+def _parse(lines: list[str]) -> list[str] | None:
+    """Returns the fields of a row, or `None` if its last quote is open."""
+    try:
+        # An open quote takes in the line behind the row.
+        rows = list(csv.reader([*lines, "\n", "end"]))
+    except csv.Error:  # The field behind an open quote is too long.
+        return None
+    return rows[0] if rows[-1] == ["end"] else None
 
 
 def read_json_lines(

@@ -25,8 +25,8 @@ class UnpairedDataset(keras.utils.PyDataset):
 
     Args:
         data: dict of modality name to `(x, y)` or `(x, y, sample_weight)`,
-            arrays of one length within a modality. `x` may be a dict of
-            arrays.
+            arrays or lists of one length within a modality. `x` may be a dict
+            of them.
         batch_size: int, or a dict of modality name to int. Samples of each
             modality in a batch. Defaults to `32`.
         shuffle: bool. Whether to draw a new order for each epoch. Defaults to
@@ -65,7 +65,7 @@ class UnpairedDataset(keras.utils.PyDataset):
         if not isinstance(batch_size, Mapping):
             batch_size = dict.fromkeys(data, batch_size)
         self.data = {
-            name: keras.tree.map_structure(np.asarray, tuple(arrays))
+            name: tuple(map(_as_arrays, arrays))
             for name, arrays in data.items()
         }
         self.batch_size = dict(batch_size)
@@ -126,3 +126,10 @@ class UnpairedDataset(keras.utils.PyDataset):
 
     def _round(self, size: int) -> np.ndarray:
         return np.random.permutation(size) if self.shuffle else np.arange(size)
+
+
+def _as_arrays(value: Any) -> Any:
+    """Makes arrays of lists, of numbers or of texts."""
+    if isinstance(value, Mapping):
+        return {name: _as_arrays(part) for name, part in value.items()}
+    return np.asarray(value)

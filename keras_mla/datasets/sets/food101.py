@@ -171,13 +171,8 @@ def _rows(root: str, path: str, part: str, problems: Problems) -> Any:
             yield source, (record["img"], record["label"], record["text"])
         return
     if path.endswith(".csv"):
-        for source, row in listing.read_rows(path):
-            if len(row) != 3:
-                problems.add(
-                    f"{source}: expected the columns picture, text, class. "
-                    f"Received: row={str(row)[:200]}"
-                )
-                continue
+        columns = ("picture", "text", "class")
+        for source, row in listing.read_rows(path, columns, problems):
             picture, text, name = row
             yield source, (_picture(root, part, picture, name), name, text)
         return

@@ -126,7 +126,17 @@ def files(
     if classes is None:
         # A list file given for the test split is no list of the classes.
         own = None if split == "test" else list_file
-        classes = class_names(root, own)
+        try:
+            classes = class_names(root, own)
+        except ValueError as error:
+            if own is None and list_file is not None:
+                raise ValueError(
+                    "The labels of a test list are numbered by the training "
+                    "list, which was not found. Pass `classes`, such as "
+                    "`classes=class_names(data_dir, training_list)`. "
+                    f"{error}"
+                ) from error
+            raise
     listing.check_count("Kinetics-Sounds classes", len(classes), _CLASSES)
     labels = {name: i for i, name in enumerate(classes)}
 

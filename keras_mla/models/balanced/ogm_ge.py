@@ -78,6 +78,8 @@ class OGMGE(JointModel):
         Modulation", CVPR 2022, Eqs. 8 to 10 and 13.
     """
 
+    tasks = ("single_label", "multi_label")
+
     def __init__(
         self,
         encoders: Mapping[str, keras.layers.Layer],
@@ -115,8 +117,6 @@ class OGMGE(JointModel):
         self.modulating = self.add_weight(
             shape=(), initializer="ones", trainable=False, name="modulating"
         )
-
-    tasks = ("single_label", "multi_label")
 
     def own_callbacks(self) -> list[keras.callbacks.Callback]:
         """Returns a callback that switches the modulation on and off."""

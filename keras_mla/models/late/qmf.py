@@ -94,6 +94,8 @@ class QMF(LateModel):
         Data", ICML 2023, section 4.
     """
 
+    tasks = ("single_label", "multi_label")
+
     def __init__(
         self,
         encoders: Mapping[str, keras.layers.Layer],
@@ -134,8 +136,6 @@ class QMF(LateModel):
             trainable=False,
             name="strays",
         )
-
-    tasks = ("single_label", "multi_label")
 
     def default_fusion(self, task: str) -> Fusion:
         """Returns `EnergyFusion`."""

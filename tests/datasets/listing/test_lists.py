@@ -18,13 +18,34 @@ def test_lines_are_numbered_and_limited(tmp_path):
 
 def test_rows(tmp_path):
     path = tmp_path / "list.csv"
-    path.write_text('a,"b, c\nd"\n\ne,f\n')
-    rows = list(listing.read_rows(str(path)))
-    assert rows[0] == (f"{path}, line 2", ["a", "b, c\nd"])
-    assert rows[1] == (f"{path}, line 4", ["e", "f"])
-    path.write_text('a,"' + "x" * 200_000 + '"')
-    with pytest.raises(ValueError, match="line 1: field larger"):
-        list(listing.read_rows(str(path)))
+    path.write_text('a,"b, c\nd"\n\ne,f "quoted" g\n"h",i')
+    rows = list(listing.read_rows(str(path), "xy", Problems("raise")))
+    assert rows == [
+        (f"{path}, line 1", ["a", "b, c\nd"]),
+        (f"{path}, line 4", ["e", 'f "quoted" g']),
+        (f"{path}, line 5", ["h", "i"]),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('a,b\nc,"d\ne,f\n"g",h\n', "line 2: a quote never closes"),
+        ('a,b\ne,f\ng,h\nc,"d', "line 4: a quote never closes"),
+        ('a,b\nc,"' + "x" * 200_000 + '"\ne,f\ng,h', "line 2: a quote never"),
+        ("a,b\nc,d,d\ne,f\ng,h", "line 2: expected the columns x, y"),
+    ],
+)
+def test_a_wrong_row_costs_itself_alone(tmp_path, text, message):
+    path = tmp_path / "list.csv"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        list(listing.read_rows(str(path), "xy", Problems("raise")))
+    skip = Problems("skip")
+    rows = [row for _, row in listing.read_rows(str(path), "xy", skip)]
+    assert rows == [["a", "b"], ["e", "f"], ["g", "h"]]
+    with pytest.warns(UserWarning, match=f"skipped 1 entries.*{message}"):
+        skip.warn("list")
 
 
 @pytest.mark.parametrize(

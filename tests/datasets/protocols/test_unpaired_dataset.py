@@ -90,3 +90,19 @@ def test_weights_and_nested_arrays():
 def test_errors(arguments, message):
     with pytest.raises(ValueError, match=message):
         keras_mla.UnpairedDataset(**arguments)
+
+
+def test_lists_of_numbers_and_texts():
+    dataset = keras_mla.UnpairedDataset(
+        {
+            "image": (np.ones((3, 2)), [0, 1, 2]),
+            "text": (["a", "b", "c"], [2, 1, 0]),
+            "sound": ({"wave": [[0.0, 1.0]] * 3}, [0, 0, 1]),
+        },
+        batch_size=2,
+        shuffle=False,
+    )
+    x, y = dataset[0]
+    assert x["text"].tolist() == ["a", "b"]
+    assert x["sound"]["wave"].shape == (2, 2)
+    assert y["image"].tolist() == [0, 1]

@@ -45,3 +45,17 @@ def test_kinetics_sounds_with_numbers_and_wrong_lines(tmp_path):
             kinetics_sounds.files(
                 tmp_path, "test", classes=["bowling", "playing piano"]
             )
+
+
+def test_a_test_list_needs_the_classes(tmp_path):
+    layouts.kinetics_sounds(tmp_path)
+    (tmp_path / "test.csv").rename(tmp_path / "my_test.csv")
+    (tmp_path / "train.csv").rename(tmp_path / "my_train.csv")
+    with pytest.raises(ValueError, match="Pass `classes`, such as"):
+        kinetics_sounds.files(tmp_path, "test", list_file="my_test.csv")
+    names = kinetics_sounds.class_names(tmp_path, "my_train.csv")
+    with pytest.warns(UserWarning):
+        found = kinetics_sounds.files(
+            tmp_path, "test", list_file="my_test.csv", classes=names
+        )
+    assert [sample.label for sample in found] == [2]
