@@ -10,6 +10,8 @@ import pytest
 from utils import mainly_on
 
 pytest.importorskip("sklearn")
+# They compile a model each, and do not depend on the backend.
+pytestmark = mainly_on("torch")
 EXAMPLES = pathlib.Path(__file__).resolve().parents[2] / "examples"
 
 
@@ -68,8 +70,6 @@ def test_calibrate_and_export(run):
     assert float(re.search(r"differs by (\S+)", text)[1]) < 1e-4
 
 
-# It compiles two transformers on JAX.
-@mainly_on("torch")
 def test_pretrain_encoders(run):
     _, lines = run("pretrain_encoders")
     for before, after in lines[:2]:
