@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from keras import ops
+from utils import only_on
 
 from keras_mla import encoders
 from keras_mla.encoders.nn import tokens
@@ -32,10 +33,11 @@ def test_positions_follow_the_formula():
         tokens.sincos_2d(6, (2, 2))
 
 
+@only_on("torch")  # NumPy against PyTorch.
 @pytest.mark.parametrize("new", [(5, 3), (2, 8), (3, 4)])
 def test_resized_positions_equal_pytorch(new):
-    torch = pytest.importorskip("torch")
     table = np.random.default_rng(0).normal(size=(12, 5))
+    torch = pytest.importorskip("torch")
     ours = encoders.resize_positions(table, (3, 4), new)
     grid = torch.from_numpy(table.reshape(1, 3, 4, 5)).permute(0, 3, 1, 2)
     theirs = torch.nn.functional.interpolate(
