@@ -55,11 +55,15 @@ EVERYWHERE = (
 )
 
 
+# What depends on no backend: it runs on PyTorch.
+ONCE = ("datasets", "encoders/checkpoints")
+
+
 def pytest_collection_modifyitems(config, items):
     """Leaves fewer tests on TensorFlow and JAX, which compile every model.
 
     PyTorch runs everything. The others run one case of a test, and share the
-    tests that are not among `EVERYWHERE`. With `--long` all run everywhere.
+    tests that are neither in `EVERYWHERE` nor in `ONCE`. With `--long` all run everywhere.
     """
     backend = keras.backend.backend()
     if utils.LONG or backend == "torch":
@@ -73,6 +77,8 @@ def pytest_collection_modifyitems(config, items):
         first = found[0]
         marked = any(first.iter_markers("skipif"))
         path = name.removeprefix("tests/")
+        if path.startswith(ONCE):
+            continue
         if not (marked or path.startswith(EVERYWHERE)):
             share = "jax" if zlib.crc32(name.encode()) % 2 else "tensorflow"
             if share != backend:
