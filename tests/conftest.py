@@ -63,7 +63,8 @@ def pytest_collection_modifyitems(config, items):
     """Leaves fewer tests on TensorFlow and JAX, which compile every model.
 
     PyTorch runs everything. The others run one case of a test, and share the
-    tests that are neither in `EVERYWHERE` nor in `ONCE`. With `--long` all run everywhere.
+    tests that are neither in `EVERYWHERE` nor in `ONCE`. With `--long` all run
+    everywhere.
     """
     backend = keras.backend.backend()
     if utils.LONG or backend == "torch":
