@@ -25,7 +25,7 @@ def stack_presence(modalities: Sequence[str], presence: Any) -> Any:
             than the others.
     """
     if hasattr(presence, "columns"):  # A DataFrame.
-        presence = {name: presence[name].to_numpy() for name in presence}
+        presence = {n: presence[n].to_numpy() for n in presence.columns}
     if not isinstance(presence, Mapping):
         return presence
     unknown = [name for name in presence if name not in modalities]

@@ -48,7 +48,7 @@ def fill_none(
     presence = x.get("presence")
     if presence is None:
         presence = np.ones((rows, len(modalities)), bool)
-    presence = np.array(presence, bool)
+    presence = np.array(ops.convert_to_numpy(presence), bool)
     x = dict(x)
     for name in absent:
         x[name] = building.map_signature(
