@@ -1,10 +1,11 @@
 """Runs a frozen encoder over a data set once and keeps the features."""
 
 import hashlib
+import itertools
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,11 @@ import numpy as np
 from keras import ops
 
 _INDEX = "index.json"
+_TYPES = (
+    "`data` must be an array, a dict of arrays, a `keras.utils.PyDataset`, or "
+    "a stream of batches, such as a `tf.data.Dataset`, a `DataLoader` or a "
+    "generator. Received: {}"
+)
 # What this module writes, and nothing else, may be taken up or deleted.
 _OWN = re.compile(r"index\.json(\.part)?|shard-\d+\.(npy|part)")
 
@@ -43,9 +49,12 @@ def cache_features(
     Args:
         encoder: `keras.Model`. Its weights must not change afterwards: the
             features are computed once.
-        data: array, dict of arrays, or `keras.utils.PyDataset` that yields
-            inputs alone, whose own batches are used. The inputs, in a fixed
-            order. Arrays may be memory-mapped.
+        data: The inputs, in a fixed order: an array or a dict of arrays, which
+            may be memory-mapped; a `keras.utils.PyDataset`; or a stream, such
+            as a `tf.data.Dataset`, a `DataLoader` or a generator. A data set
+            or a stream gives batches of inputs, or `(inputs, labels)`, and its
+            own batches are used. A stream is read from its beginning each
+            time, but encoded only where features are missing.
         directory: str or path. A folder of its own; made if it is missing.
         batch_size: int. Samples of a forward pass. Defaults to `32`.
         batches_per_shard: int. Batches of a file. Defaults to `32`.
@@ -85,7 +94,11 @@ def cache_features(
     batches, samples = _count(data, batch_size)
     if not encoder.built:
         # Its weights are a part of its fingerprint.
-        _predict(encoder, next(_batches(data, 0, 1, batch_size)))
+        if batches is None:
+            first, data = _peek(data)
+        else:
+            first = next(_batches(data, 0, 1, batch_size))
+        _predict(encoder, first)
     index = {
         "encoder": _fingerprint(encoder),
         "preprocessing": preprocessing,
@@ -96,35 +109,93 @@ def cache_features(
     }
     checksums = _open(directory, index, overwrite)
     bar = keras.utils.Progbar(batches, verbose=verbose, unit_name="batch")
-    shards = []
-    for number, start in enumerate(range(0, batches, batches_per_shard)):
-        stop = min(start + batches_per_shard, batches)
-        path = directory / f"shard-{number:05d}.npy"
+    shards: list[np.ndarray] = []
+    done = 0
+    for group in _groups(data, batches, batch_size, batches_per_shard):
+        path = directory / f"shard-{len(shards):05d}.npy"
         shard = _read(path, checksums.get(path.name))
-        if shard is None:
+        if shard is None or not group.fits(shard):
             parts = []
-            for i, batch in enumerate(_batches(data, start, stop, batch_size)):
+            for batch in group:
                 parts.append(_predict(encoder, batch))
-                bar.update(start + i + 1)
+                bar.update(done + len(parts))
             shard = np.concatenate(parts)
             checksums[path.name] = _write(path, shard)
             _write_index(directory, {**index, "checksums": checksums})
-        bar.update(stop, finalize=stop == batches)
+        done += len(group)
+        bar.update(done, finalize=done == batches)
         shards.append(shard)
+    if not shards:
+        raise ValueError("There are no samples. Received: data of length 0")
     return np.concatenate(shards)
 
 
-def _count(data: Any, batch_size: int) -> tuple[int, int | None]:
-    """Counts the batches and, if it can be known, the samples."""
+class _Group:
+    """The batches of a shard: read when they are needed, or read already."""
+
+    def __init__(self, count: int, batches: Iterable[Any]) -> None:
+        self.count, self.batches = count, batches
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.batches)
+
+    def fits(self, shard: np.ndarray) -> bool:
+        """Returns whether a shard may hold the features of these batches."""
+        if not isinstance(self.batches, list):
+            return True  # The index has compared the numbers of samples.
+        return sum(map(_rows, self.batches)) == len(shard)
+
+
+def _groups(
+    data: Any, batches: int | None, batch_size: int, size: int
+) -> Iterator[_Group]:
+    """Yields the batches of each shard."""
+    if batches is None:
+        stream = map(_as_arrays, data)
+        while group := list(itertools.islice(stream, size)):
+            yield _Group(len(group), group)
+        return
+    for start in range(0, batches, size):
+        stop = min(start + size, batches)
+        yield _Group(stop - start, _batches(data, start, stop, batch_size))
+
+
+def _peek(data: Any) -> tuple[Any, Any]:
+    """Returns the first batch of a stream, and a stream that still has it."""
+    if iter(data) is not data:
+        return _as_arrays(next(iter(data))), data  # It can be read again.
+    first = next(data)
+    return _as_arrays(first), itertools.chain([first], data)
+
+
+def _as_arrays(batch: Any) -> Any:
+    """Returns the inputs of a batch as NumPy arrays."""
+    # A stream may give labels too, as fit wants them.
+    inputs = batch[0] if isinstance(batch, tuple | list) else batch
+
+    def convert(value: Any) -> np.ndarray:
+        if hasattr(value, "detach"):  # A tensor of PyTorch.
+            value = value.detach().cpu()
+        return np.asarray(value)
+
+    return keras.tree.map_structure(convert, inputs)
+
+
+def _rows(batch: Any) -> int:
+    return len(keras.tree.flatten(batch)[0])
+
+
+def _count(data: Any, batch_size: int) -> tuple[int | None, int | None]:
+    """Counts batches and samples; `None` if only reading would tell."""
     if isinstance(data, keras.utils.PyDataset):
         batches, samples = len(data), None
-    else:
+    elif hasattr(data, "shape") or isinstance(data, dict | list | tuple):
         leaves = keras.tree.flatten(data)
         if not leaves or not all(hasattr(x, "shape") for x in leaves):
-            raise TypeError(
-                "`data` must be an array, a dict of arrays or a "
-                f"keras.utils.PyDataset. Received: {type(data).__name__}"
-            )
+            raise TypeError(_TYPES.format(type(data).__name__))
         lengths = {int(x.shape[0]) for x in leaves}
         if len(lengths) > 1:
             raise ValueError(
@@ -133,6 +204,15 @@ def _count(data: Any, batch_size: int) -> tuple[int, int | None]:
             )
         samples = lengths.pop()
         batches = -(-samples // batch_size)
+    elif hasattr(data, "__iter__") and not isinstance(data, str | bytes):
+        if hasattr(data, "cardinality") and int(data.cardinality()) == -1:
+            raise ValueError(
+                "The data set never ends. Received: a data set of infinite "
+                "cardinality, as `repeat()` makes it"
+            )
+        return None, None
+    else:
+        raise TypeError(_TYPES.format(type(data).__name__))
     if not batches:
         raise ValueError("There are no samples. Received: data of length 0")
     return batches, samples

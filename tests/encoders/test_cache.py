@@ -167,6 +167,82 @@ def test_dicts_and_datasets(tmp_path):
     np.testing.assert_allclose(features, expected, atol=1e-5)
 
 
+def batches_of(x, size=4, fail_after=None):
+    """Yields batches and labels; may fail, as a machine that is killed."""
+    for index, start in enumerate(range(0, len(x), size)):
+        if index == fail_after:
+            raise KeyboardInterrupt
+        yield x[start : start + size], np.arange(len(x[start : start + size]))
+
+
+def generator(x):
+    return batches_of(x)
+
+
+def tensorflow_data(x):
+    tf = pytest.importorskip("tensorflow")
+    return tf.data.Dataset.from_tensor_slices(x).batch(4)
+
+
+def torch_loader(x):
+    torch = pytest.importorskip("torch")
+    data = torch.utils.data.TensorDataset(
+        torch.from_numpy(x), torch.arange(len(x))
+    )
+    return torch.utils.data.DataLoader(data, batch_size=4)
+
+
+@pytest.mark.parametrize("built", [True, False])
+@pytest.mark.parametrize("make", [generator, tensorflow_data, torch_loader])
+def test_streams(tmp_path, x, make, built):
+    keras.utils.set_random_seed(0)
+    encoder = make_encoder()
+    if not built:
+        encoder = keras.Sequential([keras.layers.Dense(3)])
+    features = encoders.cache_features(encoder, make(x), tmp_path, **OPTIONS)
+    expected = encoder.predict(x, verbose=0)
+    np.testing.assert_allclose(features, expected, atol=1e-6)
+    again = encoders.cache_features(encoder, make(x), tmp_path, **OPTIONS)
+    np.testing.assert_array_equal(again, features)
+
+
+def test_a_stream_resumes_after_a_kill(tmp_path, x, monkeypatch):
+    encoder = make_encoder()
+    with pytest.raises(KeyboardInterrupt):
+        encoders.cache_features(
+            encoder, batches_of(x, fail_after=5), tmp_path, **OPTIONS
+        )
+    encoded = []
+    predict = encoder.predict_on_batch
+    monkeypatch.setattr(
+        encoder,
+        "predict_on_batch",
+        lambda batch: encoded.append(len(batch)) or predict(batch),
+    )
+    features = encoders.cache_features(
+        encoder, batches_of(x), tmp_path, **OPTIONS
+    )
+    # Of six batches in three shards, two shards were there.
+    assert encoded == [4, 2]
+    np.testing.assert_allclose(
+        features, encoder.predict(x, verbose=0), atol=1e-6
+    )
+    # Other batches are not those of the shards.
+    encoded.clear()
+    shorter = encoders.cache_features(
+        encoder, batches_of(x[:21]), tmp_path, **OPTIONS
+    )
+    assert encoded == [4, 1]
+    np.testing.assert_array_equal(shorter, features[:21])
+
+
+def test_a_stream_that_never_ends_is_refused(tmp_path, x):
+    with pytest.raises(ValueError, match="never ends"):
+        encoders.cache_features(
+            make_encoder(), tensorflow_data(x).repeat(), tmp_path, **OPTIONS
+        )
+
+
 def test_mla_trains_on_cached_features(tmp_path, x):
     features = {
         name: encoders.cache_features(
@@ -195,8 +271,10 @@ def test_errors(tmp_path, x):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(ValueError, match="no index.json"):
         encoders.cache_features(encoder, x, tmp_path)
-    with pytest.raises(TypeError, match="Received: generator"):
-        encoders.cache_features(encoder, (r for r in x), tmp_path / "a")
+    with pytest.raises(TypeError, match="Received: int"):
+        encoders.cache_features(encoder, 3, tmp_path / "a")
+    with pytest.raises(ValueError, match="no samples"):
+        encoders.cache_features(encoder, iter(()), tmp_path / "b")
     with pytest.raises(ValueError, match=r"lengths=\[3, 22\]"):
         encoders.cache_features(encoder, {"a": x, "b": x[:3]}, tmp_path / "a")
     with pytest.raises(ValueError, match="no samples"):
