@@ -35,6 +35,14 @@ def test_missing_modalities(run):
     assert min(both, image) > 90 and profile > 70
 
 
+def test_own_files(run):
+    pytest.importorskip("tensorflow")
+    pytest.importorskip("PIL")
+    text, lines = run("own_files")
+    assert "('3', 'front')" in text and "('4', 'side')" in text
+    assert [line[0] > 90 for line in lines[-3:]] == [True] * 3
+
+
 def test_unpaired_modalities(run):
     image, profile, both = (line[0] for line in run("unpaired_modalities")[1])
     assert min(both, image) > 90 and profile > 70
