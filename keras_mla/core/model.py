@@ -48,8 +48,9 @@ class MultimodalModel(
         task: `"single_label"`, `"multi_label"`, `"regression"`, or `"auto"`,
             the task of the compiled loss. Defaults to `"auto"`.
         allow_nan: bool. Whether encoders take NaN. If not, arrays that hold
-            NaN where a modality is marked present are an error. Defaults to
-            `False`.
+            NaN where a modality is marked present are an error. Of a
+            `numpy.memmap` only the first rows are checked, and batches of data
+            sets are not. Defaults to `False`.
         **kwargs: Arguments of `keras.Model`: `name`, `dtype`.
 
     Attributes:
