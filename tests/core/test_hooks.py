@@ -395,12 +395,14 @@ def test_features_are_projected_and_zero_where_absent():
         np.testing.assert_allclose(found[name], expected, atol=1e-5)
 
 
-def test_the_summary_shows_shapes_behind_the_encoders():
+@pytest.mark.parametrize("method", ["MLA", "FiLM", "BiGated", "LateFusion"])
+def test_the_summary_shows_shapes_behind_the_encoders(method):
     lines = []
-    make_method("MLA").summary(print_fn=lines.append)
+    make_method(method).summary(print_fn=lines.append)
     text = "\n".join(lines)
     assert "?" not in text
-    assert f"({FEATURES}, {CLASSES})" in text  # The projected gradient.
+    if method == "MLA":
+        assert f"({FEATURES}, {CLASSES})" in text  # The projected gradient.
 
 
 @pytest.mark.parametrize(

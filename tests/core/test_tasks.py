@@ -223,6 +223,22 @@ def test_the_entropy_and_energy_of_several_labels():
     np.testing.assert_allclose(to_numpy(found), energy, rtol=1e-5)
 
 
+@pytest.mark.parametrize("units", [1, 3])
+def test_the_likelihood_of_numbers_is_gaussian(units):
+    from scipy.stats import norm
+
+    rng = np.random.default_rng(0)
+    y, z = rng.normal(size=(2, 5, units))
+    expected = norm.logpdf(y, z).mean(axis=1) + np.log(2 * np.pi) / 2
+    found = TASKS["regression"].log_likelihood(
+        y.astype("float32"), ops.convert_to_tensor(z, "float32")
+    )
+    np.testing.assert_allclose(to_numpy(found), expected, atol=1e-5)
+    weight = np.arange(5.0)
+    nll = TASKS["regression"].negative_log_likelihood(z, y, weight)
+    assert nll == pytest.approx(-np.average(expected, weights=weight))
+
+
 def test_one_label_is_two_classes():
     # A logit for yes is the difference of those of two classes.
     z = np.linspace(-3, 3, 6).reshape(2, 3, 1).astype("float32")

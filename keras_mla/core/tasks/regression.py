@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from keras import ops
 
 from keras_mla.core.tasks.task import (
     OF_CLASSES,
@@ -37,6 +38,15 @@ class Regression(Task):
         """States what a target is."""
         return "of a regression must be finite numbers."
 
+    def log_likelihood(self, labels: Any, logits: Any) -> Any:
+        """Returns the mean log-density over outputs, Gaussian of variance 1.
+
+        The constant is left out: it is minus half the mean squared error.
+        """
+        labels = ops.reshape(ops.cast(labels, "float32"), ops.shape(logits))
+        errors = ops.square(ops.cast(logits, "float32") - labels)
+        return -0.5 * ops.mean(errors, axis=-1)
+
     def metric(self, metric: Any, units: int) -> Any:
         """Returns the metric, or raises if it is for classes or labels."""
         check_metric(
@@ -51,3 +61,10 @@ class Regression(Task):
     def labels_of(self, y: Any, units: int) -> np.ndarray:
         """Returns float64 targets of shape `(samples, units)`."""
         return y.reshape(-1, units).astype("float64")
+
+    def negative_log_likelihood(
+        self, logits: Any, y: Any, weight: np.ndarray
+    ) -> float:
+        """Returns half the weighted mean squared error."""
+        errors = (logits.astype("float64") - y) ** 2
+        return float(np.average(errors.mean(axis=1), weights=weight) / 2)

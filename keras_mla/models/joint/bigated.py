@@ -118,6 +118,10 @@ class _Gating(keras.layers.Layer):
                 product = product * self.mixers[name](feature)
         return product
 
+    def compute_output_shape(self, features_shape: dict[str, tuple]) -> tuple:
+        """Returns the shape of the main modality's features."""
+        return features_shape[self.main]
+
     def get_config(self) -> dict:
         """Returns the constructor's arguments."""
         return {**super().get_config(), "main": self.main}

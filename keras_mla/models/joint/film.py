@@ -108,3 +108,9 @@ class _Modulation(keras.layers.Layer):
     def call(self, feature: Any, condition: Any) -> Any:
         """Returns features of the shape of `feature`."""
         return self.scale(condition) * feature + self.shift(condition)
+
+    def compute_output_shape(
+        self, feature_shape: tuple, condition_shape: tuple
+    ) -> tuple:
+        """Returns the shape of the feature."""
+        return feature_shape
