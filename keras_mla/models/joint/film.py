@@ -32,7 +32,8 @@ class FiLM(JointModel):
             its features to this width.
         main: Name of the modality that the others condition. Defaults to the
             last one.
-        **kwargs: `task`, as for `MultimodalModel`; `name`, `dtype`.
+        **kwargs: `task` and `allow_nan`, as for `MultimodalModel`; `name`,
+            `dtype`.
 
     Call arguments:
         inputs: dict keyed by modality, and optionally `"presence"`, bool of
