@@ -233,7 +233,8 @@ def test_a_stream_resumes_after_a_kill(tmp_path, x, monkeypatch):
         encoder, batches_of(x[:21]), tmp_path, **OPTIONS
     )
     assert encoded == [4, 1]
-    np.testing.assert_array_equal(shorter, features[:21])
+    # The last batch is smaller: its matrix product may be another one.
+    np.testing.assert_allclose(shorter, features[:21], atol=1e-6)
 
 
 def test_a_stream_that_never_ends_is_refused(tmp_path, x):
