@@ -1,5 +1,6 @@
 """From the files of a data set to a list of samples; nothing is decoded."""
 
+from keras_mla.datasets.listing.encodings import encoding_of as encoding_of
 from keras_mla.datasets.listing.lists import read_json_lines as read_json_lines
 from keras_mla.datasets.listing.lists import read_lines as read_lines
 from keras_mla.datasets.listing.lists import read_rows as read_rows
@@ -25,6 +26,7 @@ __all__ = [
     "check_count",
     "check_split",
     "data_folder",
+    "encoding_of",
     "find_list",
     "keep_existing",
     "make_samples",

@@ -5,32 +5,40 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from keras_mla.datasets.listing import encodings
 from keras_mla.datasets.listing.problems import Problems
 
 MAX_LINE = 1_000_000
+# Parsing a row anew at each quote takes long if there are many.
+_MAX_PARSED = 1000
 
 
 def read_lines(path: str) -> Iterator[tuple[str, str]]:
     """Yields `(source, line)` for each line of a text file that isn't blank.
 
-    `source` is `"<file>, line <n>"`. The text is read as UTF-8. Bytes that
-    are not UTF-8 become U+FFFD.
+    `source` is `"<file>, line <n>"`. A line ends with CR, LF or both. The
+    text is in the encoding that `encoding_of` finds.
 
     Raises:
-        ValueError: If a line has more than a million characters.
+        ValueError: If the file is no text, or a line has more than a million
+            characters.
     """
-    with open(path, encoding="utf-8-sig", errors="replace") as file:
+    for number, line in _lines(path):
+        if line.strip():
+            yield f"{path}, line {number}", line.rstrip("\r\n")
+
+
+def _lines(path: str, newline: str | None = None) -> Iterator[tuple[int, str]]:
+    with encodings.open_text(path, newline) as file:
         number = 0
         while line := file.readline(MAX_LINE + 1):
             number += 1
-            source = f"{path}, line {number}"
             if len(line) > MAX_LINE:
                 raise ValueError(
-                    f"{source}: longer than {MAX_LINE:,} characters. Is this "
-                    "a list file?"
+                    f"{path}, line {number}: longer than {MAX_LINE:,} "
+                    "characters. Is this a list file?"
                 )
-            if line.strip():
-                yield source, line.rstrip("\r\n")
+            yield number, line
 
 
 def read_rows(
@@ -40,39 +48,47 @@ def read_rows(
 
     Quoted fields may hold commas and line breaks. A quote that never closes
     costs its own row alone: a quoted field ends before the next line that is
-    a whole row.
+    a whole row. The text is in the encoding that `encoding_of` finds.
 
     Args:
         path: str. The file.
         columns: Names of the fields of a row.
         problems: `Problems`. It decides what happens to a row that cannot be
             parsed, or that has another number of fields.
+
+    Raises:
+        ValueError: If the file is no text, or a line has more than a million
+            characters.
     """
-    with open(path, encoding="utf-8-sig", errors="replace", newline="") as f:
-        lines = ((n, line.replace("\0", "")) for n, line in enumerate(f, 1))
-        ahead = next(lines, None)
-        while ahead is not None:
-            number, line = ahead
-            ahead, taken = next(lines, None), [line]
-            row = _parse(taken)
-            while (
-                row is None
-                and ahead is not None
-                and len(_parse([ahead[1]]) or ()) != len(columns)
-                and sum(map(len, taken)) < MAX_LINE
-            ):
-                taken.append(ahead[1])
-                ahead, row = next(lines, None), _parse(taken)
-            source = f"{path}, line {number}"
-            if row is None:
-                problems.add(f"{source}: a quote never closes.")
-            elif row and len(row) != len(columns):
-                problems.add(
-                    f"{source}: expected the columns {', '.join(columns)}. "
-                    f"Received: row={str(row)[:200]}"
-                )
-            elif row:
-                yield source, row
+    lines = _lines(path, newline="")
+    ahead = next(lines, None)
+    while ahead is not None:
+        number, line = ahead
+        ahead, taken = next(lines, None), [line]
+        row, length, parsed = _parse(taken), len(line), 0
+        while (
+            row is None
+            and ahead is not None
+            and len(_parse([ahead[1]]) or ()) != len(columns)
+            and length < MAX_LINE
+            and parsed < _MAX_PARSED
+        ):
+            more = ahead[1]
+            taken.append(more)
+            length += len(more)
+            if '"' in more:
+                row, parsed = _parse(taken), parsed + 1
+            ahead = next(lines, None)
+        source = f"{path}, line {number}"
+        if row is None:
+            problems.add(f"{source}: a quote never closes.")
+        elif row and len(row) != len(columns):
+            problems.add(
+                f"{source}: expected the columns {', '.join(columns)}. "
+                f"Received: row={str(row)[:200]}"
+            )
+        elif row:
+            yield source, row
 
 
 def _parse(lines: list[str]) -> list[str] | None:
@@ -89,6 +105,8 @@ def read_json_lines(
     path: str, keys: Sequence[str], problems: Problems
 ) -> Iterator[tuple[str, dict[str, str]]]:
     """Yields `(source, record)` for each line of a jsonl file.
+
+    The text is in the encoding that `encoding_of` finds.
 
     Args:
         path: str. A file with one JSON object a line.
@@ -110,14 +128,24 @@ def read_json_lines(
                 f"{', '.join(keys)}. Received: line={line[:200]!r}"
             )
             continue
-        yield source, {key: str(record[key]) for key in keys}
+        yield source, {key: _text(record[key]) for key in keys}
+
+
+def _text(value: str | int) -> str:
+    """Returns a string that can be encoded: half a surrogate pair cannot."""
+    data = str(value).encode("utf-16-le", "surrogatepass")
+    return data.decode("utf-16-le", errors="replace")
 
 
 def read_text(path: str, max_bytes: int = 1_000_000) -> str:
-    """Returns a text file's content, stripped, as UTF-8 (bad bytes U+FFFD).
+    """Returns a text file's content, stripped.
+
+    The text is in the encoding that `encoding_of` finds. Version 0.1.0 took
+    every file for UTF-8, and bytes that are not UTF-8 became U+FFFD.
 
     Raises:
-        ValueError: If the file cannot be read or is longer than `max_bytes`.
+        ValueError: If the file cannot be read, is no text, or is longer than
+            `max_bytes`.
     """
     try:
         with open(path, "rb") as file:
@@ -128,4 +156,4 @@ def read_text(path: str, max_bytes: int = 1_000_000) -> str:
         raise ValueError(
             f"The text {path!r} is longer than {max_bytes:,} bytes."
         )
-    return data.decode("utf-8", errors="replace").strip()
+    return encodings.decode(path, data).strip()

@@ -75,7 +75,6 @@ def test_crema_d_missing_files(crema):
         "1001_DFA_ANG_XX.flv Happy",
         "../../1001_DFA_ANG_XX.flv Angry",
         "1001_DFA_XYZ_XX,XYZ",
-        "\0,\0",
     ],
 )
 def test_crema_d_wrong_lines(crema, line):

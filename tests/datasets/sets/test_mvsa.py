@@ -58,7 +58,7 @@ def test_mvsa_label_table(tmp_path):
     assert named["0"] == "positive" and named["2"] == "positive"
     assert named["4"] == "negative" and named["8"] == "neutral"
     texts = {s.id: s.inputs["text"] for s in together}
-    assert texts["5"] == "salt no. 5 \ufffd"
+    assert texts["5"] == "salt no. 5 ÿ"
 
 
 def test_mvsa_wrong_lines(tmp_path):
