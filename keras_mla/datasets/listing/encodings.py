@@ -18,6 +18,7 @@ _MARKS = (
 _CONTROLS = bytes([*range(1, 7), *range(14, 27), *range(28, 32)])
 # A text may hold a stray control character. Compressed data are full of them.
 _MAX_CONTROLS = 0.05
+_RIGHT = 10
 # Windows-1252 leaves five bytes undefined. Latin-1 defines them.
 _NOT_WINDOWS = b"\x81\x8d\x8f\x90\x9d"
 
@@ -29,7 +30,7 @@ def encoding_of(path: str | os.PathLike) -> str:
     UTF-8 if all its bytes are. Otherwise the whole file is Windows-1252, of
     which Latin-1's printable characters are a part; or Latin-1, if it holds
     one of the five bytes that Windows-1252 does not define. A UTF-8 file with
-    a few wrong bytes, fewer than its right characters beyond ASCII, stays
+    a few wrong bytes, at most a tenth of its characters beyond ASCII, stays
     UTF-8. The file is read in blocks.
 
     Args:
@@ -136,8 +137,8 @@ def _decoded(
 def _wrong_line(blocks: Iterable[bytes]) -> int:
     """Returns the first line with a wrong byte, or 0 for a file not in UTF-8.
 
-    Text in another encoding hardly ever holds characters that are UTF-8 by
-    chance. Where these outnumber the wrong bytes, the file is UTF-8.
+    Text in another encoding holds few characters that are UTF-8 by chance.
+    Where these are ten times as many as the wrong bytes, the file is UTF-8.
     """
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     right = wrong = lines = first = 0
@@ -150,4 +151,4 @@ def _wrong_line(blocks: Iterable[bytes]) -> int:
         wrong += found
         right += len(text) - len(text.encode("ascii", "ignore")) - found
     wrong += bool(decoder.decode(b"", final=True))
-    return max(1, first or lines + 1) if right > wrong else 0
+    return (first or lines + 1) if right >= _RIGHT * wrong else 0

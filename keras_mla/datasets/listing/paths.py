@@ -4,6 +4,7 @@ import functools
 import os
 import pathlib
 import re
+from collections.abc import Sequence
 
 
 @functools.lru_cache(maxsize=4096)
@@ -77,7 +78,11 @@ def data_folder(data_dir: str | os.PathLike) -> str:
 
 
 def find_list(
-    root: str, split: str, list_file: str | os.PathLike | None, kinds: str
+    root: str,
+    split: str,
+    list_file: str | os.PathLike | None,
+    kinds: str,
+    names: Sequence[str] = (),
 ) -> str:
     """Returns the list file of a split: the one given, or `<split>.<kind>`.
 
@@ -87,6 +92,7 @@ def find_list(
         list_file: str or path. A list file anywhere on disk, or a name inside
             `root`. `None` stands for `<split>.<kind>` in `root`.
         kinds: str. Extensions to try, separated by spaces.
+        names: Names of files in `root` to try after them.
 
     Returns:
         The path of an existing file.
@@ -103,12 +109,12 @@ def find_list(
             f"There is no list file at `list_file`, neither as it stands nor "
             f"in {root!r}. Received: list_file={given!r}"
         )
-    names = [f"{split}.{kind}" for kind in kinds.split()]
-    for name in names:
+    tried = [*(f"{split}.{kind}" for kind in kinds.split()), *names]
+    for name in tried:
         path = os.path.join(root, name)
         if os.path.isfile(path):
             return path
     raise ValueError(
         f"Found no list of the split {split!r} in {root!r}: none of "
-        f"{', '.join(names)}. Put one there, or give its path as `list_file`."
+        f"{', '.join(tried)}. Put one there, or give its path as `list_file`."
     )

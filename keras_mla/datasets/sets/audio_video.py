@@ -1,7 +1,8 @@
 """What data sets of clips share: lists of clips, their sound and frames."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from keras_mla.datasets import listing, pipeline
 from keras_mla.datasets.listing import Problems, Sample
@@ -16,38 +17,51 @@ def list_clips(
     name: str,
     root: str,
     split: str,
-    make: Callable[[str, str], Sample | None],
+    make: Callable[[str, Any], Sample | None],
     problems: Problems,
     *,
+    read: Callable[[str, str], Iterable[tuple[str, Any]]],
     list_file: str | os.PathLike | None,
+    names: Sequence[str],
     published: Mapping[str, int],
     validation_share: float,
     seed: int,
+    own_validation: bool = False,
 ) -> list[Sample]:
-    """Returns the clips of a split that has a list file, one clip a line.
+    """Returns the clips of a split that has a list file.
 
     Args:
         name: str. Name of the data set, for warnings.
         root: str. The data folder.
         split: str. Name of the split.
-        make: `(source, line) -> Sample`, see `listing.make_samples`.
+        make: `(source, entry) -> Sample`, see `listing.make_samples`.
         problems: `Problems`. It decides what happens to a wrong line.
+        read: `(path, split)` to pairs of source and entry.
         list_file: See `listing.find_list`.
+        names: See `listing.find_list`. `{}` stands for the split.
         published: dict of split to int. Number of clips in the published
             list, not checked if `list_file` is given.
         validation_share: See `listing.carve_validation`.
         seed: See `listing.carve_validation`.
+        own_validation: bool. Whether the list has a validation split.
     """
 
     def listed(part: str) -> list[Sample]:
-        path = listing.find_list(root, part, list_file, "csv txt")
-        lines = listing.read_lines(path)
-        samples = listing.make_samples(lines, make, problems)
+        path = listing.find_list(
+            root,
+            part,
+            list_file,
+            "csv txt",
+            [name.format(part) for name in names],
+        )
+        samples = listing.make_samples(read(path, part), make, problems)
         kept = listing.keep_existing(samples, f"{name} {part}", problems)
         if list_file is None:
             listing.check_count(f"{name} {part}", len(kept), published[part])
         return kept
 
+    if own_validation and validation_share == 0:
+        return listed(split)
     return listing.carve_validation(split, listed, validation_share, seed)
 
 

@@ -26,6 +26,10 @@ class_names = ("NEU", "HAP", "SAD", "FEA", "DIS", "ANG")
 _CLIP = re.compile(r"(\d{4})_([A-Z]{3})_([A-Z]{3})_([A-Z]{2})")
 _WORDS = {"neutral": "NEU", "happy": "HAP", "sad": "SAD", "fear": "FEA"}
 _WORDS |= {"disgust": "DIS", "angry": "ANG", "anger": "ANG"}
+# The columns before the one of the clips.
+_OWNERS = ("Stimulus_Number,Filename", ",FileName,VoiceVote")
+# The lists name it so, and the owners' sound has one letter less.
+_SHORT = {"1040_ITH_SAD_XX": "1040_ITH_SAD_X"}
 _PUBLISHED = {"train": 6698, "test": 744}
 _CLIPS = 7442
 
@@ -48,6 +52,15 @@ def files(
     the video. Labels come from the clips' names, such as
     `1012_MTI_SAD_XX`: actor, sentence, emotion, level.
 
+    These lists are read, and told apart by their lines:
+
+    - `1012_MTI_SAD_XX,SAD`: `train.csv`, `test.csv` and `data.csv` of OGM-GE,
+      PMR and others;
+    - `1012_MTI_SAD_XX.flv Sad`: `my_train_cre.txt` and `my_test_cre.txt` of
+      MLA;
+    - the owners' `SentenceFilenames.csv` and `summaryTable.csv`, which name
+      all clips: for `protocol="actor"`. The raters' votes are not read.
+
     Args:
         data_dir: str or path. The folder.
         split: `"train"`, `"validation"` or `"test"`. Defaults to `"train"`.
@@ -56,8 +69,9 @@ def files(
             actor is in two splits. In the customary split every actor is in
             both. Defaults to `"list"`.
         list_file: str or path. The list of the split (for validation, the
-            list of training), with lines `<clip>.flv Sad` or `<clip>,SAD`.
-            Defaults to `<split>.csv` or `<split>.txt` in `data_dir`.
+            list of training); for `protocol="actor"` a list of all clips.
+            Defaults to `<split>.csv`, `<split>.txt` or `my_<split>_cre.txt`
+            in `data_dir`, and to the files on disk.
         validation_share: float. With `protocol="list"`, the share of the
             training list that is `"validation"` instead of `"train"`.
             Defaults to `0.0`.
@@ -65,7 +79,6 @@ def files(
         on_error: `"raise"`; `"skip"` to leave out wrong lines, and
             warn; or `"absent"`: a modality whose file is missing
             is absent. Defaults to `"raise"`.
-            Defaults to `"raise"`.
 
     Returns:
         list of `Sample` with the inputs `"audio"` and `"video"`.
@@ -98,14 +111,22 @@ def files(
     root = listing.data_folder(data_dir)
     problems = listing.Problems(on_error)
     if protocol == "actor":
-        clips = _on_disk(root)
+        if list_file is None:
+            clips = [_sample(root, clip, clip) for clip in _on_disk(root)]
+        else:
+            path = listing.find_list(root, "train", list_file, "csv")
+            listed = listing.make_samples(
+                listing.read_lines(path),
+                lambda source, line: _from_line(root, line, source),
+                problems,
+            )
+            clips = listing.keep_existing(listed, "CREMA-D", problems)
+            problems.warn("CREMA-D")
         listing.check_count("CREMA-D", len(clips), _CLIPS)
-        actors = sorted({clip[:4] for clip in clips})
+        actors = sorted({clip.id[:4] for clip in clips})
         shares = {"train": 0.7, "validation": 0.1, "test": 0.2}
         chosen = set(listing.partition(actors, shares, seed)[split])
-        return [
-            _sample(root, clip, clip) for clip in clips if clip[:4] in chosen
-        ]
+        return [clip for clip in clips if clip.id[:4] in chosen]
     if protocol != "list":
         raise ValueError(
             '`protocol` must be "list" or "actor". '
@@ -118,7 +139,9 @@ def files(
         split,
         lambda source, line: _from_line(root, line, source),
         problems,
+        read=lambda path, _: listing.read_lines(path),
         list_file=list_file,
+        names=["my_{}_cre.txt"],
         published=_PUBLISHED,
         validation_share=validation_share,
         seed=seed,
@@ -132,6 +155,8 @@ def _on_disk(root: str) -> list[str]:
         path = os.path.join(root, folder)
         if os.path.isdir(path):
             names = {os.path.splitext(f)[0] for f in os.listdir(path)}
+            whole = {short: clip for clip, short in _SHORT.items()}
+            names = {whole.get(name, name) for name in names}
             clips = sorted(n for n in names if _CLIP.fullmatch(n))
             if clips:
                 return [c for c in clips if c.split("_")[2] in class_names]
@@ -141,11 +166,16 @@ def _on_disk(root: str) -> list[str]:
     )
 
 
-def _from_line(root: str, line: str, source: str) -> Sample:
+def _from_line(root: str, line: str, source: str) -> Sample | None:
+    if line.replace('"', "").startswith(_OWNERS):
+        return None
+    number, *owners = (f.strip(' "') for f in line.split(",", maxsplit=2))
     clip, *rest = re.split(r"[,\s]+", line.strip(), maxsplit=1)
+    word = rest[0].strip() if rest else ""
+    if owners and number.isdigit():
+        clip, word = owners[0], owners[0][9:12]
     clip = os.path.splitext(clip)[0]
     match = _CLIP.fullmatch(clip)
-    word = rest[0].strip() if rest else ""
     named = _WORDS.get(word.lower(), word.upper())
     if match is None or match[3] not in class_names or named != match[3]:
         raise ValueError(
@@ -157,9 +187,17 @@ def _from_line(root: str, line: str, source: str) -> Sample:
 
 
 def _sample(root: str, clip: str, source: str) -> Sample:
-    frames = listing.safe_path(root, f"{audio_video.FRAMES}/{clip}", source)
-    video = listing.safe_path(root, f"VideoFlash/{clip}.flv", source)
-    audio = listing.safe_path(root, f"AudioWAV/{clip}.wav", source)
+    def find(folder: str, extension: str) -> str:
+        path = listing.safe_path(root, f"{folder}/{clip}{extension}", source)
+        if clip in _SHORT and not os.path.exists(path):
+            name = f"{folder}/{_SHORT[clip]}{extension}"
+            short = listing.safe_path(root, name, source)
+            return short if os.path.exists(short) else path
+        return path
+
+    frames = find(audio_video.FRAMES, "")
+    video = find("VideoFlash", ".flv")
+    audio = find("AudioWAV", ".wav")
     has_audio = os.path.isdir(os.path.join(root, "AudioWAV"))
     inputs = audio_video.inputs(audio, frames, video, has_audio)
     label = class_names.index(clip.split("_")[2])

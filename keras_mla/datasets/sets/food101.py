@@ -19,8 +19,8 @@ __all__ = [
 ]
 
 _CLASSES = 101
-_PUBLISHED = {"train": 62970, "test": 22714}
-_DEV = 5000
+_PUBLISHED = {"train": 62970, "dev": 5000, "test": 22714}
+_COLUMNS = ("picture", "text", "class")
 
 
 def class_names(data_dir: str | os.PathLike) -> tuple[str, ...]:
@@ -46,11 +46,14 @@ def class_names(data_dir: str | os.PathLike) -> tuple[str, ...]:
             names = [entry.name for entry in os.scandir(path) if entry.is_dir()]
             if names and not set(names) <= {"train", "test"}:
                 return tuple(sorted(names))
-    path = listing.find_list(root, "train", None, "jsonl txt")
+    path = _list(root, "train", None)
     ignore = Problems("skip")
     if path.endswith(".jsonl"):
         records = listing.read_json_lines(path, ("label",), ignore)
         return tuple(sorted({record["label"] for _, record in records}))
+    if path.endswith(".csv"):
+        rows = listing.read_rows(path, _COLUMNS, ignore)
+        return tuple(sorted({row[2] for _, row in rows if _is_row(row)}))
     lines = (line.rsplit(maxsplit=1) for _, line in listing.read_lines(path))
     return tuple(sorted({parts[1] for parts in lines if len(parts) == 2}))
 
@@ -66,16 +69,17 @@ def files(
 ) -> list[Sample]:
     """Lists the pictures and texts of a split; decodes no picture.
 
-    The list file tells three layouts apart:
+    These lists are read, and told apart by their names:
 
-    - `<split>.jsonl`, with lines `{"id": "x_833", "label": "x", "text":
-      "...", "img": "images/train/x/x_833.jpg"}`, `img` relative to the
-      folder;
-    - `texts/<split>_titles.csv`, as published: rows of picture, text, class;
-    - `<split>.txt`, with lines `x_833.jpg x`, and each text in
-      `texts_txt/x/x_833.txt`.
+    - `<split>.jsonl` of MMBT, QMF and others, with lines `{"id": "x_833",
+      "label": "x", "text": "...", "img": "images/train/x/x_833.jpg"}`, `img`
+      relative to the folder;
+    - `texts/<split>_titles.csv`, the owners': rows of picture, text, class;
+    - `my_<split>_food.txt` of MLA or `<split>.txt`, with lines `x_833.jpg x`.
+      Each text is in `texts_txt/x/x_833.txt`, or, without that folder, in one
+      of the other lists.
 
-    The pictures of the last two layouts are in `images/<split>/<class>/` or
+    The pictures of the last two are in `images/<split>/<class>/` or
     `images/<class>/`.
 
     Args:
@@ -102,8 +106,8 @@ def files(
 
     Warns:
         UserWarning: If files are missing, or the number of samples or classes
-            is not the published one (62970 and 22714, or 5000 fewer for
-            training with a `dev.jsonl`; 101).
+            is not the one of the authors' lists: 62970, 5000 and 22714
+            (22715 in the jsonl list, one with an empty text); 101 classes.
 
     Example:
     >>> import json, pathlib
@@ -139,9 +143,9 @@ def files(
         )
         kept = listing.keep_existing(samples, f"Food-101 {part}", problems)
         if list_file is None:
-            published = {**_PUBLISHED, "dev": _DEV}[part]
-            if dev and part == "train":
-                published -= _DEV
+            # The owners' table is not the authors' selection of it.
+            owners = path.endswith(".csv")
+            published = None if owners else _PUBLISHED[part]
             listing.check_count(f"Food-101 {part}", len(kept), published)
         return kept
 
@@ -161,7 +165,30 @@ def _list(root: str, part: str, list_file: str | os.PathLike | None) -> str:
     if list_file is None and os.path.isfile(titles):
         if not os.path.isfile(plain):
             return titles
-    return listing.find_list(root, part, list_file, "jsonl txt")
+    names = [f"my_{part}_food.txt", f"{part}_titles.csv"]
+    return listing.find_list(root, part, list_file, "jsonl txt", names)
+
+
+def _is_row(row: Sequence[str]) -> bool:
+    """Returns whether a row of the owners' table is none of titles."""
+    return bool(os.path.splitext(row[0])[1])
+
+
+def _other_texts(root: str) -> dict[str, str]:
+    """Returns the texts that the lists in a folder hold, by picture."""
+    ignore = Problems("skip")
+    texts: dict[str, str] = {}
+    for part in ("train", "dev", "test"):
+        for folder in (root, os.path.join(root, "texts")):
+            path = os.path.join(folder, f"{part}_titles.csv")
+            if os.path.isfile(path):
+                for _, row in listing.read_rows(path, _COLUMNS, ignore):
+                    texts[row[0]] = row[1]
+        path = os.path.join(root, f"{part}.jsonl")
+        if os.path.isfile(path):
+            for _, record in image_text.read_records(path, ignore):
+                texts[os.path.basename(record["img"])] = record["text"]
+    return texts
 
 
 def _rows(root: str, path: str, part: str, problems: Problems) -> Any:
@@ -171,11 +198,16 @@ def _rows(root: str, path: str, part: str, problems: Problems) -> Any:
             yield source, (record["img"], record["label"], record["text"])
         return
     if path.endswith(".csv"):
-        columns = ("picture", "text", "class")
-        for source, row in listing.read_rows(path, columns, problems):
+        rows = listing.read_rows(path, _COLUMNS, problems)
+        for index, (source, row) in enumerate(rows):
             picture, text, name = row
+            if index == 0 and not _is_row(row):
+                continue
             yield source, (_picture(root, part, picture, name), name, text)
         return
+    texts: dict[str, str] | None = None
+    if not os.path.isdir(os.path.join(root, "texts_txt")):
+        texts = _other_texts(root) or None
     for source, line in listing.read_lines(path):
         fields = line.rsplit(maxsplit=1)
         if len(fields) != 2:
@@ -184,7 +216,8 @@ def _rows(root: str, path: str, part: str, problems: Problems) -> Any:
                 f"Received: line={line[:200]!r}"
             )
             continue
-        yield source, (_picture(root, part, *fields), fields[1], None)
+        other = texts.get(fields[0], "") if texts is not None else None
+        yield source, (_picture(root, part, *fields), fields[1], other)
 
 
 def _picture(root: str, part: str, picture: str, name: str) -> str:

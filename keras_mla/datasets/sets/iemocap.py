@@ -8,7 +8,7 @@ from keras_mla.datasets import listing, pipeline
 from keras_mla.datasets.listing import Problems, Sample
 from keras_mla.datasets.readers.audio import STFT, Fbank
 from keras_mla.datasets.readers.image import M3AE, ImageSettings
-from keras_mla.datasets.sets import iemocap_release, loading
+from keras_mla.datasets.sets import iemocap_lists, iemocap_release, loading
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -22,6 +22,11 @@ __all__ = [
 _FOUR = ("ang", "hap", "sad", "neu")
 _SIX = ("hap", "sad", "neu", "ang", "exc", "fru")
 _PUBLISHED = {4: 5531, 6: 7380}
+_LISTS = {
+    "train": ("my_train_iemo.txt", "iemocap_train.txt"),
+    "validation": ("my_dev_iemo.txt", "iemocap_valid.txt"),
+    "test": ("my_test_iemo.txt", "iemocap_test.txt"),
+}
 
 
 def class_names(classes: int = 4) -> tuple[str, ...]:
@@ -55,30 +60,46 @@ def files(
     classes: int = 4,
     protocol: str = "random",
     session: int = 5,
+    list_file: str | os.PathLike | None = None,
     validation_share: float = 0.0,
     seed: int = 0,
     on_error: str = "raise",
 ) -> list[Sample]:
     """Lists the utterances of a split, from the official release.
 
-    Each folder `Session1` to `Session5` holds labels and times in
-    `dialog/EmoEvaluation/*.txt`, texts in `dialog/transcriptions/*.txt`,
-    sound in `sentences/wav/<dialog>/<utterance>.wav`, and pictures in
+    The release's lists are read, and for `protocol="list"` these ones, told
+    apart by their lines:
+
+    - `<utterance>.mp4 [split|sign] <text> [split|sign] <Emotion>`:
+      `my_train_iemo.txt`, `my_dev_iemo.txt` and `my_test_iemo.txt` of MLA;
+    - `<utterance>, <emotion>, <start>, <end> ### <text>`:
+      `iemocap_train.txt`, `iemocap_valid.txt` and `iemocap_test.txt` of AMST.
+
+    In the release, each folder `Session1` to `Session5` holds labels and
+    times in `dialog/EmoEvaluation/*.txt`, texts in
+    `dialog/transcriptions/*.txt`, sound in
+    `sentences/wav/<dialog>/<utterance>.wav`, and pictures in
     `dialog/avi/DivX/<dialog>.avi` at the utterance's times. Pictures in
     `Image-01-FPS/<utterance>/*.jpg`, as `keras_mla.datasets.prepare` makes
-    them, take precedence.
+    them, take precedence. An utterance of a list may be cut out already:
+    `subaudio/<utterance>.wav` and `subvideo/<utterance>.mp4` stand in for the
+    files of the release that are missing.
 
     Args:
         data_dir: str or path. The folder that holds the sessions.
         split: `"train"`, `"validation"` or `"test"`. Defaults to `"train"`.
         classes: int. 4 or 6, see `class_names`. Defaults to `4`.
         protocol: `"random"`, 60, 20 and 20 % of the utterances, with every
-            speaker in every split; or `"session"`, with one session, and so
-            its two speakers, left out for testing. Defaults to `"random"`.
+            speaker in every split; `"session"`, with one session, and so its
+            two speakers, left out for testing; or `"list"`, the split of the
+            authors' lists. Defaults to `"random"`.
         session: int. The session left out, 1 to 5. Defaults to `5`.
-        validation_share: float. With `protocol="session"`, the share of the
-            other sessions' utterances that is `"validation"`. Defaults to
-            `0.0`.
+        list_file: str or path. With `protocol="list"`, the list of the split
+            (with a `validation_share`, of training). Defaults to the first of
+            the lists' names in `data_dir`.
+        validation_share: float. With `protocol="session"` or `"list"`, the
+            share of the utterances to train on that is `"validation"`.
+            Defaults to `0.0`.
         seed: int. Seed of the random choices. Defaults to `0`.
         on_error: `"raise"`, or `"skip"` to leave out utterances without text
             and wrong lines, and warn. Defaults to `"raise"`.
@@ -94,7 +115,8 @@ def files(
     Warns:
         UserWarning: If files are missing, or the number of utterances is not
             what the release gives: 5531 in four classes, 7380 in six. (The
-            7433 of feature files in circulation count 53 more as happy.)
+            7433 of feature files in circulation count 53 more as happy.) The
+            numbers of `protocol="list"` are not compared.
 
     Example:
     >>> from keras_mla.datasets import iemocap
@@ -116,6 +138,15 @@ def files(
     names = class_names(classes)
     root = listing.data_folder(data_dir)
     problems = Problems(on_error)
+    if protocol == "list":
+        return _listed(
+            root, split, names, list_file, validation_share, seed, problems
+        )
+    if list_file is not None:
+        raise ValueError(
+            '`list_file` belongs to `protocol="list"`. '
+            f"Received: protocol={protocol!r}, list_file={str(list_file)!r}"
+        )
     utterances: list[Sample] = []
     for number in range(1, 6):
         utterances += iemocap_release.read_session(
@@ -136,7 +167,7 @@ def files(
         return listing.partition(kept, shares, seed)[split]
     if protocol != "session":
         raise ValueError(
-            '`protocol` must be "random" or "session". '
+            '`protocol` must be "random", "session" or "list". '
             f"Received: protocol={protocol!r}"
         )
 
@@ -147,6 +178,28 @@ def files(
         ]
 
     return listing.carve_validation(split, part, validation_share, seed)
+
+
+def _listed(
+    root: str,
+    split: str,
+    names: Sequence[str],
+    list_file: str | os.PathLike | None,
+    validation_share: float,
+    seed: int,
+    problems: Problems,
+) -> list[Sample]:
+    def part(name: str) -> list[Sample]:
+        path = listing.find_list(root, name, list_file, "", _LISTS[name])
+        found = iemocap_lists.read_list(root, path, names, problems)
+        return listing.keep_existing(found, f"IEMOCAP {name}", problems)
+
+    if validation_share == 0:
+        samples = part(split)
+    else:
+        samples = listing.carve_validation(split, part, validation_share, seed)
+    problems.warn(f"IEMOCAP {split}")
+    return samples
 
 
 def load(
@@ -163,6 +216,7 @@ def load(
     classes: int = 4,
     protocol: str = "random",
     session: int = 5,
+    list_file: str | os.PathLike | None = None,
     validation_share: float = 0.0,
     **options: Any,
 ) -> "tf.data.Dataset":
@@ -190,6 +244,7 @@ def load(
         classes: See `files`.
         protocol: See `files`.
         session: See `files`.
+        list_file: See `files`.
         validation_share: See `files`.
         **options: `batch_size`, `workers`, `cache_dir`, `presence`,
             `shuffle` and `augment` of `pipeline.build`.
@@ -215,6 +270,7 @@ def load(
         classes=classes,
         protocol=protocol,
         session=session,
+        list_file=list_file,
         validation_share=validation_share,
         seed=seed,
         on_error=on_error,

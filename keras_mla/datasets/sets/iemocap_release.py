@@ -1,5 +1,6 @@
 """Utterances of IEMOCAP from the files of its official release."""
 
+import contextlib
 import glob
 import os
 import re
@@ -45,6 +46,39 @@ def read_session(
     )
 
 
+def read_times(root: str) -> dict[str, tuple[float, float]]:
+    """Returns start and end of the utterances of all sessions, in seconds."""
+    times = {}
+    for number in range(1, 6):
+        dialog = os.path.join(root, f"Session{number}", "dialog")
+        for _, line in _lines(dialog, "EmoEvaluation"):
+            match = _TURN.match(line)
+            if match is not None:
+                with contextlib.suppress(ValueError):
+                    times[match[3]] = (float(match[1]), float(match[2]))
+    return times
+
+
+def paths_of(root: str, key: str, source: str) -> dict[str, str]:
+    """Returns where the release has an utterance's sound, video and frames.
+
+    Args:
+        root: str. The folder that holds the sessions.
+        key: str. The utterance, such as `"Ses01F_impro01_F000"`.
+        source: str. List file and line, for the error message.
+    """
+    name, base = key.rsplit("_", 1)[0], f"Session{int(key[3:5])}"
+    inside = {
+        "frames": f"{audio_video.FRAMES}/{key}",
+        "video": f"{base}/dialog/avi/DivX/{name}.avi",
+        "sound": f"{base}/sentences/wav/{name}/{key}.wav",
+    }
+    return {
+        what: listing.safe_path(root, path, source)
+        for what, path in inside.items()
+    }
+
+
 def _lines(dialog: str, folder: str) -> Iterator[tuple[str, str]]:
     # Copied archives hold "._" twins of every file.
     pattern = os.path.join(glob.escape(dialog), folder, "[!.]*.txt")
@@ -86,18 +120,11 @@ def _turn(
             f"{source}: the text of {key!r} is empty or not among the "
             "transcriptions."
         )
-    name = key.rsplit("_", 1)[0]
-    base = f"Session{number}"
-    frames = listing.safe_path(root, f"{audio_video.FRAMES}/{key}", source)
-    video = listing.safe_path(
-        root, f"{base}/dialog/avi/DivX/{name}.avi", source
-    )
-    wav = listing.safe_path(
-        root, f"{base}/sentences/wav/{name}/{key}.wav", source
-    )
+    paths = paths_of(root, key, source)
+    frames = paths["frames"]
     inputs = {
-        "audio": wav,
-        "image": frames if os.path.isdir(frames) else video,
+        "audio": paths["sound"],
+        "image": frames if os.path.isdir(frames) else paths["video"],
         "text": spoken[key],
     }
     return Sample(key, names.index(emotion), inputs, source, span)

@@ -1,15 +1,15 @@
 """Kinetics-Sounds: actions of Kinetics that can be seen and heard."""
 
 import os
-import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from keras_mla.datasets import listing
 from keras_mla.datasets.listing import Sample
 from keras_mla.datasets.readers.audio import STFT, Fbank
 from keras_mla.datasets.readers.image import RESNET, ImageSettings
-from keras_mla.datasets.sets import audio_video, loading
+from keras_mla.datasets.sets import audio_video, kinetics_lists, loading
+from keras_mla.datasets.sets.kinetics_lists import Entry
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -21,7 +21,8 @@ __all__ = [
 ]
 
 _CLASSES = 31
-_PUBLISHED = {"train": 14799, "test": 2597}
+_PUBLISHED = {"train": 14799, "validation": 1320, "test": 2597}
+_NAMES = ("my_{}.txt", "my_{}_ks.txt", "KS_train_val.json")
 _VIDEOS = (".mp4", ".mkv", ".webm", ".avi", ".flv")
 
 
@@ -32,12 +33,13 @@ def class_names(
 
     The names are read from the training list: the 31 classes are a selection
     from Kinetics-400 whose spelling differs between copies. If the list gives
-    numbers, the names are the numbers.
+    numbers, the names are the numbers. From the owners' list of all 400
+    classes, only the names of the 31 are taken.
 
     Args:
         data_dir: str or path. The folder, see `files`.
-        list_file: str or path. The training list. Defaults to `train.csv` or
-            `train.txt` in `data_dir`.
+        list_file: str or path. The training list. Defaults to the one that
+            `files` finds.
 
     Example:
     >>> from keras_mla.datasets import kinetics_sounds
@@ -47,16 +49,12 @@ def class_names(
     ('surfing',)
     """
     root = listing.data_folder(data_dir)
-    path = listing.find_list(root, "train", list_file, "csv txt")
-    labels = set()
-    for source, line in listing.read_lines(path):
-        try:
-            labels.add(_parse(line, source)[1])
-        except ValueError:
-            continue  # `files` reports it.
-    if labels and all(label.isdigit() for label in labels):
-        return tuple(str(i) for i in range(max(map(int, labels)) + 1))
-    return tuple(sorted(labels))
+    return kinetics_lists.class_names(_find(root, list_file))
+
+
+def _find(root: str, list_file: str | os.PathLike | None) -> str:
+    names = [name.format("train") for name in _NAMES]
+    return listing.find_list(root, "train", list_file, "csv txt", names)
 
 
 def files(
@@ -73,15 +71,28 @@ def files(
 
     The folder holds, for each clip of the list, `audio/<clip>.wav` and
     `Image-01-FPS/<clip>/*.jpg`, as `keras_mla.datasets.prepare` makes them.
-    `videos/<clip>.mp4` (or mkv, webm, avi, flv) can replace either. A list
-    line is `<youtube id>_<start>_<end>,10,<class>`: clip, seconds, class by
-    name or number.
+    `videos/<clip>.mp4` (or mkv, webm, avi, flv) can replace either. A clip is
+    `<youtube id>_<start>_<end>`, with six digits each.
+
+    These lists are read, and told apart by what they hold:
+
+    - `<clip>,10,<class>`: `my_train.txt` of OGM-GE, with a class by name or
+      number. A clip may be `<youtube id>_<start>`, as in its `my_test.txt`:
+      its files have that name, or the full one that ends 10 s later;
+    - `<clip>.mp4 <class>`, as MLA reads it;
+    - `KS_train_val.json` of BML, which has a validation split of its own;
+    - `label,youtube_id,time_start,time_end,...`: the owners' csv of
+      Kinetics-400. Rows of other classes are passed over.
+
+    A number is an index into `classes`. The numbers of OGM-GE are indices
+    into the sorted names. Blanks and underscores in names are alike.
 
     Args:
         data_dir: str or path. The folder.
         split: `"train"`, `"validation"` or `"test"`. Defaults to `"train"`.
         list_file: str or path. The list of the split (for validation, the
-            list of training). Defaults to `<split>.csv` or `<split>.txt` in
+            list of training). Defaults to `<split>.csv`, `<split>.txt`,
+            `my_<split>.txt`, `my_<split>_ks.txt` or `KS_train_val.json` in
             `data_dir`.
         classes: The classes' names. Defaults to `class_names(data_dir)`.
         validation_share: float. Share of the training list that is
@@ -90,7 +101,6 @@ def files(
         on_error: `"raise"`; `"skip"` to leave out wrong lines, and
             warn; or `"absent"`: a modality whose file is missing
             is absent. Defaults to `"raise"`.
-            Defaults to `"raise"`.
 
     Returns:
         list of `Sample` with the inputs `"audio"` and `"video"`.
@@ -101,7 +111,8 @@ def files(
 
     Warns:
         UserWarning: If files are missing, or the number of clips or classes
-            is not the published one (14799, 2597; 31).
+            is not the published one (14799 and 2597, 1320 for validation
+            by `KS_train_val.json`; 31).
 
     Example:
     >>> import pathlib
@@ -129,25 +140,38 @@ def files(
         try:
             classes = class_names(root, own)
         except ValueError as error:
-            if own is None and list_file is not None:
+            given = None if list_file is None else _find(root, list_file)
+            if given is not None and own is None:
+                classes = kinetics_lists.numbers(given, _CLASSES)
+            if classes is None and given is not None and own is None:
                 raise ValueError(
                     "The labels of a test list are numbered by the training "
                     "list, which was not found. Pass `classes`, such as "
                     "`classes=class_names(data_dir, training_list)`. "
                     f"{error}"
                 ) from error
-            raise
+            if classes is None:
+                raise
     listing.check_count("Kinetics-Sounds classes", len(classes), _CLASSES)
-    labels = {name: i for i, name in enumerate(classes)}
+    plain = [name.replace("_", " ") for name in classes]
+    labels = {name: i for i, name in enumerate(plain)}
 
-    def make(source: str, line: str) -> Sample:
-        clip, label = _parse(line, source)
-        if label not in labels:
+    def make(source: str, entry: Entry) -> Sample | None:
+        clip, name, chosen = kinetics_lists.parse(entry, source)
+        label = labels.get(name.replace("_", " "))
+        if label is None and name.isdecimal() and int(name) < len(classes):
+            label = int(name)
+        if label is None and chosen:
+            return None
+        if label is None:
             raise ValueError(
                 f"{source}: the class is not one of the {len(labels)} of the "
-                f"training list. Received: class={label!r}"
+                f"training list. Received: class={name!r}"
             )
-        return Sample(clip, labels[label], _inputs(root, clip, source), source)
+        return Sample(clip, label, _inputs(root, clip, source), source)
+
+    def read(path: str, part: str) -> Iterable[tuple[str, Entry]]:
+        return kinetics_lists.read(path, part)
 
     samples = audio_video.list_clips(
         "Kinetics-Sounds",
@@ -155,41 +179,42 @@ def files(
         split,
         make,
         problems,
+        read=read,
         list_file=list_file,
+        names=_NAMES,
         published=_PUBLISHED,
         validation_share=validation_share,
         seed=seed,
+        own_validation=split == "validation"
+        and _find(root, list_file).endswith(".json"),
     )
     problems.warn(f"Kinetics-Sounds {split}")
     return samples
 
 
-def _parse(line: str, source: str) -> tuple[str, str]:
-    fields = [field.strip() for field in line.split(",", 2)]
-    if (
-        len(fields) != 3
-        or not re.fullmatch(r"[\w-]+_\d+_\d+", fields[0])
-        or not fields[2]
-    ):
-        raise ValueError(
-            f"{source}: expected '<youtube id>_<start>_<end>,<seconds>,"
-            f"<class>'. Received: line={line[:200]!r}"
-        )
-    return fields[0], fields[2]
-
-
 def _inputs(root: str, clip: str, source: str) -> dict[str, str]:
-    audio = listing.safe_path(root, f"audio/{clip}.wav", source)
-    frames = listing.safe_path(root, f"{audio_video.FRAMES}/{clip}", source)
-    video = frames
-    for extension in _VIDEOS:
-        path = listing.safe_path(root, f"videos/{clip}{extension}", source)
-        if os.path.isfile(path):
-            video = path
-            break
+    names = kinetics_lists.file_names(clip)
+
+    def find(folder: str, extensions: Sequence[str]) -> str | None:
+        for name in names:
+            for extension in extensions:
+                inside = f"{folder}/{name}{extension}"
+                path = listing.safe_path(root, inside, source)
+                if os.path.exists(path):
+                    return path
+        return None
+
+    sound = find("audio", [".wav"])
+    frames = find(audio_video.FRAMES, [""])
+    video = find("videos", _VIDEOS)
     # Without a video the sound and the frames are what is missing.
-    has_audio = os.path.isfile(audio) or video == frames
-    return audio_video.inputs(audio, frames, video, has_audio)
+    audio = listing.safe_path(root, f"audio/{names[-1]}.wav", source)
+    folder = f"{audio_video.FRAMES}/{names[-1]}"
+    missing = listing.safe_path(root, folder, source)
+    return {
+        "audio": sound or video or audio,
+        "video": frames or video or missing,
+    }
 
 
 def load(

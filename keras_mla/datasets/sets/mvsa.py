@@ -76,18 +76,27 @@ def files(
 ) -> list[Sample]:
     """Lists the pairs of a split; decodes no picture.
 
-    The folder holds `data/<id>.jpg` and `data/<id>.txt`, and
-    `labelResultAll.txt` or the jsonl lists, or both.
+    The folder holds `data/<id>.jpg` and `data/<id>.txt`, and one or more of
+    these lists, which are told apart by what they hold:
+
+    - `train.jsonl`, `dev.jsonl` and `test.jsonl` of QMF and others, with
+      lines `{"id", "label", "text", "img"}`;
+    - `my_train_mvsa.txt` and `my_test_mvsa.txt` of MLA, or `<split>.txt`, with
+      lines `<id>.jpg <label>`, the texts in `data/<id>.txt`;
+    - `labelResultAll.txt`, the owners', with lines `<id><tab><label of the
+      text>,<label of the image>`.
+
+    The owners' texts are in a Chinese encoding. They are read as
+    Windows-1252, and so nearly as the authors of the jsonl lists read them.
 
     Args:
         data_dir: str or path. The folder.
         split: `"train"`, `"validation"` or `"test"`. Defaults to `"train"`.
         protocol: `"jsonl"`, the customary split with 1555, 518 and 519 pairs
-            in `train.jsonl`, `dev.jsonl` and `test.jsonl`, with lines
-            `{"id", "label", "text", "img"}`; or `"random"`, 80, 10 and 10 %
-            of all pairs of `labelResultAll.txt` that `reconcile` gives a
+            in the authors' lists, jsonl or not; or `"random"`, 80, 10 and
+            10 % of all pairs of `labelResultAll.txt` that `reconcile` gives a
             label. Defaults to `"jsonl"`.
-        list_file: str or path. The jsonl list of the split, or the
+        list_file: str or path. The list of the split, or the
             `labelResultAll.txt`. Defaults to the file in `data_dir`.
         seed: int. Seed of the random split. Defaults to `0`.
         on_error: `"raise"`; `"skip"` to leave out wrong lines and empty
@@ -124,8 +133,14 @@ def files(
     problems = Problems(on_error)
     if protocol == "jsonl":
         name = "dev" if split == "validation" else split
-        path = listing.find_list(root, name, list_file, "jsonl")
-        found = _from_json(root, path, problems)
+        lists = [f"my_{name}_mvsa.txt", f"{name}.txt"]
+        if split == "validation":
+            lists += ["my_val_mvsa.txt", "val.txt"]
+        path = listing.find_list(root, name, list_file, "jsonl", lists)
+        if _is_json(path):
+            found = _from_json(root, path, problems)
+        else:
+            found = _from_lines(root, path, problems)
         samples = listing.keep_existing(found, f"MVSA-Single {split}", problems)
         if list_file is None:
             count = _PUBLISHED[split]
@@ -143,6 +158,49 @@ def files(
         )
     problems.warn(f"MVSA-Single {split}")
     return samples
+
+
+def _is_json(path: str) -> bool:
+    _, first = next(listing.read_lines(path), ("", ""))
+    return path.endswith(".jsonl") or first.lstrip().startswith("{")
+
+
+def _from_lines(root: str, path: str, problems: Problems) -> list[Sample]:
+    def make(source: str, line: str) -> Sample:
+        picture, _, label = line.strip().rpartition(" ")
+        key, extension = os.path.splitext(os.path.basename(picture.strip()))
+        if label not in class_names or not key.isalnum() or not extension:
+            owners = "\t" in line and "," in line
+            cure = ' Pass `protocol="random"` for this list.' if owners else ""
+            raise ValueError(
+                f"{source}: expected '<id>.jpg <label>', the label one of "
+                f"{', '.join(class_names)}.{cure} "
+                f"Received: line={line[:200]!r}"
+            )
+        return _pair(root, key, extension, label, source, problems)
+
+    return listing.make_samples(listing.read_lines(path), make, problems)
+
+
+def _pair(
+    root: str,
+    key: str,
+    extension: str,
+    label: str,
+    source: str,
+    problems: Problems,
+) -> Sample:
+    """Returns a sample of a list without texts."""
+    image = listing.safe_path(root, f"data/{key}{extension}", source)
+    file = listing.safe_path(root, f"data/{key}.txt", source)
+    # `keep_existing` reports a missing pair by its picture.
+    text = "-"
+    if problems.absent or os.path.exists(file):
+        text = image_text.read_text(file, problems)
+    elif os.path.exists(image):
+        raise ValueError(f"{source}: there is no text {file!r}.")
+    number = class_names.index(label)
+    return image_text.make_sample(key, number, image, text, source, problems)
 
 
 def _from_json(root: str, path: str, problems: Problems) -> list[Sample]:
@@ -177,17 +235,7 @@ def _from_labels(root: str, path: str, problems: Problems) -> list[Sample]:
             raise ValueError(f"{source}: {error}") from error
         if label is None:
             return None
-        image = listing.safe_path(root, f"data/{key}.jpg", source)
-        file = listing.safe_path(root, f"data/{key}.txt", source)
-        # `keep_existing` reports a missing pair by its picture.
-        text = "-"
-        if problems.absent or os.path.exists(file):
-            text = image_text.read_text(file, problems)
-        elif os.path.exists(image):
-            raise ValueError(f"{source}: there is no text {file!r}.")
-        return image_text.make_sample(
-            key, class_names.index(label), image, text, source, problems
-        )
+        return _pair(root, key, ".jpg", label, source, problems)
 
     lines = [
         (source, line)

@@ -87,10 +87,13 @@ def test_one_encoding_for_the_whole_file(tmp_path, monkeypatch):
     assert [line for _, line in listing.read_lines(str(path))][2] == "naïve"
     # UTF-8 that somebody cut or mixed stays UTF-8, and the line is named.
     for end, line in ((b"\xff\n", 3), (b"\xe2\x82", 3)):
-        path.write_bytes("éé\n€\n".encode() + end)
+        path.write_bytes(("é" * 9 + "\n€\n").encode() + end)
         with pytest.warns(UserWarning, match=f"first in line {line}"):
             lines = [line for _, line in listing.read_lines(str(path))]
-        assert lines == ["éé", "€", "\ufffd"]
+        assert lines == ["é" * 9, "€", "\ufffd"]
+    # A Russian word of MVSA-Single in GBK, mostly UTF-8 by chance.
+    path.write_bytes("#хлебивино …\n".encode("gbk"))
+    assert listing.encoding_of(path) == "cp1252"
 
 
 @settings(max_examples=100, deadline=None)

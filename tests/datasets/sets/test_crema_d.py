@@ -1,7 +1,7 @@
 import dataset_layouts as layouts
 import numpy as np
 import pytest
-from dataset_media import write_video
+from dataset_media import write_frames, write_video, write_wav
 
 from keras_mla.datasets import audio, crema_d, image
 
@@ -58,6 +58,62 @@ def test_crema_d_by_actor(crema):
         for s in range(6)
     }
     assert len(seeds) > 1
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize(
+    ("name", "head", "line"),
+    [
+        ("test.csv", "", "{clip},{code}"),
+        ("my_test_cre.txt", "", "{clip}.flv {word}"),
+        (
+            "SentenceFilenames.csv",
+            '"Stimulus_Number","Filename"',
+            '{i},"{clip}"',
+        ),
+        (
+            "summaryTable.csv",
+            '"","FileName","VoiceVote","VoiceLevel","FaceVote"',
+            '"{i}","{clip}","N","69.1","A:F"',
+        ),
+    ],
+)
+def test_crema_d_published_lists(crema, name, head, line, end):
+    root, _, test = crema
+    words = {**layouts.EMOTIONS, "ANG": "Anger"}
+    codes = [clip.split("_")[2] for clip in test]
+    lines = [
+        line.format(clip=clip, code=code, word=words[code], i=i)
+        for i, (clip, code) in enumerate(zip(test, codes, strict=True), 1)
+    ]
+    (root / "test.csv").unlink()
+    (root / name).write_bytes(end.join([head, *lines, ""]).encode())
+    given = None if name.startswith(("my_", "test")) else name
+    found = crema_d.files(root, "test", list_file=given)
+    assert ids(found) == test
+    assert [crema_d.class_names[s.label] for s in found] == codes
+    by_actor = crema_d.files(root, protocol="actor", list_file=name)
+    assert set(ids(by_actor)) <= set(test) and by_actor[0].source != test[0]
+    with open(root / name, "a") as file:
+        file.write("7,1001_XXX")
+    with pytest.raises(ValueError, match=f"{name}, line .*expected a clip"):
+        crema_d.files(root, "test", list_file=name)
+
+
+def test_crema_d_the_clip_whose_sound_lacks_a_letter(crema):
+    root, _, _ = crema
+    clip = "1040_ITH_SAD_XX"
+    write_wav(root / f"AudioWAV/{clip[:-1]}.wav", 0.1)
+    write_frames(root / "Image-01-FPS" / clip)
+    (root / "a.csv").write_text(f"{clip},SAD")
+    [sample] = crema_d.files(root, list_file="a.csv")
+    assert sample.inputs["audio"].endswith("AudioWAV/1040_ITH_SAD_X.wav")
+    assert sample.inputs["video"].endswith(clip)
+    parts = [
+        crema_d.files(root, split, protocol="actor")
+        for split in ("train", "validation", "test")
+    ]
+    assert clip in sum(map(ids, parts), [])
 
 
 def test_crema_d_missing_files(crema):

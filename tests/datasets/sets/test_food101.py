@@ -44,7 +44,7 @@ def test_food101_dev_list_and_counts(tmp_path):
     (tmp_path / "dev.jsonl").write_text(lines[0])
     with pytest.warns(UserWarning, match="1 samples where 5000"):
         assert ids(food101.files(tmp_path, "validation")) == ["apple_pie_0"]
-    with pytest.warns(UserWarning, match="3 samples where 57970"):
+    with pytest.warns(UserWarning, match="3 samples where 62970"):
         food101.files(tmp_path, "train")
 
 
@@ -80,3 +80,48 @@ def test_food101_wrong_rows(tmp_path):
     (tmp_path / "b/train.txt").write_text("a.jpg\n")
     with pytest.raises(ValueError, match="line 1: expected '<picture>"):
         food101.files(tmp_path / "b", "train")
+
+
+def test_food101_of_mla_with_the_texts_of_other_lists(tmp_path):
+    layouts.food101(tmp_path, "titles")
+    lines = ["waffles_0.jpg waffles", "apple_pie_1.jpg apple_pie", ""]
+    (tmp_path / "my_train_food.txt").write_text("\r\n".join(lines))
+    given = {"list_file": "my_train_food.txt"}
+    found = food101.files(tmp_path, **given)
+    assert ids(found) == ["waffles_0", "apple_pie_1"]
+    assert [s.label for s in found] == [1, 0]
+    assert found[0].inputs["text"] == "a, waffles"
+    # The texts of the jsonl lists come first.
+    layouts.food101(tmp_path, "jsonl")
+    path = tmp_path / "train.jsonl"
+    path.write_text(path.read_text().replace("a, waffles", "b"))
+    assert food101.files(tmp_path, **given)[0].inputs["text"] == "b"
+    for old in ("train.jsonl", "test.jsonl"):
+        (tmp_path / old).unlink()
+    for old in (tmp_path / "texts").iterdir():
+        old.unlink()
+    assert food101.class_names(tmp_path) == ("apple_pie", "waffles")
+    with pytest.raises(ValueError, match="waffles_0.txt"):
+        food101.files(tmp_path)
+
+
+def test_food101_titles_with_a_header_in_windows_1252(tmp_path):
+    layouts.food101(tmp_path, "titles")
+    path = tmp_path / "texts/train_titles.csv"
+    text = "image,title,label\r\n" + path.read_text()
+    path.write_bytes(text.replace("a, waffles", "crème").encode("cp1252"))
+    assert food101.files(tmp_path)[2].inputs["text"] == "crème"
+
+
+def test_food101_ids_of_qmf(tmp_path):
+    layouts.food101(tmp_path)
+    record = {
+        "id": "waffles_waffles_0.jpg",
+        "label": "waffles",
+        "text": "half a pair: \ud83d",
+        "img": "images/train/waffles/waffles_0.jpg",
+    }
+    (tmp_path / "hard.jsonl").write_text(json.dumps(record))
+    [sample] = food101.files(tmp_path, "test", list_file="hard.jsonl")
+    assert sample.id == "waffles_0" and sample.label == 1
+    assert sample.inputs["text"].encode()[-3:] == "\ufffd".encode()

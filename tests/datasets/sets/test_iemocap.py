@@ -1,7 +1,7 @@
 import dataset_layouts as layouts
 import numpy as np
 import pytest
-from dataset_media import write_frames
+from dataset_media import write_frames, write_video, write_wav
 
 from keras_mla.datasets import audio, iemocap, image
 
@@ -102,3 +102,69 @@ def test_iemocap_wrong_files(tmp_path):
         labels.write_text(line)
         with pytest.raises(ValueError, match=f"txt, line 1: .*{message}"):
             iemocap.files(tmp_path)
+
+
+SIGN = " [split|sign] "
+
+
+def test_iemocap_lists_of_mla(tmp_path):
+    layouts.iemocap(tmp_path)
+    keys = ("Ses03F_impro01_M001", "Ses01F_impro01_F000")
+    lines = [
+        SIGN.join([f"{keys[0]}.mp4", "Well,  a café.", "Happy"]),
+        SIGN.join([f"{keys[1]}.mp4", "Oh", "Angry"]),
+        SIGN.join([f"{keys[1]}.mp4", "Oh", "Surprise"]),
+    ]
+    path = tmp_path / "my_train_iemo.txt"
+    path.write_bytes("\n".join(lines[:2]).encode("cp1252"))
+    found = iemocap.files(tmp_path, protocol="list")
+    assert ids(found) == list(keys)
+    assert [iemocap.class_names(4)[s.label] for s in found] == ["hap", "ang"]
+    assert found[0].inputs["text"] == "Well, a café."
+    assert found[0].span == (0.25, 1.0)
+    assert found[0].inputs["image"].endswith("DivX/Ses03F_impro01.avi")
+    assert found[0].inputs["audio"].endswith(f"{keys[0]}.wav")
+    given = {"protocol": "list", "list_file": "my_train_iemo.txt"}
+    assert iemocap.files(tmp_path, "test", **given) == found
+    share = {**given, "validation_share": 0.5}
+    held = iemocap.files(tmp_path, "validation", **share)
+    assert len(held) == 1
+    dataset = iemocap.load(tmp_path, "test", audio=FBANK, image=SMALL, **given)
+    x, _ = next(iter(dataset))
+    assert x["image"].shape == (2, 16, 16, 3)
+    path.write_text("\n".join(lines))
+    with pytest.raises(ValueError, match="iemo.txt, line 3: expected"):
+        iemocap.files(tmp_path, protocol="list")
+    with pytest.raises(ValueError, match="belongs to"):
+        iemocap.files(tmp_path, list_file="my_train_iemo.txt")
+    with pytest.raises(ValueError, match="none of my_dev_iemo.txt"):
+        iemocap.files(tmp_path, "validation", protocol="list")
+
+
+def test_iemocap_lists_of_amst_and_clips_cut_out(tmp_path):
+    key = "Ses02M_script01_1_F003"
+    line = f"{key}, exc, 6.7700, 8.4600 ### Next. "
+    (tmp_path / "iemocap_test.txt").write_text(
+        line + f"\n{key}, xxx, 1, 2 ### a"
+    )
+    write_wav(tmp_path / f"subaudio/{key}.wav", 0.1)
+    write_video(tmp_path / f"subvideo/{key}.mp4", 4)
+    options = {"split": "test", "protocol": "list", "classes": 6}
+    [sample] = iemocap.files(tmp_path, **options)
+    assert iemocap.class_names(6)[sample.label] == "exc"
+    assert sample.span is None and sample.inputs["text"] == "Next."
+    assert sample.inputs["audio"].endswith(f"subaudio/{key}.wav")
+    assert sample.inputs["image"].endswith(f"subvideo/{key}.mp4")
+    # With the dialog's video, the times of the list cut it out.
+    name = tmp_path / "Session2/dialog/avi/DivX/Ses02M_script01_1.avi"
+    write_video(name, 4, sound=False)
+    [sample] = iemocap.files(tmp_path, **options)
+    assert sample.span == (6.77, 8.46)
+    assert sample.inputs["image"].endswith("Ses02M_script01_1.avi")
+    # Without times, the dialog's video is of no use.
+    (tmp_path / f"subvideo/{key}.mp4").unlink()
+    (tmp_path / "iemocap_test.txt").write_text(SIGN.join([key, "a", "exc"]))
+    with pytest.raises(ValueError, match="the times of"):
+        iemocap.files(tmp_path, **options)
+    [sample] = iemocap.files(tmp_path, **options, on_error="absent")
+    assert set(sample.inputs) == {"audio", "text"}

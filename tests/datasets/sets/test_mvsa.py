@@ -79,3 +79,40 @@ def test_mvsa_wrong_lines(tmp_path):
         mvsa.files(tmp_path, protocol="random")
     with pytest.raises(ValueError, match="protocol='all'"):
         mvsa.files(tmp_path, protocol="all")
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("my_train_mvsa.txt", "train"),
+        ("my_dev_mvsa.txt", "validation"),
+        ("my_val_mvsa.txt", "validation"),
+        ("test.txt", "test"),
+    ],
+)
+def test_mvsa_lists_of_pictures(tmp_path, name, split):
+    layouts.mvsa(tmp_path)
+    for path in tmp_path.glob("*.jsonl"):
+        path.unlink()
+    (tmp_path / name).write_bytes(b"7.jpg negative\r\ndata/3.jpg neutral\r\n")
+    found = mvsa.files(tmp_path, split)
+    assert ids(found) == ["7", "3"]
+    assert [mvsa.class_names[s.label] for s in found] == ["negative", "neutral"]
+    assert found[1].inputs["image"].endswith("data/3.jpg")
+    assert found[1].inputs["text"] == "salt no. 3 ÿ"
+    with open(tmp_path / name, "a") as file:
+        file.write("../5.jpg neutral\n5.jpg happy\n5 neutral\n")
+    with pytest.warns(UserWarning, match="skipped 2 entries.*line 4: expected"):
+        # The name of a picture counts, not its folder.
+        found = mvsa.files(tmp_path, split, on_error="skip")
+    assert ids(found) == ["7", "3", "5"]
+    assert found[2].inputs["image"].endswith("data/5.jpg")
+
+
+def test_mvsa_the_owners_list_under_the_wrong_protocol(tmp_path):
+    layouts.mvsa(tmp_path)
+    with pytest.raises(ValueError, match='line 1: .*protocol="random"'):
+        mvsa.files(tmp_path, list_file="labelResultAll.txt")
+    jsonl = (tmp_path / "test.jsonl").read_bytes()
+    (tmp_path / "list").write_bytes(b"\xef\xbb\xbf" + jsonl)
+    assert ids(mvsa.files(tmp_path, list_file="list")) == ["8", "9"]
