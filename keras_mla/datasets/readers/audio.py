@@ -33,7 +33,10 @@ __all__ = [
 ]
 
 _RATES = (1_000, 384_000)
-_SOUND_FILES = (".wav", ".flac", ".mp3", ".ogg", ".aiff", ".aif", ".au")
+_MAX_CHANNELS = 64
+_SOUND_FILES = (
+    ".wav .wave .rf64 .w64 .flac .mp3 .ogg .aiff .aif .aifc .au .snd .caf"
+).split()
 
 
 def decode(
@@ -45,8 +48,10 @@ def decode(
 ) -> np.ndarray:
     """Reads a sound file, or the audio track of a video, as mono.
 
-    soundfile decodes WAV, FLAC, MP3, Ogg and AIFF. PyAV decodes the first
-    audio track of every other file, taken for a video. Channels are averaged.
+    soundfile decodes WAV (also RF64 and W64), FLAC, MP3, Ogg, AIFF, AU and
+    CAF, of 8 to 64 bits, integer, float or companded. PyAV decodes the first
+    audio track of every other file, taken for a video. Up to 64 channels are
+    averaged.
 
     Args:
         path: str or path. The file.
@@ -56,11 +61,13 @@ def decode(
         max_seconds: float. A longer sound is refused. Defaults to an hour.
 
     Returns:
-        float32 array `(samples,)`, in [-1, 1] for integer formats.
+        float32 array `(samples,)`, in [-1, 1] for integer formats. A file of
+        floats may exceed that range, and its samples are left as they are.
 
     Raises:
         ValueError: If the file is missing, damaged, truncated or empty, its
-            header promises more than it holds, or it is too long.
+            header promises more than it holds, it is too long, has more than
+            64 channels, or holds NaN or infinity. The message names the file.
         ImportError: If soundfile (or, for videos, PyAV) is not installed.
 
     Example:
@@ -94,10 +101,15 @@ def _read_sound(
     try:
         with soundfile.SoundFile(path) as file:
             rate, channels = file.samplerate, file.channels
-            if not _RATES[0] <= rate <= _RATES[1] or not 1 <= channels <= 64:
+            if not _RATES[0] <= rate <= _RATES[1]:
                 raise ValueError(
                     f"{path!r} has an implausible header: {rate} samples per "
-                    f"second, {channels} channels."
+                    "second."
+                )
+            if channels > _MAX_CHANNELS:
+                raise ValueError(
+                    f"{path!r} has {channels} channels. At most "
+                    f"{_MAX_CHANNELS} are averaged."
                 )
             _check_wav(path)
             promised = file.frames - round(start * rate)

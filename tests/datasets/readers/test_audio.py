@@ -1,5 +1,6 @@
 import struct
 
+import dataset_sounds as sounds
 import numpy as np
 import pytest
 import soundfile
@@ -81,6 +82,77 @@ def test_damaged_sounds(tmp_path, name, content, message):
     with pytest.raises(ValueError, match=message) as error:
         audio.decode(path)
     assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("extensible", [False, True])
+@pytest.mark.parametrize("channels", [1, 2, 6, 32, 64])
+@pytest.mark.parametrize("bits", [8, 16, 24, 32])
+def test_integers_of_a_wav(tmp_path, bits, channels, extensible):
+    given = np.random.default_rng(bits).uniform(-1, 1, (99, channels))
+    given[:2] = [[-1.0] * channels, [1.0] * channels]
+    data, truth = sounds.integers(given, bits)
+    path = tmp_path / "a.wav"
+    path.write_bytes(sounds.wav(data, sounds.PCM, bits, channels, extensible))
+    found = audio.decode(path)
+    np.testing.assert_allclose(found, truth.mean(axis=1), atol=1e-7, rtol=1e-6)
+
+
+@pytest.mark.parametrize("extensible", [False, True])
+@pytest.mark.parametrize("bits", [32, 64])
+def test_floats_of_a_wav_may_be_beyond_one(tmp_path, bits, extensible):
+    given = np.random.default_rng(0).uniform(-3, 3, (99, 3))
+    given = given.astype(f"<f{bits // 8}")
+    path = tmp_path / "a.wav"
+
+    def write(values):
+        data = values.tobytes()
+        content = sounds.wav(data, sounds.FLOAT, bits, 3, extensible)
+        path.write_bytes(content)
+
+    write(given)
+    found = audio.decode(path)
+    np.testing.assert_allclose(found, given.mean(axis=1), atol=1e-6)
+    assert np.abs(found).max() > 1
+    for wrong in (np.nan, np.inf, *([1e300] if bits == 64 else [])):
+        given[7, 1] = wrong
+        write(given)
+        with pytest.raises(ValueError, match="a.wav.* not numbers"):
+            audio.decode(path)
+
+
+@pytest.mark.parametrize("law", ["a_law", "mu_law"])
+def test_companded_samples_of_a_wav(tmp_path, law):
+    codes = np.arange(256, dtype=np.uint8)
+    path = tmp_path / "a.wav"
+    code = getattr(sounds, law.upper())
+    path.write_bytes(sounds.wav(codes.tobytes(), code, 8))
+    found = audio.decode(path)
+    np.testing.assert_allclose(found, getattr(sounds, law)(codes), atol=1e-7)
+
+
+def test_other_containers(tmp_path):
+    given = np.random.default_rng(0).uniform(-1, 1, (99, 2))
+    data, truth = sounds.integers(given, 24)
+    path = tmp_path / "a.wav"
+    path.write_bytes(sounds.rf64(data, 24, 2))
+    found = audio.decode(path)
+    np.testing.assert_allclose(found, truth.mean(axis=1), atol=1e-7)
+    big_endian = np.frombuffer(data, np.uint8).reshape(-1, 3)[:, ::-1]
+    path = tmp_path / "a.AIFF"
+    path.write_bytes(sounds.aiff(big_endian.tobytes(), 24, 2))
+    np.testing.assert_array_equal(audio.decode(path), found)
+    # Nobody writes these by hand: soundfile writes what it reads.
+    for name, kind in (("a.w64", "W64"), ("a.flac", "FLAC"), ("a.caf", "CAF")):
+        path = tmp_path / name
+        soundfile.write(path, truth, 16000, format=kind, subtype="PCM_24")
+        np.testing.assert_allclose(audio.decode(path), found, atol=2e-7)
+
+
+def test_too_many_channels(tmp_path):
+    path = tmp_path / "a.wav"
+    path.write_bytes(sounds.wav(bytes(650), sounds.PCM, 16, 65))
+    with pytest.raises(ValueError, match="a.wav' has 65 channels"):
+        audio.decode(path)
 
 
 def test_truncated_wav_and_flac(tmp_path):
