@@ -145,6 +145,8 @@ def _run(
 
 def _build(model: Any, part: Any) -> None:
     """Builds a model for inputs like these, as a backup needs."""
+    if isinstance(part, keras.utils.PyDataset):
+        part = part[0]
     x = part[0] if isinstance(part, tuple) else part.element_spec[0]
     if not model.built:
         model.build_for({name: x[name] for name in model.modalities})

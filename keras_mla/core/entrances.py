@@ -81,7 +81,10 @@ class CheckedModel(Hooks):
             self.check_data(*validation[:3])
             given["validation_data"] = validation
         backend.distribution.check_processes()
-        given["callbacks"] = self._with_own(given.get("callbacks"))
+        more: list[keras.callbacks.Callback] = []
+        if hasattr(x, "set_epoch") and given.get("steps_per_epoch") is None:
+            more.append(_SetEpoch(x))
+        given["callbacks"] = self._with_own(given.get("callbacks"), more)
         with self._running():
             return super().fit(*call.args, **call.kwargs)
 
@@ -97,9 +100,11 @@ class CheckedModel(Hooks):
                 self.train_function = self.test_function = None
                 raise
 
-    def _with_own(self, callbacks: Any) -> Any:
-        """Puts the method's callbacks around the user's callbacks."""
-        own = [*self.house_callbacks(), *self.own_callbacks()]
+    def _with_own(
+        self, callbacks: Any, more: Sequence[keras.callbacks.Callback] = ()
+    ) -> Any:
+        """Puts the method's callbacks and `more` around the user's ones."""
+        own = [*more, *self.house_callbacks(), *self.own_callbacks()]
         first, last = _Around(own, "begin"), _Around(own, "end")
         if isinstance(callbacks, keras.callbacks.CallbackList):
             # The list already has its model and parameters.
@@ -224,6 +229,21 @@ def _to_all(hooks: list[Callable]) -> Callable:
             hook(*args, **kwargs)
 
     return call
+
+
+class _SetEpoch(keras.callbacks.Callback):
+    """Tells the training data which epoch begins, also after a resumption.
+
+    Args:
+        data: What `fit` trains on, with a method `set_epoch`.
+    """
+
+    def __init__(self, data: Any) -> None:
+        super().__init__()
+        self.data = data
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self.data.set_epoch(epoch)
 
 
 class _CheckLabels(keras.callbacks.Callback):

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_mla.datasets import listing
+from keras_mla.datasets import extras, listing
 from keras_mla.datasets.readers import audio, video
 from keras_mla.datasets.sets import iemocap as release
 from keras_mla.datasets.sets.audio_video import FRAMES
@@ -126,9 +126,8 @@ def prepare_clip(clip: Clip, rate: int = 16000) -> bool:
         ValueError: If the video cannot be decoded. No half-written file is
             left.
     """
-    import soundfile
-    from PIL import Image
-
+    soundfile = extras.need("soundfile", "write sounds")
+    Image = extras.need("PIL.Image", "write pictures")
     needs_wav = clip.wav is not None and not os.path.exists(clip.wav)
     if not needs_wav and os.path.isdir(clip.frames):
         return False

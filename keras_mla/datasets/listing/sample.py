@@ -15,19 +15,22 @@ class Sample:
 
     Attributes:
         id: str. The name that the data set gives the sample.
-        label: int. Index into the data set's `class_names`.
-        inputs: dict of modality name to str: the absolute path of the file or
-            of the folder of frames; for `"text"` the text itself. A modality
-            that it does not name is absent.
+        label: int, such as an index into the data set's `class_names`; float;
+            or a sequence of numbers, such as a yes or no for each of several
+            labels. The labels of a data set are of one kind.
+        inputs: dict of modality name to what the modality's reader decodes: a
+            path of a file or of a folder of frames, a text, several paths
+            for `pipeline.image_reader(pictures=...)`, or any object for a
+            reader of your own. A modality that it does not name is absent.
         source: str. The list file and line (or the file) that names the
-            sample.
+            sample. Messages of errors begin with it.
         span: pair of floats. Start and end in seconds, if the sample is a
             part of its video. `None` stands for the whole file.
     """
 
     id: str
-    label: int
-    inputs: dict[str, str]
+    label: Any
+    inputs: dict[str, Any]
     source: str
     span: tuple[float, float] | None = None
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_mla.datasets.listing.sample import Sample
 from keras_mla.datasets.pipeline.reader import Reader
+from keras_mla.datasets.readers.arrays import to_numpy
 
 
 def decode_once(
@@ -23,7 +24,8 @@ def decode_once(
     Args:
         cache_dir: str. The folder of the cache.
         name: str. The modality.
-        reader: `Reader`. The reader of the modality.
+        reader: `Reader`. The reader of the modality. Only a reader of paths
+            has a key.
         sample: `Sample`.
     """
     path = sample.inputs[name]
@@ -38,8 +40,8 @@ def decode_once(
         pass  # Not there yet, or damaged: made anew.
     value = reader.decode(sample)
     if isinstance(value, list):
-        value = np.stack([np.asarray(part) for part in value])
-    value = np.asarray(value)
+        value = np.stack([to_numpy(part) for part in value])
+    value = to_numpy(value)
     os.makedirs(folder, exist_ok=True)
     handle, partial = tempfile.mkstemp(dir=folder, suffix=".partial")
     try:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_mla.datasets import extras
+
 if TYPE_CHECKING:
     import tensorflow as tf
 
@@ -192,6 +194,7 @@ def add_presence(
         ValueError: If the shapes do not fit. If the dataset does not know its
             number of samples before iterating, more samples than rows raise
             `tf.errors.InvalidArgumentError`.
+        ImportError: If TensorFlow is not installed.
 
     Example:
     >>> import tensorflow as tf
@@ -203,8 +206,11 @@ def add_presence(
     >>> sorted(dataset.element_spec[0])
     ['audio', 'presence', 'text']
     """
-    import tensorflow as tf
-
+    tf = extras.need(
+        "tensorflow",
+        "add presence to a `tf.data.Dataset`",
+        "pass `presence` to `load` or `pipeline.build`",
+    )
     presence = np.asarray(presence, bool)
     spec = dataset.element_spec
     if not isinstance(spec, tuple) or not isinstance(spec[0], Mapping):
@@ -226,7 +232,7 @@ def add_presence(
             f"presence.shape={presence.shape}"
         )
 
-    def add(i: tf.Tensor, element: tuple) -> tuple[Any, ...]:
+    def add(i: Any, element: tuple) -> tuple[Any, ...]:
         check = tf.debugging.assert_less(
             i,
             tf.constant(len(presence), tf.int64),

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from keras_mla.datasets import extras
+
 if TYPE_CHECKING:
     import tensorflow as tf
 
@@ -43,6 +45,7 @@ def unpaired(
     Raises:
         ValueError: If there is no dataset, a dataset is empty or endless, or
             its elements are not `(x, y)`.
+        ImportError: If TensorFlow is not installed.
 
     Example:
     >>> import tensorflow as tf
@@ -54,8 +57,9 @@ def unpaired(
     >>> [tuple(x["image"].shape) for x, y in batches]
     [(4, 64), (4, 64), (4, 64)]
     """
-    import tensorflow as tf
-
+    tf = extras.need(
+        "tensorflow", "join datasets of tf.data", "use `UnpairedDataset`"
+    )
     if not datasets:
         raise ValueError("There must be a dataset for at least one modality.")
     if length not in ("longest", "shortest"):

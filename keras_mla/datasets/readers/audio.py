@@ -6,6 +6,8 @@ import struct
 
 import numpy as np
 
+from keras_mla.datasets import extras
+
 # Here too, since users know the one module `keras_mla.datasets.audio`.
 from keras_mla.datasets.readers.spectrograms import AUDIOSET as AUDIOSET
 from keras_mla.datasets.readers.spectrograms import CAVMAE as CAVMAE
@@ -96,8 +98,7 @@ def decode(
 def _read_sound(
     path: str, start: float, seconds: float
 ) -> tuple[np.ndarray, int]:
-    import soundfile
-
+    soundfile = extras.need("soundfile", "decode sounds")
     try:
         with soundfile.SoundFile(path) as file:
             rate, channels = file.samplerate, file.channels
@@ -166,8 +167,7 @@ def _check_wav(path: str) -> None:
 def _read_track(
     path: str, start: float, seconds: float
 ) -> tuple[np.ndarray, int]:
-    import av
-
+    av = extras.need("av", "decode videos and their sound")
     with open_video(path) as container:
         if not container.streams.audio:
             raise ValueError(f"{path!r} has no audio track.")
@@ -214,9 +214,8 @@ def resample(waveform: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
     waveform = np.asarray(waveform, np.float32)
     if rate == new_rate:
         return waveform
-    from scipy.signal import resample_poly
-
+    signal = extras.need("scipy.signal", "resample sounds")
     divisor = math.gcd(rate, new_rate)
-    return resample_poly(waveform, new_rate // divisor, rate // divisor).astype(
-        np.float32
-    )
+    return signal.resample_poly(
+        waveform, new_rate // divisor, rate // divisor
+    ).astype(np.float32)

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from keras_mla.datasets import extras
+from keras_mla.datasets.readers.arrays import is_tensor
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -87,8 +90,7 @@ def open_image(
     source: str | os.PathLike | bytes, max_pixels: int = 50_000_000
 ) -> "Image.Image":
     """Decodes an image as `decode` does, into an RGB `PIL.Image.Image`."""
-    from PIL import Image, UnidentifiedImageError
-
+    Image = extras.need("PIL.Image", "decode pictures")
     name = "<bytes>" if isinstance(source, bytes) else repr(os.fspath(source))
     file: Any = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
@@ -111,7 +113,7 @@ def open_image(
             if turn is None:
                 return result
             return result.transpose(Image.Transpose[turn])
-    except UnidentifiedImageError as error:
+    except Image.UnidentifiedImageError as error:
         raise ValueError(
             f"Cannot decode the image {name}: it is none of "
             f"{', '.join(_FORMATS)}."
@@ -305,8 +307,7 @@ class ImageSettings:
     def _resize(
         self, frame: Any, box: tuple[float, float, float, float], flip: bool
     ) -> np.ndarray:
-        from PIL import Image
-
+        Image = extras.need("PIL.Image", "resize pictures")
         method = Image.Resampling[self.interpolation.upper()]
         if isinstance(frame, np.ndarray):
             frame = Image.fromarray(frame)
@@ -329,11 +330,18 @@ class ImageSettings:
             self.std, np.float32
         )
         # Whole rows at a time: an axis of 3 is slow to broadcast over.
-        if isinstance(pixels, np.ndarray):
+        if not is_tensor(pixels):
+            pixels = np.asarray(pixels)
             width = pixels.shape[-2]
-            rows: Any = pixels.reshape(-1, 3 * width).astype(np.float32)
-            rows = rows * np.tile(gain, width) - np.tile(shift, width)
-            return rows.reshape(pixels.shape)
+            rows = pixels.reshape(-1, 3 * width)
+            result: np.ndarray = np.empty(rows.shape, np.float32)
+            gain, shift = np.tile(gain, width), np.tile(shift, width)
+            # As many rows at a time as the processor's cache holds.
+            for start in range(0, len(rows), 256):
+                part = result[start : start + 256]
+                np.multiply(rows[start : start + 256], gain, out=part)
+                part -= shift
+            return result.reshape(pixels.shape)
         import tensorflow as tf
 
         width = tf.shape(pixels)[-2]

@@ -1,6 +1,7 @@
 """Texts to token ids: BERT's word pieces and CLIP's byte pairs."""
 
 import collections
+import dataclasses
 import json
 import os
 import re
@@ -9,6 +10,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
+
+from keras_mla.datasets import extras
+from keras_mla.datasets.readers.arrays import is_tensor
 
 __all__ = [
     "bert",
@@ -95,8 +99,7 @@ def bert(
     >>> tokens["padding_mask"].astype(int)
     array([[1, 1, 1, 1, 0, 0]])
     """
-    import keras_hub
-
+    keras_hub = extras.need("keras_hub", "tokenize texts")
     path = _file(source, "vocab.txt")
     if path is None:
         tokenizer = keras_hub.tokenizers.BertTokenizer.from_preset(str(source))
@@ -140,8 +143,7 @@ def clip(source: str | os.PathLike, length: int = 77) -> Tokenizer:
             `length` leaves no room for a token.
         ImportError: If keras-hub is not installed.
     """
-    import keras_hub
-
+    keras_hub = extras.need("keras_hub", "tokenize texts")
     vocabulary = _file(source, "vocab.json")
     if vocabulary is None:
         tokenizer = keras_hub.tokenizers.CLIPTokenizer.from_preset(str(source))
@@ -194,34 +196,49 @@ def _packed(
             f"Received: length={length}"
         )
 
-    def pack(texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        words = [text.decode("utf-8", errors="replace") for text in texts]
-        if lower:
+    return _Packed(tokenizer, length, pad, ends, lower)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Packed:
+    """A tokenizer that cuts or pads each text to one length."""
+
+    tokenizer: Any
+    length: int
+    pad: int
+    ends: dict
+    lower: bool
+
+    def __call__(self, texts: Any) -> dict[str, Any]:
+        if is_tensor(texts) and not hasattr(texts, "numpy"):
+            # keras-hub's own graph needs tensorflow-text; this does not.
+            import tensorflow as tf
+
+            ids, mask = tf.numpy_function(
+                self._pack, [texts], [tf.int32, tf.bool], stateful=False
+            )
+            ids.set_shape((texts.shape[0], self.length))
+            mask.set_shape((texts.shape[0], self.length))
+        else:
+            ids, mask = self._pack(np.asarray(texts).reshape(-1))
+        return {"token_ids": ids, "padding_mask": mask}
+
+    def _pack(self, texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        words = [
+            text.decode("utf-8", errors="replace")
+            if isinstance(text, bytes)
+            else str(text)
+            for text in texts
+        ]
+        if self.lower:
             words = [word.lower() for word in words]
-        ids: np.ndarray = np.full((len(words), length), pad, np.int32)
-        mask: np.ndarray = np.zeros((len(words), length), bool)
-        for i, row in enumerate(tokenizer(words) if words else ()):
-            row = list(row)[: length - len(ends)]
+        ids: np.ndarray = np.full((len(words), self.length), self.pad, np.int32)
+        mask: np.ndarray = np.zeros((len(words), self.length), bool)
+        ends = self.ends
+        for i, row in enumerate(self.tokenizer(words) if words else ()):
+            row = list(row)[: self.length - len(ends)]
             if ends:
                 row = [ends["start_value"], *row, ends["end_value"]]
             ids[i, : len(row)] = row
             mask[i, : len(row)] = True
         return ids, mask
-
-    def tokenize(texts: Any) -> dict[str, Any]:
-        if getattr(texts, "numpy", None) or not hasattr(texts, "graph"):
-            texts = np.asarray(texts).reshape(-1)
-            texts = [t if isinstance(t, bytes) else t.encode() for t in texts]
-            ids, mask = pack(np.array(texts, object))
-        else:
-            # keras-hub's own graph needs tensorflow-text; this does not.
-            import tensorflow as tf
-
-            ids, mask = tf.numpy_function(
-                pack, [texts], [tf.int32, tf.bool], stateful=False
-            )
-            ids.set_shape((texts.shape[0], length))
-            mask.set_shape((texts.shape[0], length))
-        return {"token_ids": ids, "padding_mask": mask}
-
-    return tokenize

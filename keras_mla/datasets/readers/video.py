@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_mla.datasets import extras
 from keras_mla.datasets.readers import image as images
 
 __all__ = [
@@ -42,8 +43,7 @@ def open_video(path: str | os.PathLike) -> Iterator[Any]:
             merely points to others, such as a playlist.
         ImportError: If PyAV is not installed.
     """
-    import av
-
+    av = extras.need("av", "decode videos")
     path = os.fspath(path)
     options = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
     try:
@@ -204,8 +204,7 @@ def _plan(
 
     Nothing is decoded. The times are in the units of the file.
     """
-    import av
-
+    av = extras.need("av", "decode videos")
     with open_video(path) as container:
         if not container.streams.video:
             raise ValueError(f"{path!r} has no pictures.")
@@ -246,8 +245,7 @@ def _decode(
     path: str, targets: list[int], keys: list[int], max_pixels: int
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Yields the frames at the given times, seeking where that saves work."""
-    import av
-
+    av = extras.need("av", "decode videos")
     position = keys[0] if keys else targets[0]
     count = 0
     # Opened anew, since not every file can be wound back to its start.

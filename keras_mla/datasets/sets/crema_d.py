@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from keras_mla.datasets import listing
+from keras_mla.datasets import listing, pipeline
 from keras_mla.datasets.listing import Sample
 from keras_mla.datasets.readers.audio import STFT, Fbank
 from keras_mla.datasets.readers.image import RESNET, ImageSettings
@@ -219,7 +219,7 @@ def load(
     list_file: str | os.PathLike | None = None,
     validation_share: float = 0.0,
     **options: Any,
-) -> "tf.data.Dataset":
+) -> "tf.data.Dataset | pipeline.Batches":
     """Loads a split as batches of `({"audio", "video"}, label)`.
 
     Args:
@@ -238,11 +238,13 @@ def load(
         list_file: See `files`.
         validation_share: See `files`.
         **options: `batch_size`, `workers`, `cache_dir`, `presence`,
-            `shuffle` and `augment` of `pipeline.build`.
+            `shuffle`, `augment`, `engine` and `use_multiprocessing` of
+            `pipeline.build`.
 
     Returns:
-        `tf.data.Dataset` of `"audio"`: float32 `(batch, 1024, 128, 1)`,
-        `"video"`: float32 `(batch, frames, 224, 224, 3)`, label: int32.
+        A `tf.data.Dataset`, or a `keras.utils.PyDataset` (see `engine`), of
+        `"audio"`: float32 `(batch, 1024, 128, 1)`, `"video"`: float32
+        `(batch, frames, 224, 224, 3)`, label: int32.
 
     Raises:
         ValueError: See `files` and `pipeline.build`.

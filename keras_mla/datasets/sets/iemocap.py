@@ -219,7 +219,7 @@ def load(
     list_file: str | os.PathLike | None = None,
     validation_share: float = 0.0,
     **options: Any,
-) -> "tf.data.Dataset":
+) -> "tf.data.Dataset | pipeline.Batches":
     """Loads a split as batches of `({"audio", "image", "text"}, label)`.
 
     The picture is the utterance's middle frame. It shows both actors of the
@@ -247,12 +247,14 @@ def load(
         list_file: See `files`.
         validation_share: See `files`.
         **options: `batch_size`, `workers`, `cache_dir`, `presence`,
-            `shuffle` and `augment` of `pipeline.build`.
+            `shuffle`, `augment`, `engine` and `use_multiprocessing` of
+            `pipeline.build`.
 
     Returns:
-        `tf.data.Dataset` of `"audio"`: float32 `(batch, 1024, 128, 1)`,
-        `"image"`: float32 `(batch, 256, 256, 3)`, `"text"`: what the
-        tokenizer gives, or strings `(batch,)`, label: int32.
+        A `tf.data.Dataset`, or a `keras.utils.PyDataset` (see `engine`), of
+        `"audio"`: float32 `(batch, 1024, 128, 1)`, `"image"`: float32
+        `(batch, 256, 256, 3)`, `"text"`: what the tokenizer gives, or strings
+        `(batch,)`, label: int32.
 
     Raises:
         ValueError: See `files` and `pipeline.build`.

@@ -17,7 +17,7 @@ def load_split(
     modalities: Sequence[str] | None,
     training: bool | None,
     **options: Any,
-) -> "tf.data.Dataset":
+) -> "tf.data.Dataset | pipeline.Batches":
     """Builds the batches of a split; only `"train"` trains if not told.
 
     Args:

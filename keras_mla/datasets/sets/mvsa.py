@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from keras_mla.datasets import listing
+from keras_mla.datasets import listing, pipeline
 from keras_mla.datasets.listing import Problems, Sample
 from keras_mla.datasets.readers.image import RESNET, ImageSettings
 from keras_mla.datasets.sets import image_text, loading
@@ -260,7 +260,7 @@ def load(
     protocol: str = "jsonl",
     list_file: str | os.PathLike | None = None,
     **options: Any,
-) -> "tf.data.Dataset":
+) -> "tf.data.Dataset | pipeline.Batches":
     """Loads a split as batches of `({"image", "text"}, label)`.
 
     Args:
@@ -280,12 +280,13 @@ def load(
         protocol: See `files`.
         list_file: See `files`.
         **options: `batch_size`, `workers`, `cache_dir`, `presence`,
-            `shuffle` and `augment` of `pipeline.build`.
+            `shuffle`, `augment`, `engine` and `use_multiprocessing` of
+            `pipeline.build`.
 
     Returns:
-        `tf.data.Dataset` of `"image"`: float32 `(batch, 224, 224, 3)`,
-        `"text"`: what the tokenizer gives, or strings `(batch,)`, label:
-        int32.
+        A `tf.data.Dataset`, or a `keras.utils.PyDataset` (see `engine`), of
+        `"image"`: float32 `(batch, 224, 224, 3)`, `"text"`: what the tokenizer
+        gives, or strings `(batch,)`, label: int32.
 
     Raises:
         ValueError: See `files` and `pipeline.build`.

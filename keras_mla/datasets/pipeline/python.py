@@ -1,0 +1,366 @@
+"""The engine in Python: a `PyDataset` with threads or worker processes."""
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import math
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_mla.datasets.pipeline.loader import Loader, Row
+from keras_mla.datasets.pipeline.plan import Plan
+from keras_mla.datasets.pipeline.reader import Reader
+from keras_mla.datasets.readers.arrays import to_numpy
+
+# Batches that are read ahead of the one that is asked for.
+_AHEAD = 2
+_MOST_WORKERS = 8
+
+
+class Batches(keras.utils.PyDataset):
+    """Batches of `({modality: x}, label)` as NumPy arrays, for any backend.
+
+    `pipeline.build` and the data sets' `load` return this class where
+    TensorFlow is not installed, or with `engine="python"`. It decodes samples
+    in threads or in worker processes of its own, some batches ahead, so that
+    Keras needs no workers. Neither their number nor their kind changes what
+    is read. Batch `i` depends on the epoch alone.
+
+    A loop `for x, y in batches` begins an epoch, and so does Keras's `fit`.
+    `batches[i]` belongs to the epoch that comes next.
+
+    Args:
+        plan: What `pipeline.build` has checked.
+        use_multiprocessing: bool. Whether to decode in processes instead of
+            threads. Defaults to `False`.
+
+    Attributes:
+        skipped: dict of sample id to message. Samples that were skipped.
+        absent: dict of `(sample id, modality)` to message. Modalities that
+            could not be decoded.
+
+    Example:
+    >>> from keras_mla.datasets import pipeline
+    >>> texts = ["a pinch of salt", "some oil", "a pan"]
+    >>> samples = [
+    ...     pipeline.Sample(str(i), i, {"text": text}, f"line {i + 1}")
+    ...     for i, text in enumerate(texts)
+    ... ]
+    >>> batches = pipeline.build(
+    ...     samples,
+    ...     {"text": pipeline.text_reader()},
+    ...     batch_size=2,
+    ...     engine="python",
+    ... )
+    >>> len(batches)
+    2
+    >>> x, y = batches[1]
+    >>> x["text"], y
+    (array([b'a pan'], dtype=object), array([2], dtype=int32))
+    """
+
+    def __init__(self, plan: Plan, use_multiprocessing: bool = False) -> None:
+        # Keras gets no workers: its queue starts before an epoch begins, and
+        # keeps batches of the one before.
+        super().__init__()
+        self.plan = plan
+        self.skipped, self.absent = plan.notes.skipped, plan.notes.absent
+        self._size = plan.batch_size or 1
+        workers = plan.workers or min(_MOST_WORKERS, _cores())
+        self._pools = _Pools(plan.loader, workers, use_multiprocessing)
+        # Small tasks, so that all workers read the batch that comes next.
+        self._task = max(1, self._size // (4 * workers))
+        self._ahead = max(_AHEAD, math.ceil(2 * workers / self._size))
+        self._order: tuple[int, np.ndarray] = (-1, np.arange(0))
+        self._waiting: dict[tuple[int, int], _Batch] = {}
+        self._lock = threading.Lock()
+        self._begun = False
+
+    def __len__(self) -> int:
+        """Returns the number of batches in an epoch."""
+        return math.ceil(len(self.plan.labels) / self._size)
+
+    def __iter__(self) -> Iterator[tuple]:
+        """Yields the batches of one epoch, and begins the epoch."""
+        epoch = self.plan.epochs.begin()
+        for index in range(len(self)):
+            yield self._get(epoch, index)
+
+    def __getitem__(self, index: int) -> tuple:
+        """Returns batch `index` of the epoch that comes next.
+
+        Raises:
+            ValueError: If a sample cannot be decoded. The message names the
+                list file and line, the sample, the file and the reason.
+            RuntimeError: If a worker process died.
+        """
+        return self._get(self.plan.epochs.following, index)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Sets the epoch that is read next.
+
+        The `fit` of models of `keras_mla` calls this method, so that training
+        that is resumed at epoch 3 reads what it would have read anyway.
+
+        Args:
+            epoch: int. The first epoch is 0.
+        """
+        self.plan.epochs.set(epoch)
+
+    def on_epoch_begin(self) -> None:
+        """Notes that Keras begins an epoch."""
+        self._begun = True
+
+    def on_epoch_end(self) -> None:
+        """Goes on to the next epoch, if Keras has begun this one."""
+        if self._begun:
+            self.plan.epochs.begin()
+        self._begun = False
+
+    def _get(self, epoch: int, index: int) -> tuple:
+        count = len(self)
+        if not 0 <= index < count:
+            raise IndexError(f"Batch {index} of {count}")
+        if not (self.plan.shuffle or self.plan.loader.augment):
+            epoch = 0  # All epochs are the same.
+        last = min(index + self._ahead, count - 1)
+        wanted = [(epoch, i) for i in range(index, last + 1)]
+        try:
+            with self._lock:
+                for key in set(self._waiting) - set(wanted):
+                    self._waiting.pop(key).cancel()
+                for key in wanted:
+                    if key not in self._waiting:
+                        self._waiting[key] = self._start(*key)
+                batch = self._waiting[epoch, index]
+            result = batch.whole.result()
+            with self._lock:
+                self._waiting.pop((epoch, index), None)
+            return result
+        except BaseException as error:
+            # Ctrl-C too ends what is read ahead.
+            with self._lock:
+                for batch in self._waiting.values():
+                    batch.cancel()
+                self._waiting.clear()
+            if isinstance(error, KeyboardInterrupt):
+                self._pools.close()
+            if isinstance(error, concurrent.futures.BrokenExecutor):
+                self._pools.close()
+                raise RuntimeError(
+                    "A worker process died while it decoded samples: perhaps "
+                    "the memory was used up, or a library crashed on a "
+                    "damaged file. To find the file, read the data with "
+                    "`use_multiprocessing=False`. A script that uses worker "
+                    'processes also needs `if __name__ == "__main__":` '
+                    "around what it runs."
+                ) from error
+            raise
+
+    def _start(self, epoch: int, index: int) -> "_Batch":
+        if self._order[0] != epoch:
+            self._order = (epoch, self.plan.order(epoch))
+        order = self._order[1]
+        first = index * self._size
+        last = min(first + self._size, len(order))
+        parts = [
+            self._pools.read(epoch, order[i : min(i + self._task, last)])
+            for i in range(first, last, self._task)
+        ]
+        whole = self._pools.join(_join, self.plan, parts, epoch, order, first)
+        return _Batch(parts, whole)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Batch:
+    """A batch that is being read."""
+
+    parts: list[Future]
+    whole: Future
+
+    def cancel(self) -> None:
+        for future in (*self.parts, self.whole):
+            future.cancel()
+
+
+class _Pools:
+    """The threads or processes that read, and the thread that joins batches.
+
+    They start when they are first needed, and end with the object.
+
+    Args:
+        loader: `Loader`. It reads samples.
+        workers: int. Number of threads or processes.
+        processes: bool. Whether to start processes.
+    """
+
+    def __init__(self, loader: Loader, workers: int, processes: bool) -> None:
+        self.loader, self.workers = loader, workers
+        self.processes = processes
+        self._readers: concurrent.futures.Executor | None = None
+        # A thread of its own, since it waits for the others.
+        self._joiner = concurrent.futures.ThreadPoolExecutor(1, "join")
+
+    def read(self, epoch: int, indices: np.ndarray) -> Future:
+        if self._readers is None:
+            self._readers = self._make()
+        if self.processes:
+            return self._readers.submit(_read_in_worker, epoch, indices)
+        return self._readers.submit(_read, self.loader, epoch, indices)
+
+    def join(self, *call: Any) -> Future:
+        return self._joiner.submit(*call)
+
+    def close(self) -> None:
+        if self._readers is not None:
+            self._readers.shutdown(wait=False, cancel_futures=True)
+        self._readers = None
+
+    def _make(self) -> concurrent.futures.Executor:
+        if not self.processes:
+            return concurrent.futures.ThreadPoolExecutor(self.workers, "read")
+        # What works on whole batches stays here: tokenizers need not be
+        # pickled, and bytes of pixels are a quarter of normalised ones.
+        readers = {
+            name: dataclasses.replace(reader, batched=None)
+            for name, reader in self.loader.readers.items()
+        }
+        given = Loader.__new__(Loader)
+        vars(given).update(vars(self.loader), readers=readers)
+        # A copy of this process could hang: its backend runs threads.
+        return concurrent.futures.ProcessPoolExecutor(
+            self.workers,
+            multiprocessing.get_context("spawn"),
+            _start_worker,
+            (given,),
+        )
+
+
+_worker_loader: Loader
+
+
+def _start_worker(loader: Loader) -> None:
+    global _worker_loader
+    _worker_loader = loader
+    # Ctrl-C ends the main process, which ends its workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Ends a worker whose main process was killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+
+def _read_in_worker(epoch: int, indices: np.ndarray) -> list[Row]:
+    return _read(_worker_loader, epoch, indices)
+
+
+def _read(loader: Loader, epoch: int, indices: np.ndarray) -> list[Row]:
+    """Reads samples, up to what is done with whole batches."""
+    return [_read_one(loader, epoch, int(index)) for index in indices]
+
+
+def _read_one(loader: Loader, epoch: int, index: int) -> Row:
+    row = loader.read(index, epoch)
+    if not row.fine:
+        return row._replace(arrays=[])
+    arrays = []
+    for (name, reader), array in zip(
+        loader.readers.items(), row.arrays, strict=True
+    ):
+        if reader.dtype != "object":
+            _check_shape(loader, name, reader, array, index)
+        if reader.features is not None:
+            array = to_numpy(reader.features(array))
+        mask = loader.masker(name)
+        arrays.append(array if mask is None else mask(array, index, epoch))
+    return row._replace(arrays=arrays)
+
+
+def _check_shape(
+    loader: Loader, name: str, reader: Reader, array: np.ndarray, index: int
+) -> None:
+    expected, shape = reader.shape, array.shape
+    if len(shape) != len(expected) or any(
+        n is not None and n != m for n, m in zip(expected, shape, strict=True)
+    ):
+        sample = loader.samples[index]
+        raise ValueError(
+            f"{sample.source}: sample {sample.id!r}: the reader of {name!r} "
+            f"must give arrays of shape {expected}. Received: shape={shape}"
+        )
+
+
+def _join(
+    plan: Plan,
+    parts: Sequence[Future],
+    epoch: int,
+    order: np.ndarray,
+    first: int,
+) -> tuple:
+    """Joins the rows of a batch as soon as they are read."""
+    rows = [row for part in parts for row in part.result()]
+    indices = order[first : first + len(rows)]
+    for row in rows:
+        for problem in row.problems:
+            plan.notes.add(*problem)
+    fine = np.array([row.fine for row in rows])
+    if not fine.any():
+        rows, indices = _next_fine(plan, epoch, order, first + len(rows))
+        fine = np.array([True])
+    kept = [row for row in rows if row.fine]
+    x: dict[str, Any] = {}
+    for column, (name, reader) in enumerate(plan.loader.readers.items()):
+        value = _stack([row.arrays[column] for row in kept])
+        x[name] = to_numpy(reader.batched(value)) if reader.batched else value
+    present = np.stack([row.present for row in kept])
+    if plan.marked and plan.positional:
+        x["presence"] = present
+    elif plan.marked:
+        x["presence"] = dict(
+            zip(plan.loader.readers, present.T.copy(), strict=True)
+        )
+    return x, plan.labels[indices[fine]]
+
+
+def _next_fine(
+    plan: Plan, epoch: int, order: np.ndarray, after: int
+) -> tuple[list[Row], np.ndarray]:
+    """Returns the next sample that is fine, in the place of a whole batch."""
+    for index in np.roll(order, -after):
+        [row] = _read(plan.loader, epoch, np.array([index]))
+        for problem in row.problems:
+            plan.notes.add(*problem)
+        if row.fine:
+            return [row], np.array([index])
+    raise ValueError(
+        "No sample can be decoded. The first one that was skipped: "
+        f"{next(iter(plan.notes.skipped.values()), '')}"
+    )
+
+
+def _stack(values: list[Any]) -> np.ndarray:
+    if isinstance(values[0], np.ndarray):
+        return np.stack(values)
+    texts: np.ndarray = np.empty(len(values), object)
+    texts[:] = values
+    return texts
+
+
+def _cores() -> int:
+    with contextlib.suppress(AttributeError):  # Not on every system.
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
