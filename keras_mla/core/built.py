@@ -108,6 +108,7 @@ class BuiltModel(Hooks):
             "head": serialize(self.head),
             "feature_dim": self.feature_dim,
             "allow_nan": self.allow_nan,
+            "table": self.table and serialize(self.table),
             "task": self.given_task,
             "current_task": self.task.name,
             "default_fusion": self._fuses_by_default,

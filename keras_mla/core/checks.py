@@ -97,6 +97,30 @@ def _own_parts(encoder: keras.layers.Layer) -> list:
     return [*layers, *encoder.variables]
 
 
+def check_table(table: Any, modalities: tuple[str, ...], units: int) -> None:
+    """Raises unless a table makes inputs and labels for the model."""
+    if table is None:
+        return
+    if not callable(getattr(table, "get_config", None)) or not hasattr(
+        table, "modalities"
+    ):
+        raise ValueError(
+            "`table` must be a `keras_mla.datasets.Table`. "
+            f"Received: table={table!r}"
+        )
+    if set(table.modalities) != set(modalities):
+        raise ValueError(
+            f"The table makes the modalities {list(table.modalities)}, and the "
+            f"encoders are for {list(modalities)}."
+        )
+    label = getattr(table, "label", None)
+    if label is not None and label.learned and label.units != units:
+        raise ValueError(
+            f"The table has labels for {label.units} outputs, and the head has "
+            f"{units}: pass `head=table.units`."
+        )
+
+
 def check_fusion(fusion: Any) -> None:
     """Raises unless `fusion` is a fusion layer or `None`."""
     if fusion is not None and not isinstance(fusion, Fusion):

@@ -39,8 +39,8 @@ class JointModel(MultimodalModel):
             returns logits.
         feature_dim: int. If given, a linear projection per modality brings
             its features to this width.
-        **kwargs: Arguments of `MultimodalModel`: `task`, `allow_nan`, `name`,
-            `dtype`.
+        **kwargs: Arguments of `MultimodalModel`: `task`, `allow_nan`, `table`,
+            `name`, `dtype`.
     """
 
     # === What a method defines ===

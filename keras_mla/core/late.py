@@ -31,8 +31,8 @@ class LateModel(MultimodalModel):
         feature_dim: int. If given, a linear projection per modality brings
             its features to this width.
         fusion: `Fusion` layer. Defaults to what `default_fusion` returns.
-        **kwargs: Arguments of `MultimodalModel`: `task`, `allow_nan`, `name`,
-            `dtype`.
+        **kwargs: Arguments of `MultimodalModel`: `task`, `allow_nan`, `table`,
+            `name`, `dtype`.
     """
 
     def __init__(

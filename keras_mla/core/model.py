@@ -51,6 +51,8 @@ class MultimodalModel(
             NaN where a modality is marked present are an error. Of a
             `numpy.memmap` only the first rows are checked, and batches of data
             sets are not. Defaults to `False`.
+        table: The `keras_mla.datasets.Table` that makes the model's inputs. The
+            model saves and loads it. Defaults to `None`.
         **kwargs: Arguments of `keras.Model`: `name`, `dtype`.
 
     Attributes:
@@ -69,6 +71,7 @@ class MultimodalModel(
         feature_dim: int | None = None,
         task: str = "auto",
         allow_nan: bool = False,
+        table: Any = None,
         **kwargs: Any,
     ) -> None:
         kwargs.pop("keras_mla_version", None)  # Configs hold it.
@@ -89,6 +92,8 @@ class MultimodalModel(
         self.modalities = tuple(encoders)
         self.feature_dim = feature_dim
         self.allow_nan = allow_nan
+        checks.check_table(table, self.modalities, heads.number_of_units(head))
+        self.table = table
         self.given_task = tasks.check_task(task)
         self.task = tasks.TASKS["single_label" if task == "auto" else task]
         if task != "auto":

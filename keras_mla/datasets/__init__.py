@@ -13,6 +13,7 @@ import sys
 
 from keras_mla.datasets import listing as listing
 from keras_mla.datasets import pipeline as pipeline
+from keras_mla.datasets import table as table
 from keras_mla.datasets.protocols import missing as missing
 from keras_mla.datasets.protocols import unpaired as unpaired
 from keras_mla.datasets.protocols import unpaired_dataset as unpaired_dataset
@@ -29,6 +30,8 @@ from keras_mla.datasets.sets import food101 as food101
 from keras_mla.datasets.sets import iemocap as iemocap
 from keras_mla.datasets.sets import kinetics_sounds as kinetics_sounds
 from keras_mla.datasets.sets import mvsa as mvsa
+from keras_mla.datasets.table import Table as Table
+from keras_mla.datasets.table import read_table as read_table
 
 # The public name of a module is `keras_mla.datasets.image`, whatever folder its
 # file is in. Version 0.1 had the file there: `import keras_mla.datasets.image`
@@ -51,6 +54,7 @@ for _module in (
 del _module
 
 __all__ = [
+    "Table",
     "UnpairedDataset",
     "audio",
     "crema_d",
@@ -62,6 +66,8 @@ __all__ = [
     "mvsa",
     "pipeline",
     "presence_of",
+    "read_table",
+    "table",
     "text",
     "unpaired",
     "video",

@@ -6,11 +6,15 @@ from typing import Any
 _EXTRAS = {
     "av": ("PyAV", "media"),
     "keras_hub": ("keras-hub", "hub"),
+    "pandas": ("pandas", "tables"),
     "PIL.Image": ("Pillow", "media"),
+    "pyarrow": ("pyarrow", "tables"),
     "scipy.signal": ("SciPy", "audio"),
+    "sklearn.model_selection": ("scikit-learn", "tables"),
     "soundfile": ("soundfile", "audio"),
     "tensorflow": ("TensorFlow", "tensorflow"),
     "tensorflow_io": ("tensorflow-io", "tfio"),
+    "tokenizers": ("tokenizers", "tables"),
 }
 
 

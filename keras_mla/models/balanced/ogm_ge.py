@@ -49,8 +49,8 @@ class OGMGE(JointModel):
         noise: bool. Whether to add the noise (OGM-GE) or not (OGM). Defaults
             to `True`.
         seed: int. Seed of the noise. Defaults to `None`, a random seed.
-        **kwargs: `task` and `allow_nan`, as for `MultimodalModel`; `name`,
-            `dtype`.
+        **kwargs: `task`, `allow_nan` and `table`, as for `MultimodalModel`;
+            `name`, `dtype`.
 
     Call arguments:
         inputs: dict keyed by modality, and optionally `"presence"`, bool of

@@ -30,8 +30,8 @@ class BiGated(JointModel):
             its features to this width.
         main: Name of the modality that the others gate. Defaults to the last
             one.
-        **kwargs: `task` and `allow_nan`, as for `MultimodalModel`; `name`,
-            `dtype`.
+        **kwargs: `task`, `allow_nan` and `table`, as for `MultimodalModel`;
+            `name`, `dtype`.
 
     Call arguments:
         inputs: dict keyed by modality, and optionally `"presence"`, bool of

@@ -21,8 +21,8 @@ class ConcatFusion(JointModel):
             `keras.Sequential` that ends in one. It returns logits.
         feature_dim: int. If given, a linear projection per modality brings
             its features to this width.
-        **kwargs: `task` and `allow_nan`, as for `MultimodalModel`; `name`,
-            `dtype`.
+        **kwargs: `task`, `allow_nan` and `table`, as for `MultimodalModel`;
+            `name`, `dtype`.
 
     Call arguments:
         inputs: dict keyed by modality, and optionally `"presence"`, bool of

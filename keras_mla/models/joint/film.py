@@ -32,8 +32,8 @@ class FiLM(JointModel):
             its features to this width.
         main: Name of the modality that the others condition. Defaults to the
             last one.
-        **kwargs: `task` and `allow_nan`, as for `MultimodalModel`; `name`,
-            `dtype`.
+        **kwargs: `task`, `allow_nan` and `table`, as for `MultimodalModel`;
+            `name`, `dtype`.
 
     Call arguments:
         inputs: dict keyed by modality, and optionally `"presence"`, bool of

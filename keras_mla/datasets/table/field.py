@@ -1,0 +1,104 @@
+"""The base class of what a table's columns become: one modality each."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from keras_mla.datasets.pipeline import Reader
+from keras_mla.datasets.table import cells
+
+
+class Field:
+    """One modality of a table: its columns, and what it learned of them.
+
+    Args:
+        columns: str or sequence of str. Names of columns.
+
+    Attributes:
+        columns: tuple of str.
+        learned: dict of what `adapt` learned, as JSON has it; or `None`.
+    """
+
+    kind = ""
+
+    def __init__(self, columns: str | Sequence[str]) -> None:
+        self.columns = as_columns(columns)
+        self.learned: dict[str, Any] | None = None
+
+    def adapt(self, frame: Any) -> None:
+        """Learns from the rows of a DataFrame."""
+        self.learned = {}
+
+    def present(self, frame: Any) -> np.ndarray:
+        """Returns which rows have a cell that is not empty."""
+        return ~np.logical_and.reduce(
+            [cells.is_empty(frame[name]) for name in self.columns]
+        )
+
+    def values(self, frame: Any, root: str | None) -> Any:
+        """Returns a value for each row, as the reader takes them."""
+        raise NotImplementedError
+
+    def reader(self, modality: str) -> Reader:
+        """Returns the reader of the values."""
+        raise NotImplementedError
+
+    @property
+    def shape(self) -> Any:
+        """Shape of a sample of the model's input, or a dict of shapes."""
+        raise NotImplementedError
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the values of all rows are an array, not paths."""
+        return True
+
+    def describe(self) -> str:
+        """Returns what the model gets, in a few words."""
+        raise NotImplementedError
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns arguments, and what was learned, as JSON has them."""
+        return {"columns": list(self.columns), "learned": self.learned}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Field":
+        """Makes a field of its config."""
+        config = dict(config)
+        learned = config.pop("learned", None)
+        field = cls(**config)
+        field.learned = learned
+        return field
+
+    def known(self) -> dict[str, Any]:
+        """Returns what was learned.
+
+        Raises:
+            ValueError: If nothing was: `adapt` has not been called.
+        """
+        if self.learned is None:
+            raise ValueError(
+                "The table is not adapted: call `table.adapt` on the rows of "
+                "the training split first."
+            )
+        return self.learned
+
+
+def as_columns(columns: Any) -> tuple[str, ...]:
+    """Returns names of columns as a tuple.
+
+    Raises:
+        ValueError: If there is none, or one that is no string or named twice.
+    """
+    names = (columns,) if isinstance(columns, str) else tuple(columns or ())
+    if (
+        not names
+        or not all(isinstance(name, str) for name in names)
+        or len(set(names)) < len(names)
+    ):
+        raise ValueError(
+            "A modality needs the name of a column, or a list of different "
+            f"names. Received: {columns!r}"
+        )
+    return names

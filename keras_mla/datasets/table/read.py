@@ -1,0 +1,193 @@
+"""Reads tables: CSV, Parquet and JSON lines, as DataFrames."""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from keras_mla.datasets import listing
+from keras_mla.datasets.extras import need
+
+_SEPARATORS = ",;\t|"
+_MOST_CHARACTERS = 1_000_000
+
+
+def read_table(path: str | os.PathLike, separator: str | None = None) -> Any:
+    r"""Reads a table from a file.
+
+    In a CSV file an empty cell is missing, and nothing else is: "NA" and
+    "None" are words. (In a column of numbers they are missing as well.)
+
+    Args:
+        path: str or path. A `.csv`, `.tsv` or `.txt` file with a header, in
+            UTF-8, UTF-16 with a byte-order mark or Windows-1252; a `.parquet`
+            file; or a `.jsonl` file with an object a line.
+        separator: str. What separates the cells of a CSV file. Defaults to
+            the one of `,`, `;`, tab and `|` that the header holds most often.
+
+    Returns:
+        A `pandas.DataFrame`. Its index counts the rows, and its
+        `attrs["source"]` names the file, for error messages.
+
+    Raises:
+        ValueError: If the file is missing, holds no table or no row, names a
+            column twice, or has a quote that never closes or a row of another
+            length. The message names the file and, where one is wrong, the
+            row.
+        ImportError: If pandas, or pyarrow for Parquet, is not installed.
+
+    Example:
+    >>> import pathlib
+    >>> _ = pathlib.Path("dishes.csv").write_text("photo;price\na.jpg;3.5\n")
+    >>> keras_mla.datasets.read_table("dishes.csv")
+       photo  price
+    0  a.jpg    3.5
+    """
+    need("pandas", "read tables")
+    path = os.path.abspath(os.path.expanduser(os.fspath(path)))
+    if not os.path.isfile(path):
+        raise ValueError(f"There is no table at {path!r}.")
+    kind = os.path.splitext(path)[1].lower()
+    if kind in (".csv", ".tsv", ".txt"):
+        frame = _read_csv(path, "\t" if kind == ".tsv" else separator)
+    elif kind == ".parquet":
+        frame = _read_parquet(path)
+    elif kind == ".jsonl":
+        frame = _read_json_lines(path)
+    else:
+        raise ValueError(
+            "A table must be a .csv, .tsv, .txt, .parquet or .jsonl file. "
+            f"Received: {path!r}"
+        )
+    if not len(frame):
+        raise ValueError(f"{path} holds no row.")
+    frame = frame.reset_index(drop=True)
+    frame.attrs["source"] = path
+    return frame
+
+
+def as_frame(rows: Any, columns: Sequence[str] = ()) -> Any:
+    """Returns rows, in any of the forms that a table takes, as a DataFrame.
+
+    Args:
+        rows: DataFrame; the path of a table; something with `to_pandas`, such
+            as a Polars or Arrow table; a list of dicts, one for each row, in
+            which a missing key is an empty cell; or a dict of lists.
+        columns: Columns that lists of dicts get, if they lack them.
+
+    Raises:
+        TypeError: If `rows` has another type.
+        ValueError: If there is no row, or a file cannot be read.
+    """
+    pd = need("pandas", "read tables")
+    if isinstance(rows, str | os.PathLike):
+        return read_table(rows)
+    if hasattr(rows, "to_pandas"):
+        rows = rows.to_pandas()
+    if isinstance(rows, Mapping):
+        rows = pd.DataFrame(dict(rows))
+    elif isinstance(rows, list | tuple) and all(
+        isinstance(row, Mapping) for row in rows
+    ):
+        rows = pd.DataFrame.from_records([dict(row) for row in rows])
+        for column in columns:
+            if column not in rows.columns:
+                rows[column] = None
+    if not isinstance(rows, pd.DataFrame):
+        raise TypeError(
+            "Rows must be a DataFrame, the path of a table, a list of dicts or "
+            f"a dict of lists. Received: {type(rows).__name__}"
+        )
+    if not len(rows):
+        raise ValueError("The table holds no row.")
+    return rows
+
+
+def _read_csv(path: str, separator: str | None) -> Any:
+    pd = need("pandas", "read tables")
+    encoding = listing.encoding_of(path)
+    with open(path, encoding=encoding, newline="") as file:
+        head = file.readline(_MOST_CHARACTERS)
+    if not head.strip():
+        raise ValueError(f"{path} holds no header.")
+    separator = separator or max(_SEPARATORS, key=head.count)
+    names = next(csv.reader([head], delimiter=separator))
+    repeated = sorted({n for n in names if n and names.count(n) > 1})
+    if repeated:
+        raise ValueError(
+            f"{path} names a column twice: {', '.join(map(repr, repeated))}."
+        )
+    try:
+        frame = pd.read_csv(
+            path,
+            sep=separator,
+            encoding=encoding,
+            keep_default_na=False,
+            na_values=[""],
+            index_col=False,
+            low_memory=False,
+        )
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise ValueError(f"{path}: {_explain(str(error), names)}") from error
+    _check_quotes(path, frame, separator)
+    return frame
+
+
+def _explain(message: str, names: list[str]) -> str:
+    """Returns pandas' message in the words of a person who wrote the file."""
+    message = message.replace("Error tokenizing data. C error: ", "").strip()
+    if "EOF inside string" in message:
+        row = message.rpartition(" ")[2]
+        return f"a quote that opens in row {row} never closes."
+    return f"{message} (the header has {len(names)} columns)"
+
+
+def _check_quotes(path: str, frame: Any, separator: str) -> None:
+    """Raises if a cell swallowed whole rows, as an unclosed quote makes it."""
+    columns = len(frame.columns)
+    if columns < 2:
+        return
+    for name in frame.columns:
+        cells = frame[name]
+        if cells.dtype.kind in "iufb":
+            continue
+        for position, cell in zip(cells.index, cells, strict=True):
+            if not isinstance(cell, str) or "\n" not in cell:
+                continue
+            inside = csv.reader(
+                io.StringIO(cell.replace('"', "")), delimiter=separator
+            )
+            if any(len(row) == columns for row in inside):
+                raise ValueError(
+                    f"{path}, row {position + 1}, column {name!r}: the cell "
+                    "holds whole rows of the table. A quote opens there and "
+                    "never closes."
+                )
+
+
+def _read_parquet(path: str) -> Any:
+    pd = need("pandas", "read tables")
+    need("pyarrow", "read Parquet files")
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"Cannot read the table {path!r}: {error}") from error
+
+
+def _read_json_lines(path: str) -> Any:
+    pd = need("pandas", "read tables")
+    records = []
+    for source, line in listing.read_lines(path):
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            record = None
+        if not isinstance(record, dict):
+            raise ValueError(
+                f"{source}: expected a JSON object. "
+                f"Received: line={line[:200]!r}"
+            )
+        records.append(record)
+    return pd.DataFrame.from_records(records)

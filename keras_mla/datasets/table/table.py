@@ -1,0 +1,655 @@
+"""A table's rows, as the inputs and labels of a model."""
+
+import copy
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_mla.datasets import pipeline
+from keras_mla.datasets.table import cells, splits
+from keras_mla.datasets.table.field import Field, as_columns
+from keras_mla.datasets.table.guess import FIELDS, guess_field
+from keras_mla.datasets.table.label import Label
+from keras_mla.datasets.table.read import as_frame
+
+_FRACTIONS = {"train": 0.8, "validation": 0.1, "test": 0.1}
+_KINDS = ("number", "category", "text", "image", "sound", "video")
+# Beyond that, arrays of decoded files are refused.
+_MOST_BYTES = 4 << 30
+
+
+@keras.saving.register_keras_serializable("keras_mla")
+class Table:
+    """Turns rows of a table into a model's inputs, presence and labels.
+
+    A modality is one or several columns of numbers, categories or texts, or a
+    column of paths of pictures, sounds or videos. Where all its cells are
+    empty, the row lacks the modality. `adapt` learns from the training rows
+    alone: scales, categories, vocabularies and classes, as plain JSON. All
+    backends get equal arrays, and no TensorFlow is needed.
+
+    Pass the table to a model (`keras_mla.MLA(..., table=table)`): the model
+    saves and loads it, as `model.table`.
+
+    Args:
+        modalities: dict of modality name to the name of a column, a list of
+            names, or a `Values`, `Text`, `Image`, `Sound` or `Video` of
+            `keras_mla.datasets.table`. Its order is the model's order.
+        label: str, list of str or `Label`. The column of labels. Defaults to
+            no labels.
+        id: str. A column that names each row, for messages. No two rows may
+            have one name. Defaults to no column.
+        kinds: dict of column to `"number"`, `"category"`, `"text"`,
+            `"image"`, `"sound"` or `"video"`. Defaults to what the column's
+            training rows look like; `summary` tells.
+        root: str or path. The folder that paths in the table are relative to,
+            and that no path may leave. It is not saved. Defaults to the folder
+            of the file that the rows were read from.
+
+    Attributes:
+        modalities: tuple of names.
+        fields: dict of modality name to `Values`, `Text`, `Image`, `Sound` or
+            `Video`, once adapted.
+        label: `Label`, or `None`.
+
+    Example:
+    >>> rows = {
+    ...     "title": ["red shoes", "blue shirt", "red shirt", None] * 5,
+    ...     "price": [20.0, 15.0, None, 9.0] * 5,
+    ...     "kind": ["shoes", "shirt", "shirt", "shoes"] * 5,
+    ... }
+    >>> table = keras_mla.datasets.Table(
+    ...     {"text": "title", "facts": "price"},
+    ...     label="kind",
+    ...     kinds={"title": "text"},
+    ... )
+    >>> parts = table.split(rows, {"train": 0.8, "test": 0.2})
+    >>> table.adapt(parts["train"])
+    Table of 16 rows
+      text: 5 tokens of 273 (title), absent in 25 %
+      facts: a vector of 2 (price: number), absent in 25 %
+      label: kind: 2 classes (str), single_label
+    >>> x, y = table.arrays(parts["test"])
+    >>> y.shape, x["facts"].shape, sorted(x["presence"])
+    ((4,), (4, 2), ['facts', 'text'])
+    >>> table.decode_predictions([[0.2, -0.1]])
+    ['shirt']
+    """
+
+    def __init__(
+        self,
+        modalities: Mapping[str, Any],
+        label: str | Sequence[str] | Label | None = None,
+        *,
+        id: str | None = None,
+        kinds: Mapping[str, str] | None = None,
+        root: str | os.PathLike | None = None,
+    ) -> None:
+        if not isinstance(modalities, Mapping) or not modalities:
+            raise ValueError(
+                "`modalities` must be a dict of modality name to columns. "
+                f"Received: {modalities!r}"
+            )
+        # What columns become is known from the start, or guessed by `adapt`.
+        self._given: dict[str, Field | tuple[str, ...]] = {
+            name: copy.deepcopy(value)
+            if isinstance(value, Field)
+            else as_columns(value)
+            for name, value in modalities.items()
+        }
+        self.modalities = tuple(modalities)
+        self.fields: dict[str, Field] = {
+            name: value
+            for name, value in self._given.items()
+            if isinstance(value, Field)
+        }
+        self.label: Label | None = None
+        if isinstance(label, Label):
+            self.label = copy.deepcopy(label)
+        elif label is not None:
+            self.label = Label(label)
+        self.id = id
+        self.kinds = dict(kinds or {})
+        self.root = None if root is None else os.fspath(root)
+        self._check_arguments()
+
+    def _check_arguments(self) -> None:
+        if "presence" in self.modalities:
+            raise ValueError(
+                "'presence' cannot be a modality: the inputs hold the presence "
+                "of all modalities under this name."
+            )
+        plain = [
+            column
+            for value in self._given.values()
+            if not isinstance(value, Field)
+            for column in value
+        ]
+        wrong = {
+            column: kind
+            for column, kind in self.kinds.items()
+            if column not in plain or kind not in _KINDS
+        }
+        if wrong:
+            raise ValueError(
+                f"`kinds` must map columns of modalities ({', '.join(plain)}) "
+                f"to one of {list(_KINDS)}. Received: {wrong}"
+            )
+        used = {
+            c: name for name in self.modalities for c in self._columns(name)
+        }
+        for column in self.label.columns if self.label else ():
+            if column in used:
+                raise ValueError(
+                    f"The column {column!r} is the label and a part of the "
+                    f"modality {used[column]!r}: a model would read the answer."
+                )
+
+    def _columns(self, modality: str) -> tuple[str, ...]:
+        given = self._given[modality]
+        return given.columns if isinstance(given, Field) else given
+
+    # === Rows ===
+
+    def _frame(self, rows: Any, labels: bool) -> Any:
+        """Returns rows as a DataFrame that has all columns and distinct ids."""
+        columns = {
+            column: f"the modality {name!r}"
+            for name in self.modalities
+            for column in self._columns(name)
+        }
+        frame = as_frame(rows, list(columns))
+        if labels and self.label is not None:
+            columns |= dict.fromkeys(self.label.columns, "the label")
+        if labels and self.id is not None:
+            columns[self.id] = "the id"
+        for column, what in columns.items():
+            cells.check_columns(frame, [column], what)
+        if labels and self.id is not None:
+            self._check_ids(frame)
+        return frame
+
+    def _check_ids(self, frame: Any) -> None:
+        words = cells.words_of(frame[self.id])
+        first: dict[str, int] = {}
+        for row, word in enumerate(words):
+            if not word:
+                raise ValueError(
+                    f"{cells.place(frame, row, str(self.id))}: the id is empty."
+                )
+            if word in first:
+                raise ValueError(
+                    f"{cells.place(frame, row, str(self.id))}: the id {word!r} "
+                    f"is that of {cells.place(frame, first[word])} as well."
+                )
+            first[word] = row
+
+    def split(
+        self,
+        rows: Any,
+        fractions: Mapping[str, float] | None = None,
+        *,
+        column: str | None = None,
+        group: str | None = None,
+        stratify: bool = True,
+        missing_classes: bool = False,
+        seed: int = 0,
+    ) -> dict[str, Any]:
+        """Divides rows into splits.
+
+        Args:
+            rows: DataFrame, path of a table, list of dicts or dict of lists.
+            fractions: dict of split to share of rows. Defaults to 0.8, 0.1
+                and 0.1 for `"train"`, `"validation"` and `"test"`.
+            column: str. A column that names each row's split, in place of
+                `fractions`. `"val"`, `"valid"` and `"dev"` are
+                `"validation"`.
+            group: str. A column of groups, such as persons. No group comes
+                into two splits; the shares are then of groups.
+            stratify: bool. Whether classes are equally frequent in all splits.
+                It is for one class a row, without groups. Defaults to `True`.
+            missing_classes: bool. Whether a split may lack classes. Defaults
+                to `False`.
+            seed: int. The same seed gives the same splits. Defaults to `0`.
+
+        Returns:
+            dict of split to DataFrame. Rows keep their index and their order.
+
+        Raises:
+            ValueError: If a column is missing, two rows have one id, a group
+                is in two splits, or a split lacks a class.
+        """
+        frame = self._frame(rows, labels=True)
+        classes = self._classes_of(frame)
+        groups = self._groups_of(frame, group)
+        if column is not None:
+            if fractions is not None:
+                raise ValueError("Give `fractions` or `column`, not both.")
+            cells.check_columns(frame, [column], "the split")
+            parts = splits.by_column(frame, column)
+            if groups is not None:
+                splits.check_groups(frame, parts, groups, str(group))
+        else:
+            parts = splits.at_random(
+                len(frame),
+                fractions or _FRACTIONS,
+                classes if stratify else None,
+                groups,
+                seed,
+            )
+        if classes is not None and self.label and not missing_classes:
+            splits.check_classes(parts, classes, self.label.columns[0])
+        return {name: frame.iloc[rows] for name, rows in parts.items()}
+
+    def folds(
+        self,
+        rows: Any,
+        count: int = 5,
+        *,
+        group: str | None = None,
+        stratify: bool = True,
+        seed: int = 0,
+    ) -> list[tuple[Any, Any]]:
+        """Divides rows into folds, for cross-validation.
+
+        Args:
+            rows: DataFrame, path of a table, list of dicts or dict of lists.
+            count: int. Number of folds. Defaults to `5`.
+            group: str. A column of groups. No group comes into two folds.
+            stratify: bool. Whether classes are equally frequent in all folds,
+                as far as groups permit. Defaults to `True`.
+            seed: int. The same seed gives the same folds. Defaults to `0`.
+
+        Returns:
+            list of pairs of DataFrames: training and validation rows.
+
+        Raises:
+            ValueError: If a column is missing, or there are too few rows,
+                classes or groups.
+        """
+        frame = self._frame(rows, labels=True)
+        found = splits.in_folds(
+            len(frame),
+            count,
+            self._classes_of(frame) if stratify else None,
+            self._groups_of(frame, group),
+            seed,
+        )
+        return [(frame.iloc[train], frame.iloc[held]) for train, held in found]
+
+    def _classes_of(self, frame: Any) -> np.ndarray | None:
+        """Returns the class of each row, if each row has one class."""
+        if self.label is None or self.label.guess(frame)[0] != "single_label":
+            return None
+        return self.label.words(frame)
+
+    def _groups_of(self, frame: Any, group: str | None) -> np.ndarray | None:
+        if group is None:
+            return None
+        cells.check_columns(frame, [group], "the group")
+        words = cells.words_of(frame[group])
+        if (words == "").any():
+            where = cells.place(frame, int((words == "").argmax()), group)
+            raise ValueError(f"{where}: the group is empty.")
+        return words
+
+    # === Learning ===
+
+    def adapt(self, rows: Any, verbose: int = 1) -> "Table":
+        """Learns what the table needs to know, from training rows alone.
+
+        Args:
+            rows: DataFrame, path of a table, list of dicts or dict of lists.
+            verbose: int. `1` prints `summary`. Defaults to `1`.
+
+        Returns:
+            The table itself.
+
+        Raises:
+            ValueError: If a column is missing or empty, or holds what it
+                should not.
+        """
+        frame = self._frame(rows, labels=True)
+        fields = {
+            name: given
+            if isinstance(given, Field)
+            else guess_field(frame, name, given, self.kinds)
+            for name, given in self._given.items()
+        }
+        for field in fields.values():
+            field.adapt(frame)
+        if self.label is not None:
+            self.label.adapt(frame)
+        self.fields = fields
+        if verbose:
+            absent = {
+                name: 1 - field.present(frame).mean()
+                for name, field in fields.items()
+            }
+            print(f"Table of {len(frame):,} rows")
+            print("\n".join(self._lines(absent)))
+        return self
+
+    def summary(self) -> None:
+        """Prints what each modality and the label are."""
+        print("Table")
+        print("\n".join(self._lines({})))
+
+    def _lines(self, absent: Mapping[str, float]) -> list[str]:
+        lines = []
+        for name, field in self._adapted().items():
+            share = absent.get(name, 0.0)
+            told = f", absent in {100 * share:.3g} %" if share else ""
+            lines.append(f"  {name}: {field.describe()}{told}")
+        if self.label is not None:
+            lines.append(f"  label: {self.label.describe()}")
+        return lines
+
+    @property
+    def _is_adapted(self) -> bool:
+        return len(self.fields) == len(self.modalities)
+
+    def _adapted(self) -> dict[str, Field]:
+        if not self._is_adapted:
+            raise ValueError(
+                "The table is not adapted: call `table.adapt` on the rows of "
+                "the training split first."
+            )
+        return self.fields
+
+    # === Arrays ===
+
+    def inputs(
+        self, rows: Any, on_error: str = "raise", workers: int | None = None
+    ) -> dict[str, Any]:
+        """Returns the model's inputs as arrays.
+
+        Args:
+            rows: DataFrame, path of a table, list of dicts or dict of lists.
+                They need no label. In a list of dicts, a missing key is an
+                empty cell.
+            on_error: `"raise"`, or `"absent"`: a file that is missing or
+                cannot be decoded is an absent modality, and a warning of the
+                logger `keras_mla`. Defaults to `"raise"`.
+            workers: int. Number of files decoded at the same time.
+
+        Returns:
+            dict of modality name to array, or dict of arrays. If a row lacks
+            a modality, it holds `"presence"`: a dict of modality name to bool
+            array `(rows,)`. Values of absent modalities are zero or padding.
+
+        Raises:
+            ValueError: If a column is missing, a cell is wrong, a row has no
+                modality, or pictures, sounds and videos take more than 4 GiB:
+                `batches` reads them one batch at a time.
+        """
+        return self._inputs(self._frame(rows, False), on_error, workers)
+
+    def _inputs(
+        self, frame: Any, on_error: str, workers: int | None
+    ) -> dict[str, Any]:
+        fields = self._adapted()
+        presence = {n: f.present(frame) for n, f in fields.items()}
+        self._check_present(frame, presence)
+        x: dict[str, Any] = {}
+        files = {n: f for n, f in fields.items() if not f.in_memory}
+        read = {}
+        if files:
+            read = self._read_files(frame, files, presence, on_error, workers)
+        for name, field in fields.items():
+            if name in files:
+                x[name] = read[name]
+                continue
+            values = field.values(frame, None)
+            batched = field.reader(name).batched
+            x[name] = values if batched is None else batched(values)
+        if read:
+            self._check_present(frame, presence)
+        if not all(mask.all() for mask in presence.values()):
+            x["presence"] = presence
+        return x
+
+    def _check_present(
+        self, frame: Any, presence: Mapping[str, np.ndarray]
+    ) -> None:
+        nothing = ~np.logical_or.reduce(list(presence.values()))
+        if nothing.any():
+            raise ValueError(
+                f"{cells.place(frame, int(nothing.argmax()))}: the row has "
+                f"none of the modalities {', '.join(self.modalities)}, so "
+                "there is nothing to learn or to predict from. "
+                f"{int(nothing.sum())} of {len(frame)} rows are like that: "
+                "drop them."
+            )
+
+    def _read_files(
+        self,
+        frame: Any,
+        files: Mapping[str, Field],
+        presence: dict[str, np.ndarray],
+        on_error: str,
+        workers: int | None,
+    ) -> dict[str, np.ndarray]:
+        """Reads all files; marks as absent those that cannot be decoded."""
+        arrays = {}
+        size = sum(4 * int(np.prod(f.shape)) for f in files.values())
+        if size * len(frame) > _MOST_BYTES:
+            raise ValueError(
+                f"The files of {len(frame):,} rows take "
+                f"{size * len(frame) / 2**30:.1f} GiB once they are decoded. "
+                "`table.batches(rows)` reads one batch at a time."
+            )
+        data = pipeline.build(
+            self._samples(frame, files, None),
+            {name: field.reader(name) for name, field in files.items()},
+            on_error=on_error,
+            workers=workers,
+            engine="python",
+        )
+        start = 0
+        for batch, labels in data:
+            stop = start + len(labels)
+            for name in files:
+                if name not in arrays:
+                    shape = (len(frame), *batch[name].shape[1:])
+                    arrays[name] = np.zeros(shape, batch[name].dtype)
+                arrays[name][start:stop] = batch[name]
+                if "presence" in batch:
+                    presence[name][start:stop] &= batch["presence"][name]
+            start = stop
+        return arrays
+
+    def _samples(
+        self, frame: Any, fields: Mapping[str, Field], labels: Any
+    ) -> list[pipeline.Sample]:
+        """Returns a sample for each row, with what it has."""
+        root = self._root(frame)
+        values = {n: f.values(frame, root) for n, f in fields.items()}
+        present = {n: f.present(frame) for n, f in fields.items()}
+        names = (
+            cells.words_of(frame[self.id])
+            if self.id is not None and self.id in frame.columns
+            else [str(label) for label in frame.index]
+        )
+        return [
+            pipeline.Sample(
+                str(names[row]),
+                0 if labels is None else labels[row],
+                {n: values[n][row] for n in fields if present[n][row]},
+                cells.place(frame, row),
+            )
+            for row in range(len(frame))
+        ]
+
+    def _root(self, frame: Any) -> str | None:
+        if self.root is not None:
+            return os.path.abspath(os.path.expanduser(self.root))
+        source = frame.attrs.get("source")
+        return None if source is None else os.path.dirname(source)
+
+    def labels(self, rows: Any) -> np.ndarray:
+        """Returns the labels of rows.
+
+        Args:
+            rows: DataFrame, path of a table, list of dicts or dict of lists.
+
+        Returns:
+            int32 `(rows,)` of classes; float32 `(rows, labels)`; or float32
+            `(rows,)` or `(rows, columns)` of numbers.
+
+        Raises:
+            ValueError: If the table has no label, or a label is empty or not
+                one of the training rows' classes.
+        """
+        return self._known_label().values(self._frame(rows, labels=True))
+
+    def arrays(
+        self, rows: Any, on_error: str = "raise", workers: int | None = None
+    ) -> tuple[dict[str, Any], np.ndarray]:
+        """Returns `(inputs, labels)` as arrays, see `inputs` and `labels`."""
+        frame = self._frame(rows, labels=True)
+        y = self._known_label().values(frame)
+        return self._inputs(frame, on_error, workers), y
+
+    def batches(self, rows: Any, *, labels: bool = True, **options: Any) -> Any:
+        """Returns rows as batches, which decode files as they are needed.
+
+        Args:
+            rows: DataFrame, path of a table, list of dicts or dict of lists.
+            labels: bool. Whether rows have labels. If not, labels are zeros.
+                Defaults to `True`, if the table has a label.
+            **options: `batch_size`, `training`, `shuffle`, `augment`, `seed`,
+                `workers`, `cache_dir`, `on_error`, `engine` and
+                `use_multiprocessing` of `pipeline.build`.
+
+        Returns:
+            What `pipeline.build` returns: batches of `(inputs, labels)`, the
+            inputs with `"presence"` by name where a row lacks a modality.
+
+        Raises:
+            ValueError: See `inputs` and `pipeline.build`.
+        """
+        fields = self._adapted()
+        labels = labels and self.label is not None
+        frame = self._frame(rows, labels)
+        self._check_present(
+            frame, {n: f.present(frame) for n, f in fields.items()}
+        )
+        y = self._known_label().values(frame) if labels else None
+        return pipeline.build(
+            self._samples(frame, fields, y),
+            {name: field.reader(name) for name, field in fields.items()},
+            **options,
+        )
+
+    # === Labels and predictions ===
+
+    def _known_label(self) -> Label:
+        if self.label is None:
+            raise ValueError("The table has no label: give `Table` a `label`.")
+        return self.label
+
+    @property
+    def task(self) -> str:
+        """`"single_label"`, `"multi_label"` or `"regression"`."""
+        return self._known_label().known()["task"]
+
+    @property
+    def classes(self) -> list[Any] | None:
+        """Classes or labels in the order of outputs; `None` for numbers."""
+        return self._known_label().known()["classes"]
+
+    @property
+    def units(self) -> int:
+        """Number of outputs that a model needs: its `head`."""
+        return self._known_label().units
+
+    @property
+    def shapes(self) -> dict[str, Any]:
+        """Shape of a sample of each modality, or a dict of shapes."""
+        return {name: field.shape for name, field in self._adapted().items()}
+
+    def decode_predictions(self, outputs: Any) -> Any:
+        """Returns what a model's outputs mean.
+
+        Args:
+            outputs: float array `(rows, units)`, as `model.predict` returns.
+
+        Returns:
+            A list of a class for each row; a list of the labels of each row,
+            those with a positive logit; or a float array of numbers.
+        """
+        return self._known_label().decode(outputs)
+
+    # === Saving ===
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns arguments, and what was learned, as JSON has them."""
+        given: dict[str, Any] = {}
+        for name, value in {**self._given, **self.fields}.items():
+            given[name] = (
+                {"kind": value.kind, "config": value.get_config()}
+                if isinstance(value, Field)
+                else {"kind": None, "config": {"columns": list(value)}}
+            )
+        return {
+            "modalities": given,
+            "label": None if self.label is None else self.label.get_config(),
+            "id": self.id,
+            "kinds": {} if self._is_adapted else self.kinds,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Table":
+        """Makes a table of its config.
+
+        Raises:
+            ValueError: If the config is not that of a table.
+        """
+        try:
+            modalities = {
+                name: FIELDS[value["kind"]].from_config(value["config"])
+                if value["kind"] is not None
+                else value["config"]["columns"]
+                for name, value in config["modalities"].items()
+            }
+            label = config["label"]
+            return cls(
+                modalities,
+                None if label is None else Label.from_config(label),
+                id=config["id"],
+                kinds=config["kinds"],
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"The config is not that of a table: {error!r}"
+            ) from error
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes the table to a JSON file.
+
+        Args:
+            path: str or path. The file, replaced if it is there.
+        """
+        part = f"{os.fspath(path)}.part"
+        with open(part, "w", encoding="utf-8") as file:
+            json.dump(self.get_config(), file, indent=1)
+        os.replace(part, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> "Table":
+        """Reads a table that `save` has written.
+
+        Raises:
+            ValueError: If the file holds no table.
+        """
+        with open(path, encoding="utf-8") as file:
+            try:
+                config = json.load(file)
+            except ValueError as error:
+                raise ValueError(f"{path} holds no table: {error}") from error
+        return cls.from_config(config)

@@ -1,0 +1,181 @@
+"""Columns of numbers and categories, as one vector."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from keras_mla.datasets.listing import Sample
+from keras_mla.datasets.pipeline import Reader
+from keras_mla.datasets.table import cells
+from keras_mla.datasets.table.field import Field
+
+KINDS = ("number", "category")
+
+
+class Values(Field):
+    """Numbers and categories, joined to one vector.
+
+    A number becomes `(x - mean) / deviation`, with the mean and the standard
+    deviation (over n) of the training rows. A category becomes a one where its
+    category is, and zeros elsewhere. An empty number is the mean, so 0; if the
+    column has empty cells in the training rows, a further value is 1 where the
+    cell is empty. An empty category, and one that the training rows do not
+    have, is all zeros. A row without any of the cells lacks the modality.
+
+    Args:
+        columns: str or sequence of str. Names of columns.
+        kinds: dict of column to `"number"` or `"category"`. Defaults to what
+            the training rows look like.
+        scale: bool. Whether to standardise numbers. Defaults to `True`.
+        max_categories: int. The most categories of a column, the most frequent
+            ones. The others are as unknown ones. Defaults to `256`.
+
+    Example:
+    >>> from keras_mla.datasets import table
+    >>> facts = table.Values(["price", "brand"], {"brand": "category"})
+    >>> rows = {"price": [1.0, 3.0], "brand": ["a", "b"]}
+    >>> t = table.Table({"facts": facts}).adapt(rows, verbose=0)
+    >>> t.inputs(rows)["facts"]
+    array([[-1.,  1.,  0.],
+           [ 1.,  0.,  1.]], dtype=float32)
+    """
+
+    kind = "values"
+
+    def __init__(
+        self,
+        columns: str | Sequence[str],
+        kinds: Mapping[str, str] | None = None,
+        scale: bool = True,
+        max_categories: int = 256,
+    ) -> None:
+        super().__init__(columns)
+        self.kinds = dict(kinds or {})
+        wrong = {
+            column: kind
+            for column, kind in self.kinds.items()
+            if column not in self.columns or kind not in KINDS
+        }
+        if wrong:
+            raise ValueError(
+                f"`kinds` must map some of the columns {list(self.columns)} to "
+                f"'number' or 'category'. Received: {wrong}"
+            )
+        if max_categories < 1:
+            raise ValueError(
+                "`max_categories` must be at least 1. "
+                f"Received: max_categories={max_categories}"
+            )
+        self.scale = scale
+        self.max_categories = max_categories
+
+    def adapt(self, frame: Any) -> None:
+        """Learns means, deviations and categories from rows."""
+        self.learned = {
+            column: self._learn(frame, column) for column in self.columns
+        }
+
+    def _learn(self, frame: Any, column: str) -> dict[str, Any]:
+        kind = self.kinds.get(column)
+        if kind is None:
+            numeric = cells.holds_numbers(frame[column])
+            kind = "number" if numeric else "category"
+        if kind == "category":
+            return {"categories": self._categories(frame[column])}
+        numbers = cells.numbers_of(frame, column)
+        empty = np.isnan(numbers)
+        if empty.all():
+            raise ValueError(
+                f"Column {column!r} is empty in all training rows."
+            )
+        held = numbers[~empty]
+        deviation = float(held.std()) if self.scale else 1.0
+        return {
+            "mean": float(held.mean()) if self.scale else 0.0,
+            # Of a constant, rounding may leave a deviation.
+            "deviation": deviation if np.ptp(held) > 0 else 1.0,
+            "marks_empty": bool(empty.any()),
+        }
+
+    def _categories(self, column: Any) -> list[str]:
+        import pandas as pd
+
+        counts = pd.Series(cells.words_of(column), dtype=object).value_counts()
+        counts = counts[counts.index != ""]
+        # Ties are broken by the alphabet, not by the order of rows.
+        ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        return sorted(str(word) for word, _ in ordered[: self.max_categories])
+
+    def values(self, frame: Any, root: str | None = None) -> np.ndarray:
+        """Returns float32 vectors `(rows, size)`."""
+        out: np.ndarray = np.zeros((len(frame), *self.shape), np.float32)
+        start = 0
+        for column, what in self.known().items():
+            stop = start + _size(what)
+            if "categories" in what:
+                _one_hot(frame[column], what["categories"], out[:, start:stop])
+            else:
+                numbers = cells.numbers_of(frame, column)
+                empty = np.isnan(numbers)
+                scaled = (numbers - what["mean"]) / what["deviation"]
+                out[:, start] = np.where(empty, 0.0, scaled)
+                if what["marks_empty"]:
+                    out[:, start + 1] = empty
+            start = stop
+        # What marks empty cells says nothing of a row that has no cell.
+        out[~self.present(frame)] = 0.0
+        return out
+
+    def reader(self, modality: str) -> Reader:
+        """Returns the reader of vectors."""
+        return Reader(
+            functools.partial(value_of, modality), "float32", self.shape
+        )
+
+    @property
+    def shape(self) -> tuple[int]:
+        """Length of the vector."""
+        return (sum(_size(what) for what in self.known().values()),)
+
+    def describe(self) -> str:
+        """Returns the length of the vector and the kinds of columns."""
+        known = self.known()
+        parts = [
+            f"{column}: {len(what['categories'])} categories"
+            if "categories" in what
+            else f"{column}: number"
+            for column, what in known.items()
+        ]
+        return f"a vector of {self.shape[0]} ({', '.join(parts)})"
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns arguments, and what was learned, as JSON has them."""
+        return {
+            **super().get_config(),
+            "kinds": self.kinds,
+            "scale": self.scale,
+            "max_categories": self.max_categories,
+        }
+
+
+def value_of(modality: str, sample: Sample) -> Any:
+    """Decodes what needs no decoding."""
+    return sample.inputs[modality]
+
+
+def _size(what: dict[str, Any]) -> int:
+    if "categories" in what:
+        return len(what["categories"])
+    return 1 + what["marks_empty"]
+
+
+def _one_hot(column: Any, categories: list[str], out: np.ndarray) -> None:
+    import pandas as pd
+
+    codes = pd.Index(categories, dtype=object).get_indexer(
+        cells.words_of(column)
+    )
+    rows = np.flatnonzero(codes >= 0)
+    out[rows, codes[rows]] = 1.0
