@@ -44,6 +44,7 @@ ALLOWED_IN_DATASETS = {
     "pipeline": {"listing", "readers"},
     "sets": {"listing", "pipeline", "readers"},
     "protocols": set(),
+    "table": {"extras", "listing", "pipeline", "readers"},
     "prepare": {"listing", "readers", "sets"},
 }
 # What an encoder's folder may import of the other folders.

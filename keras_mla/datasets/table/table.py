@@ -68,9 +68,9 @@ class Table:
     ...     kinds={"title": "text"},
     ... )
     >>> parts = table.split(rows, {"train": 0.8, "test": 0.2})
-    >>> table.adapt(parts["train"])
+    >>> _ = table.adapt(parts["train"])
     Table of 16 rows
-      text: 5 tokens of 273 (title), absent in 25 %
+      text: 2 tokens of 272 (title), absent in 25 %
       facts: a vector of 2 (price: number), absent in 25 %
       label: kind: 2 classes (str), single_label
     >>> x, y = table.arrays(parts["test"])

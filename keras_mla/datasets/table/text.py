@@ -53,7 +53,7 @@ class Text(Field):
     >>> t = table.Table({"text": table.Text("title", length=8)})
     >>> x = t.adapt(rows, verbose=0).inputs(rows)["text"]
     >>> x["token_ids"].shape, x["padding_mask"].sum(axis=1)
-    ((2, 8), array([8, 4]))
+    ((2, 8), array([8, 3]))
     """
 
     kind = "text"
@@ -195,6 +195,7 @@ def _train(texts: list[str], size: int) -> Any:
     tokenizer.decoder = lib.decoders.ByteLevel()
     trainer = lib.trainers.BpeTrainer(
         vocab_size=size,
+        min_frequency=2,
         special_tokens=[_PAD],
         initial_alphabet=sorted(lib.pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,

@@ -91,11 +91,15 @@ class Values(Field):
                 f"Column {column!r} is empty in all training rows."
             )
         held = numbers[~empty]
-        deviation = float(held.std()) if self.scale else 1.0
+        mean, deviation = 0.0, 1.0
+        if self.scale:
+            # The mean of equal numbers may differ from them by rounding.
+            constant = np.ptp(held) == 0
+            mean = float(held[0] if constant else held.mean())
+            deviation = 1.0 if constant else float(held.std())
         return {
-            "mean": float(held.mean()) if self.scale else 0.0,
-            # Of a constant, rounding may leave a deviation.
-            "deviation": deviation if np.ptp(held) > 0 else 1.0,
+            "mean": mean,
+            "deviation": deviation,
             "marks_empty": bool(empty.any()),
         }
 
