@@ -52,6 +52,7 @@ EVERYWHERE = (
     "models",
     "core/test_hooks",
     "core/test_order.py",
+    "core/test_model_table.py",
 )
 
 

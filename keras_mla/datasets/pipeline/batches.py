@@ -101,7 +101,7 @@ def build(
         `(batch,)` or `(batch, k)`, see `Sample`. If a modality may be absent,
         the inputs hold `"presence"`: a bool array `(batch, modalities)` if
         `presence` is such an array, else a dict of modality name to bool array
-        `(batch,)`. Values of absent modalities are zero.
+        `(batch,)`. Values of absent modalities mean nothing.
 
     Raises:
         ValueError: If there are no samples, or an argument or a label does not

@@ -461,6 +461,8 @@ class Table:
                 if "presence" in batch:
                     presence[name][start:stop] &= batch["presence"][name]
             start = stop
+        for name, array in arrays.items():
+            array[~presence[name]] = 0
         return arrays
 
     def _samples(
@@ -529,6 +531,7 @@ class Table:
         Returns:
             What `pipeline.build` returns: batches of `(inputs, labels)`, the
             inputs with `"presence"` by name where a row lacks a modality.
+            Values of absent modalities may be anything.
 
         Raises:
             ValueError: See `inputs` and `pipeline.build`.
