@@ -48,8 +48,12 @@ def check_columns(frame: Any, columns: Any, what: str) -> None:
 
 def is_empty(column: Any) -> np.ndarray:
     """Returns which cells of a Series are empty: None, NaN, or only spaces."""
+    import pandas as pd
+
     empty = column.isna().to_numpy(bool, copy=True)
-    if is_text(column):
+    if isinstance(column.dtype, pd.StringDtype):
+        empty |= (column.str.strip() == "").fillna(False).to_numpy(bool)
+    elif is_text(column):
         words = column.to_numpy(object)
         for i in np.flatnonzero(~empty):
             word = words[i]
@@ -137,9 +141,10 @@ def words_of(column: Any) -> np.ndarray:
     """
     import pandas as pd
 
-    if is_number(column) and not is_text(column):
-        if column.dtype.kind in "iub":
-            return column.astype(str).to_numpy(object)
+    if isinstance(column.dtype, pd.StringDtype):
+        return column.str.strip().fillna("").to_numpy(object)
+    if isinstance(column.dtype, np.dtype) and column.dtype.kind in "iub":
+        return column.astype(str).to_numpy(object)
     cells = column.to_numpy(object)
     words: np.ndarray = np.empty(len(cells), object)
     for i, cell in enumerate(cells):

@@ -20,7 +20,8 @@ _ENDINGS = {
     "sound": ".wav .flac .mp3 .ogg .aiff .aif .au",
     "video": ".mp4 .mov .avi .mkv .webm .flv .mpg .mpeg .m4v",
 }
-_MOST_CATEGORIES = 100
+# The most categories, by how often each is used on average.
+_MOST_CATEGORIES = {2: 100, 10: 1000}
 _MOST_WORDS = 5
 _LOOKED_AT = 10_000
 
@@ -29,9 +30,10 @@ def guess_kind(frame: Any, column: str) -> str:
     """Returns what a column of a DataFrame holds.
 
     Numbers, and words that are all numbers, are `"number"`; names of files are
-    `"image"`, `"sound"` or `"video"` by their endings; at most 100 different
-    short words, each used twice on average, are `"category"`; all else is
-    `"text"`. At most 10,000 cells are looked at, evenly spaced.
+    `"image"`, `"sound"` or `"video"` by their endings; cells of at most five
+    words on average, of which 100 are different and each is used twice, or
+    1,000 are different and each is used ten times, are `"category"`; all else
+    is `"text"`. At most 10,000 cells are looked at, evenly spaced.
 
     Raises:
         ValueError: If all cells are empty, or the column holds neither numbers
@@ -63,7 +65,10 @@ def guess_kind(frame: Any, column: str) -> str:
             return kind
     different = len(set(words))
     long = np.mean([len(word.split()) for word in words]) > _MOST_WORDS
-    few = different <= min(_MOST_CATEGORIES, len(words) / 2)
+    few = any(
+        different <= min(most, len(words) / uses)
+        for uses, most in _MOST_CATEGORIES.items()
+    )
     return "category" if few and not long else "text"
 
 

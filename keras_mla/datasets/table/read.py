@@ -153,9 +153,8 @@ def _check_quotes(path: str, frame: Any, separator: str) -> None:
         cells = frame[name]
         if cells.dtype.kind in "iufb":
             continue
-        for position, cell in zip(cells.index, cells, strict=True):
-            if not isinstance(cell, str) or "\n" not in cell:
-                continue
+        broken = cells.str.contains("\n", regex=False, na=False)
+        for position, cell in cells[broken.astype(bool)].items():
             inside = csv.reader(
                 io.StringIO(cell.replace('"', "")), delimiter=separator
             )

@@ -14,8 +14,9 @@ from keras_mla.datasets.table.field import Field
 from keras_mla.datasets.table.values import value_of
 
 _PAD = "[PAD]"
-# So many texts teach a vocabulary as well as all do.
-_MOST_TEXTS = 20_000
+# So many texts teach a vocabulary, and a length, as well as all do.
+_MOST_TEXTS = 10_000
+_MOST_LENGTHS = 2000
 _MOST_TOKENS = 256
 _CHUNK = 4096
 
@@ -24,7 +25,7 @@ class Text(Field):
     """Texts, as token ids and a mask.
 
     Without a tokenizer, `adapt` learns byte pairs (in lower case) from the
-    training rows, at most 20,000 of them, evenly spaced. Every text can be
+    training rows, at most 10,000 of them, evenly spaced. Every text can be
     written in them, in any language. Several columns are joined by a space.
     A row whose texts are all empty lacks the modality.
 
@@ -85,18 +86,13 @@ class Text(Field):
         if self.tokenizer is not None:
             tokenizer = _load(self.tokenizer)
         else:
-            step = -(-len(texts) // _MOST_TEXTS) or 1
-            tokenizer = _train(texts[::step], self.vocabulary)
+            tokenizer = _train(_some(texts, _MOST_TEXTS), self.vocabulary)
         tokenizer.no_padding()
         tokenizer.no_truncation()
         length = self.length
         if length is None:
-            step = -(-len(texts) // _MOST_TEXTS) or 1
-            lengths = [
-                len(encoding)
-                for chunk in _chunks(texts[::step])
-                for encoding in tokenizer.encode_batch_fast(chunk)
-            ]
+            some = _some(texts, _MOST_LENGTHS)
+            lengths = [len(e) for e in tokenizer.encode_batch_fast(some)]
             usual = (
                 np.quantile(lengths, 0.95, method="higher") if lengths else 1
             )
@@ -171,6 +167,11 @@ class Text(Field):
 
 def _mask(pad: int, ids: Any) -> dict[str, Any]:
     return {"token_ids": ids, "padding_mask": ids != pad}
+
+
+def _some(texts: list[str], most: int) -> list[str]:
+    """Returns at most so many texts, evenly spaced."""
+    return texts[:: -(-len(texts) // most) or 1]
 
 
 def _chunks(texts: list[str]) -> Iterator[list[str]]:

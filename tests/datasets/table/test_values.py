@@ -80,6 +80,9 @@ def test_whole_numbers_are_one_category_however_they_are_read():
     for cells in ([3, 4], [3.0, 4.0], ["3", " 4 "], pd.array([3, 4], "Int64")):
         x = table.inputs({"c": cells, "n": [0, 0]})["m"]
         np.testing.assert_array_equal(x[:, :2], np.eye(2))
+    cells = pd.array([3, None], "Int64")
+    x = table.inputs({"c": cells, "n": [0, 0]})["m"]
+    np.testing.assert_array_equal(x[:, :2], [[1, 0], [0, 0]])
 
 
 @pytest.mark.parametrize(
