@@ -59,6 +59,19 @@ def fill_none(
     return {**x, "presence": presence}
 
 
+def check_some_present(x: dict[str, Any]) -> None:
+    """Raises if presence, as an array, marks all modalities as absent."""
+    presence = x.get("presence")
+    if isinstance(presence, np.ndarray) and presence.size:
+        if not presence.any():
+            raise ValueError(
+                "x['presence'] marks every modality of every sample as absent: "
+                "there is nothing to learn or to predict from. Presence is "
+                "True where a sample has the modality. "
+                f"Received: {len(presence)} samples"
+            )
+
+
 def check_no_nan(modalities: Sequence[str], x: dict[str, Any]) -> None:
     """Raises if values that are marked present hold NaN.
 

@@ -9,7 +9,11 @@ import keras
 
 from keras_mla import backend
 from keras_mla.core import checks
-from keras_mla.core.arrays import check_no_nan, fill_none
+from keras_mla.core.arrays import (
+    check_no_nan,
+    check_some_present,
+    fill_none,
+)
 from keras_mla.core.batch import check_inputs, check_rows
 from keras_mla.core.hooks import Hooks
 from keras_mla.presence import stack_presence
@@ -45,8 +49,9 @@ class CheckedModel(Hooks):
             training: bool. Whether the inputs are for training.
 
         Raises:
-            ValueError: If inputs are not a dict keyed by modality, or values
-                that are marked present hold NaN and `allow_nan` is false.
+            ValueError: If inputs are not a dict keyed by modality, no sample
+                has any modality, or values that are marked present hold NaN
+                and `allow_nan` is false.
         """
         if isinstance(x, dict):
             if x.get("presence") is not None:
@@ -54,8 +59,10 @@ class CheckedModel(Hooks):
                 x = {**x, "presence": presence}
             if not training:
                 x = fill_none(self.modalities, x, self._signature)
-        if check_arrays(self.modalities, x) and not self.allow_nan:
-            check_no_nan(self.modalities, x)
+        if check_arrays(self.modalities, x):
+            check_some_present(x)
+            if not self.allow_nan:
+                check_no_nan(self.modalities, x)
         return x
 
     def check_labels_seen(self) -> None:

@@ -119,6 +119,18 @@ def test_wrong_presence_by_name(presence, message):
         make_model().predict({**x, "presence": presence}, verbose=0)
 
 
+@pytest.mark.parametrize("method", ["fit", "evaluate", "predict"])
+def test_samples_without_any_modality_are_refused(method):
+    model = compiled(make_model())
+    x, y = make_data(8)
+    presence = {name: np.zeros(8, bool) for name in WIDTHS}
+    data = ({**x, "presence": presence},) + (
+        (y,) if method != "predict" else ()
+    )
+    with pytest.raises(ValueError, match="marks every modality of every"):
+        getattr(model, method)(*data, verbose=0)
+
+
 def test_none_is_absent_in_all_samples():
     x, y = make_data(6)
     model = compiled(make_model())
