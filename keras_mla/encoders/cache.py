@@ -3,7 +3,6 @@
 import hashlib
 import itertools
 import json
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ _TYPES = (
     "a stream of batches, such as a `tf.data.Dataset`, a `DataLoader` or a "
     "generator. Received: {}"
 )
+_ENDLESS = 1 << 40
 
 
 def cache_features(
@@ -238,8 +238,9 @@ def _is_endless(data: Any) -> bool:
     if hasattr(data, "cardinality"):
         return int(data.cardinality()) == -1
     try:
-        # Grain's `MapDataset.repeat()` is as long as Python can count.
-        return len(data) >= sys.maxsize
+        # Grain's `MapDataset.repeat()` is as long as Python can count, and
+        # `batch` divides that.
+        return len(data) >= _ENDLESS
     except Exception:  # Many streams do not know their length.
         return False
 

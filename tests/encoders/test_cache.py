@@ -105,7 +105,7 @@ def test_the_features_are_mapped_and_read_only(tmp_path, x):
     with pytest.raises(ValueError, match="read-only"):
         features[0] = 0
     other = np.array(features)
-    other /= np.linalg.norm(other, axis=1, keepdims=True)
+    other[0] = 0
 
 
 class Killed(BaseException):
