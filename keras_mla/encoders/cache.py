@@ -63,7 +63,7 @@ def cache_features(
             as a `tf.data.Dataset`, a `DataLoader` or a generator. A data set
             or a stream gives batches of inputs, or `(inputs, labels)`, and its
             own batches are used. A stream is read from its beginning each
-            time, but encoded only where features are missing.
+            time, but encoded only where features are missing; it must end.
         directory: str or path. A folder of its own; made if it is missing.
         batch_size: int. Samples of a forward pass. Defaults to `32`.
         batches_per_shard: int. Batches of a file. Defaults to `32`.
@@ -95,6 +95,16 @@ def cache_features(
     >>> features = keras_mla.encoders.cache_features(
     ...     encoder, images, tempfile.mkdtemp(), verbose=0
     ... )
+    >>> features.shape
+    (10, 8)
+
+    Two workers, each in a process of its own, and the call that joins:
+
+    >>> folder = tempfile.mkdtemp()
+    >>> for worker in ((0, 2), (1, 2), None):
+    ...     features = keras_mla.encoders.cache_features(
+    ...         encoder, images, folder, verbose=0, worker=worker
+    ...     )
     >>> features.shape
     (10, 8)
     """
