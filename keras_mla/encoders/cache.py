@@ -3,8 +3,6 @@
 import hashlib
 import itertools
 import json
-import os
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,14 +11,14 @@ import keras
 import numpy as np
 from keras import ops
 
-_INDEX = "index.json"
+from keras_mla.encoders.feature_store import FeatureStore
+
 _TYPES = (
     "`data` must be an array, a dict of arrays, a `keras.utils.PyDataset`, or "
     "a stream of batches, such as a `tf.data.Dataset`, a `DataLoader` or a "
     "generator. Received: {}"
 )
-# What this module writes, and nothing else, may be taken up or deleted.
-_OWN = re.compile(r"index\.json(\.part)?|shard-\d+\.(npy|part)")
+_ENDLESS = 1 << 40
 
 
 def cache_features(
@@ -32,15 +30,26 @@ def cache_features(
     preprocessing: str = "",
     overwrite: bool = False,
     verbose: int = 1,
-) -> np.ndarray:
+    worker: tuple[int, int] | None = None,
+) -> Any:
     """Computes the features of a data set once, and reads them after that.
 
     The encoder runs in inference mode. Its features are written to `directory`
     in shards, each complete or absent: after a kill the next call computes
-    only what is missing. An index beside them holds a fingerprint of the
-    encoder, with all weights, of `preprocessing` and of the number of samples:
-    features of another encoder are never returned by mistake. A shard whose
-    checksum does not match is computed again.
+    only what is missing. At the end the shards are joined to one file,
+    `features.npy`, which needs as much disk again until the shards are
+    deleted. An index beside it holds a fingerprint of the encoder, with all
+    weights, of `preprocessing` and of the number of samples: features of
+    another encoder are never returned by mistake. Shards whose checksum does
+    not match are computed again; those in `features.npy` are compared when
+    the file's size or time is another.
+
+    Several processes share the work if each passes its `worker=(i, n)`, on one
+    machine or on a common disk. A worker computes the shards of number i
+    modulo n that are not there, and returns as soon as its share is done. Call
+    `cache_features` without `worker` when all are done: it computes what is
+    missing, such as the share of a worker that was killed, and returns all
+    features. `n` may change from run to run.
 
     To train MLA on the features, give each modality
     `keras.Sequential([keras.Input((features,)), keras.layers.Identity()])` as
@@ -54,23 +63,27 @@ def cache_features(
             as a `tf.data.Dataset`, a `DataLoader` or a generator. A data set
             or a stream gives batches of inputs, or `(inputs, labels)`, and its
             own batches are used. A stream is read from its beginning each
-            time, but encoded only where features are missing.
+            time, but encoded only where features are missing; it must end.
         directory: str or path. A folder of its own; made if it is missing.
         batch_size: int. Samples of a forward pass. Defaults to `32`.
         batches_per_shard: int. Batches of a file. Defaults to `32`.
         preprocessing: str. Says how `data` was made, such as `"resize-224"`.
             Another text means other features. Defaults to `""`.
         overwrite: bool. Whether to delete the features of another encoder or
-            other data. Defaults to `False`.
+            other data. Workers cannot. Defaults to `False`.
         verbose: int. `1` shows a progress bar. Defaults to `1`.
+        worker: pair of int. The number of this process, from 0, and the
+            number of processes. Defaults to one process that does all.
 
     Returns:
-        An array `(samples, features)`, float32 unless the encoder computes in
-        float64.
+        A read-only array `(samples, features)`, float32 unless the encoder
+        computes in float64. It is memory-mapped (`np.memmap`): rows are read
+        from disk when they are used. Version 0.1.0 returned an array in
+        memory, as `np.array(features)` does. A `worker` gets `None`.
 
     Raises:
-        ValueError: If the directory holds other features or other files, or
-            if the arrays' lengths differ.
+        ValueError: If the directory holds other features or other files, the
+            arrays' lengths differ, or `worker` is no such pair.
         TypeError: If `data` has another type.
 
     Example:
@@ -84,13 +97,27 @@ def cache_features(
     ... )
     >>> features.shape
     (10, 8)
+
+    Two workers, each in a process of its own, and the call that joins:
+
+    >>> folder = tempfile.mkdtemp()
+    >>> for worker in ((0, 2), (1, 2), None):
+    ...     features = keras_mla.encoders.cache_features(
+    ...         encoder, images, folder, verbose=0, worker=worker
+    ...     )
+    >>> features.shape
+    (10, 8)
     """
     if batch_size < 1 or batches_per_shard < 1:
         raise ValueError(
             "Batches and shards must hold at least one sample. Received: "
             f"batch_size={batch_size}, batches_per_shard={batches_per_shard}"
         )
-    directory = Path(directory)
+    if worker is not None and not 0 <= worker[0] < worker[1]:
+        raise ValueError(
+            "A worker is (i, n) with 0 <= i < n. "
+            f"Received: worker={tuple(worker)}"
+        )
     batches, samples = _count(data, batch_size)
     if not encoder.built:
         # Its weights are a part of its fingerprint.
@@ -107,60 +134,59 @@ def cache_features(
         "batch_size": batch_size if samples is not None else None,
         "batches_per_shard": batches_per_shard,
     }
-    checksums = _open(directory, index, overwrite)
+    store = FeatureStore(Path(directory), index, overwrite, worker)
     bar = keras.utils.Progbar(batches, verbose=verbose, unit_name="batch")
-    shards: list[np.ndarray] = []
-    done = 0
-    for group in _groups(data, batches, batch_size, batches_per_shard):
-        path = directory / f"shard-{len(shards):05d}.npy"
-        shard = _read(path, checksums.get(path.name))
-        if shard is None or not group.fits(shard):
+    if batches is None:
+        groups = _stream_groups(data, batches_per_shard, store)
+    else:
+        groups = _groups(data, batches, batch_size, batches_per_shard, store)
+    done = number = 0
+    for number, (count, missing) in enumerate(groups, 1):
+        if missing is not None:
             parts = []
-            for batch in group:
+            for batch in missing:
                 parts.append(_predict(encoder, batch))
                 bar.update(done + len(parts))
-            shard = np.concatenate(parts)
-            checksums[path.name] = _write(path, shard)
-            _write_index(directory, {**index, "checksums": checksums})
-        done += len(group)
+            count = len(parts)
+            store.write(number - 1, np.concatenate(parts))
+        done += count
         bar.update(done, finalize=done == batches)
-        shards.append(shard)
-    if not shards:
+    if not number:
         raise ValueError("There are no samples. Received: data of length 0")
-    return np.concatenate(shards)
-
-
-class _Group:
-    """The batches of a shard: read when they are needed, or read already."""
-
-    def __init__(self, count: int, batches: Iterable[Any]) -> None:
-        self.count, self.batches = count, batches
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.batches)
-
-    def fits(self, shard: np.ndarray) -> bool:
-        """Returns whether a shard may hold the features of these batches."""
-        if not isinstance(self.batches, list):
-            return True  # The index has compared the numbers of samples.
-        return sum(map(_rows, self.batches)) == len(shard)
+    return store.join(number) if worker is None else None
 
 
 def _groups(
-    data: Any, batches: int | None, batch_size: int, size: int
-) -> Iterator[_Group]:
-    """Yields the batches of each shard."""
-    if batches is None:
-        stream = map(_as_arrays, data)
-        while group := list(itertools.islice(stream, size)):
-            yield _Group(len(group), group)
-        return
-    for start in range(0, batches, size):
+    data: Any, batches: int, batch_size: int, size: int, store: FeatureStore
+) -> Iterator[tuple[int, Iterable[Any] | None]]:
+    """Yields how many batches a shard has, and those to be computed."""
+    for number, start in enumerate(range(0, batches, size)):
         stop = min(start + size, batches)
-        yield _Group(stop - start, _batches(data, start, stop, batch_size))
+        missing = store.is_own(number) and store.rows(number) is None
+        group = _batches(data, start, stop, batch_size) if missing else None
+        yield stop - start, group
+
+
+def _stream_groups(
+    data: Any, size: int, store: FeatureStore
+) -> Iterator[tuple[int, Iterable[Any] | None]]:
+    """Yields what `_groups` yields, of a stream."""
+    stream = iter(data)
+    for number in itertools.count():
+        first = list(itertools.islice(stream, 1))
+        if not first:
+            return
+        group = itertools.chain(first, itertools.islice(stream, size - 1))
+        rows = store.rows(number) if store.is_own(number) else None
+        if not store.is_own(number):
+            yield sum(1 for _ in group), None
+        elif rows is None:
+            yield size, map(_as_arrays, group)
+        else:
+            # The shard may be one of other batches.
+            batches = [_as_arrays(batch) for batch in group]
+            fits = sum(map(_rows, batches)) == rows
+            yield len(batches), None if fits else batches
 
 
 def _peek(data: Any) -> tuple[Any, Any]:
@@ -205,7 +231,7 @@ def _count(data: Any, batch_size: int) -> tuple[int | None, int | None]:
         samples = lengths.pop()
         batches = -(-samples // batch_size)
     elif hasattr(data, "__iter__") and not isinstance(data, str | bytes):
-        if hasattr(data, "cardinality") and int(data.cardinality()) == -1:
+        if _is_endless(data):
             raise ValueError(
                 "The data set never ends. Received: a data set of infinite "
                 "cardinality, as `repeat()` makes it"
@@ -216,6 +242,17 @@ def _count(data: Any, batch_size: int) -> tuple[int | None, int | None]:
     if not batches:
         raise ValueError("There are no samples. Received: data of length 0")
     return batches, samples
+
+
+def _is_endless(data: Any) -> bool:
+    if hasattr(data, "cardinality"):
+        return int(data.cardinality()) == -1
+    try:
+        # Grain's `MapDataset.repeat()` is as long as Python can count, and
+        # `batch` divides that.
+        return len(data) >= _ENDLESS
+    except Exception:  # Many streams do not know their length.
+        return False
 
 
 def _batches(
@@ -281,62 +318,3 @@ def _number_names(config: Any) -> Any:
 
     collect(config)
     return replace(config)
-
-
-def _open(
-    directory: Path, index: dict[str, Any], overwrite: bool
-) -> dict[str, str]:
-    """Checks or starts a directory; returns the checksums of its shards."""
-    path = directory / _INDEX
-    if path.exists():
-        old = json.loads(path.read_text())
-        checksums = old.pop("checksums", {})
-        changed = sorted(k for k in index if index[k] != old.get(k))
-        if not changed:
-            return checksums
-        if not overwrite:
-            raise ValueError(
-                f"{directory} holds features of something else: "
-                f"{', '.join(changed)} changed. Use another directory, or "
-                "pass overwrite=True to delete them."
-            )
-        # The index first: what a kill leaves behind belongs to nothing.
-        path.unlink()
-        for file in directory.iterdir():
-            if _OWN.fullmatch(file.name):
-                file.unlink()
-    elif directory.exists() and any(
-        not _OWN.fullmatch(file.name) for file in directory.iterdir()
-    ):
-        raise ValueError(
-            f"{directory} holds files, but no {_INDEX}: `cache_features` did "
-            "not make it. Use another directory."
-        )
-    directory.mkdir(parents=True, exist_ok=True)
-    _write_index(directory, {**index, "checksums": {}})
-    return {}
-
-
-def _read(path: Path, checksum: str | None) -> np.ndarray | None:
-    """Reads a shard, if it is there and whole."""
-    if checksum is None or not path.exists():
-        return None
-    if hashlib.sha256(path.read_bytes()).hexdigest() != checksum:
-        return None
-    return np.load(path, allow_pickle=False)
-
-
-def _write(path: Path, shard: np.ndarray) -> str:
-    """Writes a shard under its name once it is complete; returns a checksum."""
-    part = path.with_suffix(".part")
-    with part.open("wb") as file:
-        np.save(file, shard, allow_pickle=False)
-    checksum = hashlib.sha256(part.read_bytes()).hexdigest()
-    os.replace(part, path)
-    return checksum
-
-
-def _write_index(directory: Path, index: dict[str, Any]) -> None:
-    part = directory / f"{_INDEX}.part"
-    part.write_text(json.dumps(index, indent=2))
-    os.replace(part, directory / _INDEX)
