@@ -30,7 +30,9 @@ class Batches(keras.utils.PyDataset):
     is read. Batch `i` depends on the epoch alone.
 
     A loop `for x, y in batches` begins an epoch, and so does Keras's `fit`.
-    `batches[i]` belongs to the epoch that comes next.
+    `batches[i]` belongs to the epoch that comes next. The `fit` of models of
+    `keras_mla` does not shuffle the batches again. In a `keras.Model`, pass
+    `shuffle=False` to `fit`.
 
     Args:
         plan: What `pipeline.build` has checked.
@@ -74,6 +76,7 @@ class Batches(keras.utils.PyDataset):
         self._ahead = max(_AHEAD, math.ceil(2 * workers / self._size))
         self._order: tuple[int, np.ndarray] = (-1, np.arange(0))
         self._waiting: dict[tuple[int, int], _Batch] = {}
+        self._last = -1
         self._lock = threading.Lock()
         self._begun = False
 
@@ -124,10 +127,13 @@ class Batches(keras.utils.PyDataset):
             raise IndexError(f"Batch {index} of {count}")
         if not (self.plan.shuffle or self.plan.loader.augment):
             epoch = 0  # All epochs are the same.
-        last = min(index + self._ahead, count - 1)
-        wanted = [(epoch, i) for i in range(index, last + 1)]
         try:
             with self._lock:
+                # Nothing is read ahead of batches that are picked at random.
+                follows = index in (0, self._last + 1)
+                self._last = index
+                last = min(index + self._ahead * follows, count - 1)
+                wanted = [(epoch, i) for i in range(index, last + 1)]
                 for key in set(self._waiting) - set(wanted):
                     self._waiting.pop(key).cancel()
                 for key in wanted:
