@@ -55,9 +55,8 @@ with tempfile.TemporaryDirectory() as folder:
     words = sorted({word for text in texts for word in text.split()})
 
     def multi_hot(texts):
-        """Returns which of the words each text has: a tokenizer."""
-        found = [[word in text.split() for word in words] for text in texts]
-        return np.array(found, "float32")
+        """Returns which of the words each text has."""
+        return np.float32([[w in t.split() for w in words] for t in texts])
 
     settings = image.ImageSettings(size=16)
     data = pipeline.build(
@@ -75,13 +74,8 @@ with tempfile.TemporaryDirectory() as folder:
 
     def pictures():
         """Returns an encoder of pictures."""
-        return keras.Sequential(
-            [
-                keras.Input((16, 16, 3)),
-                keras.layers.GlobalAveragePooling2D(),
-                keras.layers.Dense(8),
-            ]
-        )
+        layers = [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(8)]
+        return keras.Sequential([keras.Input((16, 16, 3)), *layers])
 
     model = keras_mla.MLA(
         {
@@ -98,7 +92,7 @@ with tempfile.TemporaryDirectory() as folder:
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-    history = model.fit(data, epochs=15, shuffle=False, verbose=0).history
+    history = model.fit(data, epochs=15, verbose=0).history
     print("absent:", sorted(data.absent))
     for name in ("front_accuracy", "side_accuracy", "text_accuracy"):
         print(f"{name:15s} {100 * history[name][-1]:5.1f} %")

@@ -77,7 +77,7 @@ class Batches(keras.utils.PyDataset):
         self._order: tuple[int, np.ndarray] = (-1, np.arange(0))
         self._waiting: dict[tuple[int, int], _Batch] = {}
         self._last = -1
-        self._lock = threading.Lock()
+        self._guard = threading.Lock()
         self._begun = False
 
     def __len__(self) -> int:
@@ -128,7 +128,7 @@ class Batches(keras.utils.PyDataset):
         if not (self.plan.shuffle or self.plan.loader.augment):
             epoch = 0  # All epochs are the same.
         try:
-            with self._lock:
+            with self._guard:
                 # Nothing is read ahead of batches that are picked at random.
                 follows = index in (0, self._last + 1)
                 self._last = index
@@ -141,12 +141,12 @@ class Batches(keras.utils.PyDataset):
                         self._waiting[key] = self._start(*key)
                 batch = self._waiting[epoch, index]
             result = batch.whole.result()
-            with self._lock:
+            with self._guard:
                 self._waiting.pop((epoch, index), None)
             return result
         except BaseException as error:
             # Ctrl-C too ends what is read ahead.
-            with self._lock:
+            with self._guard:
                 for batch in self._waiting.values():
                     batch.cancel()
                 self._waiting.clear()

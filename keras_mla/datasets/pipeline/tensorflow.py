@@ -1,24 +1,31 @@
 """The engine on `tf.data`."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tensorflow as tf
 
+from keras_mla.datasets import extras
 from keras_mla.datasets.pipeline.plan import Plan
 from keras_mla.datasets.pipeline.pools import Pools, stack
 from keras_mla.datasets.readers.image import ImageSettings
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 # Batches that are read at the same time, each by all workers.
 _AHEAD = 2
 
 
-def dataset(plan: Plan) -> tf.data.Dataset:
+def dataset(plan: Plan) -> "tf.data.Dataset":
     """Returns a `tf.data.Dataset` of batches.
 
     Args:
         plan: `Plan`. What to read.
+
+    Raises:
+        ImportError: If TensorFlow is not installed.
     """
+    tf = extras.need("tensorflow", 'read data with engine="tensorflow"')
     loader, readers = plan.loader, plan.loader.readers
     names, count = list(readers), len(plan.labels)
     labels = tf.constant(plan.labels)
@@ -60,7 +67,7 @@ def dataset(plan: Plan) -> tf.data.Dataset:
         return [np.bool_(row.fine), row.present, *row.arrays]
 
     @plain
-    def start(_: Any) -> tf.data.Dataset:
+    def start(_: Any) -> Any:
         # In the graph, so that each iteration and repetition begins an epoch.
         indices, epochs = tf.numpy_function(begin, [], [tf.int64, tf.int64])
         for part in (indices, epochs):
