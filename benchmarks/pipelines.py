@@ -1,9 +1,10 @@
-"""Compares each data set's pipeline with a DataLoader, in samples a second.
+"""Compares both engines of each data set with a DataLoader: samples a second.
 
-Both sides, `keras_mla.datasets` and a `torch.utils.data.DataLoader` with worker
-processes around soundfile, PyAV, Pillow and torch's own FFT, decode the same
-generated files to the same arrays in one run, in turn and repeatedly. The ratio
-is ours over theirs: above 1.0 ours is faster.
+Three sides decode the same generated files to the same arrays in one run, in
+turn and repeatedly: `keras_mla.datasets` on tf.data, `keras_mla.datasets` in
+Python, and a `torch.utils.data.DataLoader` with worker processes around
+soundfile, PyAV, Pillow and torch's own FFT. A ratio is that of an engine to the
+fastest side: 1.0 is the fastest.
 
 ```shell
 python benchmarks/pipelines.py --samples=96 --repeats=3
@@ -36,6 +37,13 @@ flags.DEFINE_integer("batch_size", 16, "Samples in a batch.")
 flags.DEFINE_integer("workers", 2, "Workers on either side.")
 flags.DEFINE_integer("seconds", 3, "Length of sounds and videos.")
 flags.DEFINE_list("only", [], "Pipelines to time; default: all.")
+flags.DEFINE_bool("processes", False, "Worker processes for our Python engine.")
+flags.DEFINE_bool(
+    "cpu",
+    False,
+    "Samples per second of CPU time, for busy machines; "
+    "leaves out what worker processes take.",
+)
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS += "a pinch of salt and some oil for the pan ##s".split()
@@ -181,7 +189,7 @@ class Reference(torch.utils.data.Dataset):
         return {"token_ids": torch.tensor(ids), "padding_mask": mask}
 
 
-def ours(samples, modalities, size, training, tokenizer):
+def ours(samples, modalities, size, training, tokenizer, engine):
     """Returns our pipeline with the same modalities and settings."""
     from keras_mla.datasets import image, pipeline
 
@@ -200,6 +208,8 @@ def ours(samples, modalities, size, training, tokenizer):
         batch_size=FLAGS.batch_size,
         training=training,
         workers=FLAGS.workers,
+        engine=engine,
+        use_multiprocessing=engine == "python" and FLAGS.processes,
     )
 
 
@@ -221,8 +231,11 @@ def main(_):
     # Imported here, so that the workers need not import it.
     from keras_mla.datasets import text
 
-    print("pipeline | mode | ours, samples/s | DataLoader | ratio")
-    print("--- | --- | --- | --- | ---")
+    print(
+        "pipeline | mode | tf.data, samples/s | Python | DataLoader | "
+        "tf.data / best | Python / best"
+    )
+    print("--- | --- | --- | --- | --- | --- | ---")
     with tempfile.TemporaryDirectory() as folder:
         root = pathlib.Path(folder)
         samples = make_files(root) * FLAGS.passes
@@ -236,7 +249,10 @@ def main(_):
             for mode in ("training", "evaluation"):
                 training = mode == "training"
                 settings = (MODALITIES[name], size, training)
-                dataset = ours(samples, *settings, tokenizer)
+                engines = [
+                    ours(samples, *settings, tokenizer, engine)
+                    for engine in ("tensorflow", "python")
+                ]
                 loader = torch.utils.data.DataLoader(
                     Reference(inputs, labels, *settings),
                     FLAGS.batch_size,
@@ -246,20 +262,33 @@ def main(_):
                     multiprocessing_context="spawn",
                 )
                 # The first pass starts the workers and traces the graph.
-                for (x, _), (expected, _) in zip(dataset, loader, strict=True):
+                sides = (*engines, loader)
+                for (x, _), (z, _), (expected, _) in zip(*sides, strict=True):
                     if not training:
                         compare(x, expected)
-                rates = ([], [])
-                for _ in range(FLAGS.repeats):
-                    for side, batches in enumerate((dataset, loader)):
-                        start = time.perf_counter()
-                        count = sum(len(y) for _, y in batches)
-                        seconds = time.perf_counter() - start
-                        rates[side].append(count / seconds)
-                a, b = (statistics.median(rate) for rate in rates)
-                line = f"{name} | {mode} | {a:.0f} | {b:.0f} | {a / b:.2f}"
-                print(line, flush=True)
-                del loader
+                        compare(z, expected)
+                measured = measure(sides)
+                best = max(measured)
+                rates = " | ".join(f"{rate:.0f}" for rate in measured)
+                ratios = " | ".join(f"{r / best:.2f}" for r in measured[:2])
+                print(f"{name} | {mode} | {rates} | {ratios}", flush=True)
+                del loader, sides
+
+
+def measure(sides):
+    """Returns each side's median of samples per second."""
+    rates = [[] for _ in sides]
+    for turn in range(FLAGS.repeats):
+        # Another side comes first each time.
+        for shift in range(len(sides)):
+            side = (turn + shift) % len(sides)
+            start, cpu = time.perf_counter(), time.process_time()
+            count = sum(len(y) for _, y in sides[side])
+            seconds = time.perf_counter() - start
+            if FLAGS.cpu:
+                seconds = time.process_time() - cpu
+            rates[side].append(count / seconds)
+    return [statistics.median(rate) for rate in rates]
 
 
 if __name__ == "__main__":

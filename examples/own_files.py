@@ -3,7 +3,7 @@
 Each product has two pictures and a description. Here they are made up: a
 picture shows the product's colour, a description names it. One picture is
 missing, one is broken, one description is empty: each is an absent modality.
-Needs the `media` extra.
+Needs the `media` extra, and no TensorFlow.
 
     python examples/own_files.py
 """
@@ -11,7 +11,6 @@ Needs the `media` extra.
 import os
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import pathlib
 import tempfile
@@ -21,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 import keras_mla
-from keras_mla.datasets import image, listing, pipeline
+from keras_mla.datasets import image, pipeline
 
 keras.utils.set_random_seed(0)
 COLOURS = {"red": (200, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 200)}
@@ -45,7 +44,7 @@ def write_files(folder):
             inputs["text"] = f"a {name} product, number {number}"
             texts.append(inputs["text"])
         source = f"product {number}"
-        samples.append(listing.Sample(str(number), label, inputs, source))
+        samples.append(pipeline.Sample(str(number), label, inputs, source))
     (folder / "3_front.png").unlink()
     (folder / "4_side.png").write_bytes(b"no picture")
     return samples, texts
@@ -53,16 +52,21 @@ def write_files(folder):
 
 with tempfile.TemporaryDirectory() as folder:
     samples, texts = write_files(pathlib.Path(folder))
-    words = keras.layers.TextVectorization(output_mode="multi_hot")
-    words.adapt(texts)
+    words = sorted({word for text in texts for word in text.split()})
+
+    def multi_hot(texts):
+        """Returns which of the words each text has."""
+        return np.float32([[w in t.split() for w in words] for t in texts])
+
     settings = image.ImageSettings(size=16)
     data = pipeline.build(
         samples,
         {
             "front": pipeline.image_reader(settings, "front"),
             "side": pipeline.image_reader(settings, "side"),
-            "text": pipeline.text_reader(words),
+            "text": pipeline.text_reader(multi_hot),
         },
+        engine="python",
         training=True,
         augment=False,
         on_error="absent",
@@ -70,20 +74,15 @@ with tempfile.TemporaryDirectory() as folder:
 
     def pictures():
         """Returns an encoder of pictures."""
-        return keras.Sequential(
-            [
-                keras.Input((16, 16, 3)),
-                keras.layers.GlobalAveragePooling2D(),
-                keras.layers.Dense(8),
-            ]
-        )
+        layers = [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(8)]
+        return keras.Sequential([keras.Input((16, 16, 3)), *layers])
 
     model = keras_mla.MLA(
         {
             "front": pictures(),
             "side": pictures(),
             "text": keras.Sequential(
-                [keras.Input((words.vocabulary_size(),)), keras.layers.Dense(8)]
+                [keras.Input((len(words),)), keras.layers.Dense(8)]
             ),
         },
         head=3,
@@ -93,7 +92,7 @@ with tempfile.TemporaryDirectory() as folder:
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-    history = model.fit(data, epochs=15, shuffle=False, verbose=0).history
+    history = model.fit(data, epochs=15, verbose=0).history
     print("absent:", sorted(data.absent))
     for name in ("front_accuracy", "side_accuracy", "text_accuracy"):
         print(f"{name:15s} {100 * history[name][-1]:5.1f} %")

@@ -89,8 +89,12 @@ class CheckedModel(Hooks):
             given["validation_data"] = validation
         backend.distribution.check_processes()
         more: list[keras.callbacks.Callback] = []
-        if hasattr(x, "set_epoch") and given.get("steps_per_epoch") is None:
-            more.append(_SetEpoch(x))
+        if hasattr(x, "set_epoch"):
+            # Keras would shuffle the batches of a `PyDataset` once more, from
+            # a generator that no epoch sets.
+            given.setdefault("shuffle", False)
+            if given.get("steps_per_epoch") is None:
+                more.append(_SetEpoch(x))
         given["callbacks"] = self._with_own(given.get("callbacks"), more)
         with self._running():
             return super().fit(*call.args, **call.kwargs)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_mla.datasets import extras
 from keras_mla.datasets.listing.problems import Problems
 from keras_mla.datasets.listing.sample import Sample
+from keras_mla.datasets.pipeline import tensorflow
 from keras_mla.datasets.pipeline.loader import Loader, Notes
 from keras_mla.datasets.pipeline.order import Epochs
 from keras_mla.datasets.pipeline.plan import Plan, stack_labels
@@ -167,9 +167,6 @@ def build(
     )
     if chosen == "python":
         return Batches(plan, use_multiprocessing)
-    extras.need("tensorflow", 'read data with engine="tensorflow"')
-    from keras_mla.datasets.pipeline import tensorflow
-
     return tensorflow.dataset(plan)
 
 

@@ -45,12 +45,12 @@ class Notes:
     def __init__(self) -> None:
         self.skipped: dict[str, str] = {}
         self.absent: dict[tuple[str, str], str] = {}
-        self._lock = threading.Lock()
+        self._guard = threading.Lock()
 
     def add(self, absent: bool, key: Any, message: str) -> None:
         """Notes a sample that is skipped, or a modality that is absent."""
         notes: dict = self.absent if absent else self.skipped
-        with self._lock:
+        with self._guard:
             if key not in notes:
                 notes[key] = message
                 what = "Absent" if absent else "Skipped"

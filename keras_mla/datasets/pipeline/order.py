@@ -38,7 +38,7 @@ class Epochs:
 
     def __init__(self) -> None:
         self._following = 0
-        self._lock = threading.Lock()
+        self._guard = threading.Lock()
 
     @property
     def following(self) -> int:
@@ -58,11 +58,11 @@ class Epochs:
             raise ValueError(
                 f"`epoch` must be at least 0. Received: epoch={epoch}"
             )
-        with self._lock:
+        with self._guard:
             self._following = int(epoch)
 
     def begin(self) -> int:
         """Returns the epoch that begins; the following one comes next."""
-        with self._lock:
+        with self._guard:
             self._following += 1
             return self._following - 1

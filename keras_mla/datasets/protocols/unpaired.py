@@ -90,8 +90,7 @@ def unpaired(
 
 
 def _count(name: str, dataset: "tf.data.Dataset") -> int:
-    import tensorflow as tf
-
+    tf = extras.need("tensorflow", "join datasets of tf.data")
     spec = dataset.element_spec
     if not isinstance(spec, tuple) or len(spec) != 2:
         raise ValueError(

@@ -24,3 +24,14 @@ def to_numpy(value: Any) -> Any:
     if hasattr(value, "detach"):  # PyTorch's tensors, on any device.
         value = value.detach().cpu()
     return np.asarray(value)
+
+
+def aligned(shape: tuple[int, ...]) -> np.ndarray:
+    """Returns a new float32 array at an address that TensorFlow can share.
+
+    TensorFlow copies an array that does not begin at a multiple of 64 bytes.
+    """
+    count = int(np.prod(shape, dtype=np.int64))
+    space: np.ndarray = np.empty(count + 16, np.float32)
+    first = -space.ctypes.data % 64 // 4
+    return space[first : first + count].reshape(shape)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_mla.datasets import extras
-from keras_mla.datasets.readers.arrays import is_tensor
+from keras_mla.datasets.readers.arrays import aligned, is_tensor
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -334,7 +334,7 @@ class ImageSettings:
             pixels = np.asarray(pixels)
             width = pixels.shape[-2]
             rows = pixels.reshape(-1, 3 * width)
-            result: np.ndarray = np.empty(rows.shape, np.float32)
+            result = aligned(rows.shape)
             gain, shift = np.tile(gain, width), np.tile(shift, width)
             # As many rows at a time as the processor's cache holds.
             for start in range(0, len(rows), 256):

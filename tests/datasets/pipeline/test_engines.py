@@ -436,7 +436,6 @@ def train(engine, log, folder, kill=None, initial_epoch=0):
         initial_epoch=initial_epoch,
         validation_data=held,
         callbacks=callbacks,
-        shuffle=False,
         verbose=0,
     )
     return model, data
