@@ -131,7 +131,8 @@ def image_reader(
             settings.shape,
             finish=settings.fit,
             batched=settings.normalize,
-            key="image",
+            # Version 0.1 turned no picture upright: what it cached is not taken.
+        key="upright image",
         )
     if pictures < 1:
         raise ValueError(
@@ -195,7 +196,7 @@ def video_reader(
         ((frames,) if frames else ()) + settings.shape,
         finish=settings.fit,
         batched=settings.normalize,
-        key=f"video {frames}",
+        key=f"upright video {frames}",
     )
 
 

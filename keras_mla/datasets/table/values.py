@@ -94,7 +94,7 @@ class Values(Field):
         mean, deviation = 0.0, 1.0
         if self.scale:
             # The mean of equal numbers may differ from them by rounding.
-            constant = np.ptp(held) == 0
+            constant = bool(held.min() == held.max())
             mean = float(held[0] if constant else held.mean())
             deviation = 1.0 if constant else float(held.std())
         return {
