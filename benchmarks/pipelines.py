@@ -20,7 +20,7 @@ import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "datasets")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import av  # noqa: E402
 import numpy as np  # noqa: E402

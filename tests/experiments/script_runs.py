@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "experiments"), str(ROOT / "tests" / "datasets")]
+sys.path[:0] = [str(ROOT / "experiments"), str(ROOT / "tests")]
 
 
 def run(script, data_dir, output_dir, *flags, code=0):

@@ -131,8 +131,8 @@ def image_reader(
             settings.shape,
             finish=settings.fit,
             batched=settings.normalize,
-            # Version 0.1 turned no picture upright: what it cached is not taken.
-        key="upright image",
+            # Not "image": version 0.1 turned no picture upright.
+            key="upright image",
         )
     if pictures < 1:
         raise ValueError(

@@ -180,7 +180,7 @@ class OGMGE(JointModel):
             noise = keras.random.normal(
                 gradient.shape, dtype="float32", seed=self.noise_seed
             )
-            added = self.modulating * deviation * noise
+            added = ops.cast(self.modulating, "float32") * deviation * noise
             modulated = modulated + ops.cast(added, gradient.dtype)
         return modulated
 
