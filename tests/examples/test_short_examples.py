@@ -94,6 +94,14 @@ def test_look_inside(run, tmp_path):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
 
 
+def test_own_table(run):
+    pytest.importorskip("pandas")
+    text, lines = run("own_table")
+    assert "absent in" in text and "3 classes (str), single_label" in text
+    assert lines[-4][-1] > 90
+    assert text.endswith("predicted: ['shoe', 'pan']\n")
+
+
 def test_every_example_is_short_and_listed():
     listed = (EXAMPLES / "README.md").read_text()
     tested = pathlib.Path(__file__).read_text()
