@@ -103,7 +103,7 @@ def streams(
     seed: int,
     presence: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Returns a `tf.data.Dataset` of batches for each split.
+    """Returns the batches of each split, as `pipeline.build` gives them.
 
     Args:
         samples: dict of split to samples, the same for all seeds.

@@ -16,6 +16,7 @@ from keras_mla.datasets.pipeline.order import Epochs
 from keras_mla.datasets.pipeline.plan import Plan, stack_labels
 from keras_mla.datasets.pipeline.python import Batches
 from keras_mla.datasets.pipeline.reader import Reader
+from keras_mla.datasets.readers.spectrograms import STFT, Fbank
 from keras_mla.presence import stack_presence
 
 if TYPE_CHECKING:
@@ -66,9 +67,9 @@ def build(
         augment: bool. Whether to crop, flip and mask at random. Defaults to
             `training`.
         seed: int, at least 0. Seed of every random choice. Defaults to `0`.
-        workers: int. Number of samples decoded at the same time. If not
-            given, tf.data chooses it, and the Python engine takes the number
-            of CPU cores, at most 8.
+        workers: int. Number of samples decoded at the same time. Defaults to
+            the number of CPU cores, at most 8; tf.data chooses it itself for
+            sound, for single samples and with `on_error="skip"`.
         cache_dir: str or path. A folder for decoded waveforms, images and
             frames, one `.npy` file each. A file of the cache is used as long
             as the original file is unchanged. Decoded images are larger than
@@ -88,7 +89,8 @@ def build(
             to bool array `(samples,)`. What is absent is not decoded.
         engine: `"tensorflow"` for a `tf.data.Dataset`, `"python"` for a
             `keras.utils.PyDataset`. Defaults to `"tensorflow"` if TensorFlow
-            is installed, else to `"python"`.
+            and, for spectrograms, tensorflow-io are installed, else to
+            `"python"`.
         use_multiprocessing: bool. Whether the Python engine decodes in worker
             processes instead of threads. The processes start anew
             (`"spawn"`): a script needs `if __name__ == "__main__":` around
@@ -127,7 +129,7 @@ def build(
     """
     if not samples:
         raise ValueError("There are no samples to load.")
-    chosen = _choose_engine(engine)
+    chosen = _choose_engine(engine, readers)
     _check_numbers(chosen, batch_size, seed, workers, use_multiprocessing)
     names = list(readers)
     # Columns by position stay so; what is found or given by name has names.
@@ -170,9 +172,12 @@ def build(
     return tensorflow.dataset(plan)
 
 
-def _choose_engine(engine: str | None) -> str:
+def _choose_engine(engine: str | None, readers: Mapping[str, Reader]) -> str:
     if engine is None:
-        found = importlib.util.find_spec("tensorflow") is not None
+        needed = ["tensorflow"]
+        if any(isinstance(r.features, Fbank | STFT) for r in readers.values()):
+            needed.append("tensorflow_io")
+        found = all(importlib.util.find_spec(name) for name in needed)
         return "tensorflow" if found else "python"
     if engine not in ("tensorflow", "python"):
         raise ValueError(

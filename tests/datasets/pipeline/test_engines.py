@@ -4,6 +4,7 @@ import logging
 import os
 import pickle
 import signal
+import sys
 
 import keras
 import numpy as np
@@ -303,6 +304,22 @@ def test_wrong_arguments():
     ):
         with pytest.raises(ValueError, match="Received: "):
             pipeline.build(rows, NUMBERS, **wrong)
+
+
+@pytest.mark.parametrize(
+    "missing, name, engine",
+    [
+        ("tensorflow", "text", "python"),
+        ("tensorflow_io", "fbank", "python"),
+        ("tensorflow_io", "text", "tensorflow"),
+    ],
+)
+def test_the_default_engine(
+    samples, readers, monkeypatch, missing, name, engine
+):
+    monkeypatch.setitem(sys.modules, missing, None)
+    data = pipeline.build(samples, {name: readers[name]})
+    assert isinstance(data, pipeline.Batches) == (engine == "python")
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -36,20 +36,46 @@ def reference_fbank(waveform, rate, mels):
     return np.array(rows)
 
 
+def array(waveform):
+    return waveform.astype("float32")
+
+
+def tensor(waveform):
+    import tensorflow as tf
+
+    return tf.constant(waveform, tf.float32)
+
+
+either = pytest.mark.parametrize("kind", [array, tensor])
+
+
+@either
 @pytest.mark.parametrize("rate", [16000, 22050])
-def test_log_mel_equals_the_formula(rate):
+def test_log_mel_equals_the_formula(rate, kind):
     rng = np.random.default_rng(0)
     waveform = 0.1 * rng.standard_normal(rate // 4) + 0.3
-    found = np.asarray(audio.log_mel(waveform.astype("float32"), rate, 40))
+    found = audio.log_mel(kind(waveform), rate, 40)
+    assert isinstance(found, np.ndarray) == (kind is array)
+    found = np.asarray(found)
     expected = reference_fbank(waveform, rate, 40)
     assert found.shape == expected.shape
     np.testing.assert_allclose(found, expected, atol=2e-3)
 
 
-def test_log_mel_of_silence_and_of_a_short_sound():
-    silent = np.asarray(audio.log_mel(np.zeros(4000, "float32"), mels=8))
+def test_arrays_and_tensors_give_equal_log_mels():
+    rng = np.random.default_rng(0)
+    for rate, mels in ((16000, 128), (22050, 128), (8000, 64)):
+        waveform = 0.1 * rng.standard_normal(2 * rate)
+        found = audio.log_mel(array(waveform), rate, mels)
+        expected = np.asarray(audio.log_mel(tensor(waveform), rate, mels))
+        np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+@either
+def test_log_mel_of_silence_and_of_a_short_sound(kind):
+    silent = np.asarray(audio.log_mel(kind(np.zeros(4000)), mels=8))
     np.testing.assert_allclose(silent, np.log(2.0**-23), rtol=1e-6)
-    assert audio.log_mel(np.ones(10, "float32"), mels=8).shape == (1, 8)
+    assert audio.log_mel(kind(np.ones(10)), mels=8).shape == (1, 8)
 
 
 def test_a_tone_falls_into_its_filter():
@@ -62,25 +88,27 @@ def test_a_tone_falls_into_its_filter():
     assert abs(centers[found.argmax()] - 1000) < 25
 
 
-def test_fbank_pads_cuts_and_normalises():
+@either
+def test_fbank_pads_cuts_and_normalises(kind):
     settings = audio.Fbank(frames=30, mels=16, mean=-4.0, std=2.0)
     short = np.random.default_rng(0).standard_normal(2000).astype("float32")
-    found = np.asarray(settings(short))
+    found = np.asarray(settings(kind(short)))
     assert found.shape == settings.shape == (30, 16, 1)
-    raw = np.asarray(audio.log_mel(short, mels=16))
+    raw = np.asarray(audio.log_mel(kind(short), mels=16))
     np.testing.assert_allclose(
         found[: len(raw), :, 0], (raw + 4) / 4, rtol=1e-5
     )
     np.testing.assert_allclose(found[len(raw) :], 1.0, rtol=1e-6)
     long = np.tile(short, 10)
-    assert np.asarray(settings(long)).shape == (30, 16, 1)
+    assert np.asarray(settings(kind(long))).shape == (30, 16, 1)
 
 
-def test_stft_equals_scipy():
+@either
+def test_stft_equals_scipy(kind):
     settings = audio.STFT()
     rng = np.random.default_rng(0)
     waveform = (0.1 * rng.standard_normal(40000)).astype("float32")
-    found = np.asarray(settings(waveform))
+    found = np.asarray(settings(kind(waveform)))
     assert found.shape == (257, 188, 1)
     tiled = np.tile(waveform, 2)[:66150]
     padded = np.pad(tiled.astype("float64"), 256)
@@ -97,14 +125,16 @@ def test_stft_equals_scipy():
     np.testing.assert_allclose(found[..., 0], expected, atol=2e-3)
 
 
-def test_spec_augment_masks_bands_within_the_bounds():
+@either
+def test_spec_augment_masks_bands_within_the_bounds(kind):
     import tensorflow as tf
 
     tf.random.set_seed(0)
-    ones = tf.ones((50, 40))
+    rng = np.random.default_rng(0)
+    ones = kind(np.ones((50, 40)))
     widths = []
     for _ in range(20):
-        masked = np.asarray(audio.spec_augment(ones, 10, 5)) == 0
+        masked = np.asarray(audio.spec_augment(ones, 10, 5, rng)) == 0
         times, freqs = masked.all(axis=1).sum(), masked.all(axis=0).sum()
         assert times < 10 and freqs < 5
         assert masked.sum() == times * 40 + freqs * 50 - times * freqs
