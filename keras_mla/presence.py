@@ -26,6 +26,8 @@ def stack_presence(modalities: Sequence[str], presence: Any) -> Any:
     """
     if hasattr(presence, "columns"):  # A DataFrame.
         presence = {n: presence[n].to_numpy() for n in presence.columns}
+    if isinstance(presence, list | tuple):
+        presence = np.asarray(presence, bool)
     if not isinstance(presence, Mapping):
         return presence
     unknown = [name for name in presence if name not in modalities]

@@ -59,6 +59,21 @@ def fill_none(
     return {**x, "presence": presence}
 
 
+def check_values(modalities: Sequence[str], x: dict[str, Any]) -> None:
+    """Raises if a modality's values are plain lists, or hold no sample."""
+    for name in modalities:
+        leaves = keras.tree.flatten(x[name])
+        if leaves and not hasattr(leaves[0], "shape"):
+            raise ValueError(
+                f"x[{name!r}] must be an array, or a dict of arrays: "
+                f"`numpy.asarray(x[{name!r}])` makes one. "
+                f"Received: a {type(x[name]).__name__} of "
+                f"{type(leaves[0]).__name__}"
+            )
+        if leaves and tuple(leaves[0].shape)[:1] == (0,):
+            raise ValueError(f"x[{name!r}] holds no sample.")
+
+
 def check_some_present(x: dict[str, Any]) -> None:
     """Raises if presence, as an array, marks all modalities as absent."""
     presence = x.get("presence")
@@ -110,7 +125,7 @@ def _rows_with_nan(value: Any) -> np.ndarray | None:
             return None
         if not np.isnan(value.min()):
             return None
-        return np.array([np.isnan(row).any() for row in value])
+        return np.isnan(value).reshape(len(value), -1).any(axis=1)
     if not ops.is_tensor(value) or "float" not in str(value.dtype):
         return None
     axes = tuple(range(1, len(value.shape)))

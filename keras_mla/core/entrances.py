@@ -12,6 +12,7 @@ from keras_mla.core import checks
 from keras_mla.core.arrays import (
     check_no_nan,
     check_some_present,
+    check_values,
     fill_none,
 )
 from keras_mla.core.batch import check_inputs, check_rows
@@ -49,9 +50,9 @@ class CheckedModel(Hooks):
             training: bool. Whether the inputs are for training.
 
         Raises:
-            ValueError: If inputs are not a dict keyed by modality, no sample
-                has any modality, or values that are marked present hold NaN
-                and `allow_nan` is false.
+            ValueError: If inputs are not a dict of arrays keyed by modality,
+                there is no sample, no sample has any modality, or values that
+                are marked present hold NaN and `allow_nan` is false.
         """
         if isinstance(x, dict):
             if x.get("presence") is not None:
@@ -60,6 +61,7 @@ class CheckedModel(Hooks):
             if not training:
                 x = fill_none(self.modalities, x, self._signature)
         if check_arrays(self.modalities, x):
+            check_values(self.modalities, x)
             check_some_present(x)
             if not self.allow_nan:
                 check_no_nan(self.modalities, x)

@@ -131,6 +131,24 @@ def test_samples_without_any_modality_are_refused(method):
         getattr(model, method)(*data, verbose=0)
 
 
+@pytest.mark.parametrize("method", ["fit", "evaluate", "predict"])
+def test_lists_and_empty_arrays(method):
+    model = compiled(make_model())
+    x, y = make_data(8)
+    labels = (y,) if method != "predict" else ()
+    call = getattr(model, method)
+    with pytest.raises(ValueError, match="must be an array.*a list of float"):
+        call({**x, "audio": x["audio"].tolist()}, *labels, verbose=0)
+    empty = {name: value[:0] for name, value in x.items()}
+    with pytest.raises(ValueError, match="holds no sample"):
+        call(empty, *(y[:0] for y in labels), verbose=0)
+    presence = half_presence(8)
+    scores = call({**x, "presence": presence.tolist()}, *labels, verbose=0)
+    if method == "predict":
+        expected = model.predict({**x, "presence": presence}, verbose=0)
+        np.testing.assert_array_equal(scores, expected)
+
+
 def test_none_is_absent_in_all_samples():
     x, y = make_data(6)
     model = compiled(make_model())
