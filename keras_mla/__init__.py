@@ -8,8 +8,8 @@
 - `layers`: gradient projection and fusion.
 - `callbacks`: exact resumption, and the state of the projection.
 - `encoders`: the paper's encoders, with their published checkpoints.
-- `datasets`: five data sets from their files, and missing and unpaired
-  modalities.
+- `datasets`: five data sets from their files, tables and files of your own, and
+  missing and unpaired modalities.
 - `metrics`: the calibration error.
 - `analysis`: plots of training, and the modality gap.
 """

@@ -1,7 +1,9 @@
-"""The paper's data sets, from their files to batches, and their parts.
+"""From files and tables to a model's inputs: the paper's data sets, and yours.
 
 - `crema_d`, `kinetics_sounds`, `food101`, `mvsa` and `iemocap`: one data set
   each, with `files` and `load`.
+- `Table` and `read_table`: a table of your own, of numbers, categories, texts
+  and paths of files.
 - `listing`: from list files to samples, for data sets of your own.
 - `audio`, `image`, `video` and `text`: decode and process one thing each.
 - `pipeline`: joins samples and readers to batches.
