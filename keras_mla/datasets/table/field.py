@@ -1,6 +1,6 @@
 """The base class of what a table's columns become: one modality each."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -91,14 +91,18 @@ def as_columns(columns: Any) -> tuple[str, ...]:
     Raises:
         ValueError: If there is none, or one that is no string or named twice.
     """
-    names = (columns,) if isinstance(columns, str) else tuple(columns or ())
+    names: tuple[Any, ...] = ()
+    if isinstance(columns, str):
+        names = (columns,)
+    elif isinstance(columns, Iterable):
+        names = tuple(columns)
     if (
         not names
         or not all(isinstance(name, str) for name in names)
         or len(set(names)) < len(names)
     ):
         raise ValueError(
-            "A modality needs the name of a column, or a list of different "
-            f"names. Received: {columns!r}"
+            "A modality or a label needs the name of a column, or a list of "
+            f"different names. Received: {columns!r}"
         )
     return names

@@ -231,7 +231,7 @@ def path_under(root: str, word: str, source: str) -> str:
     Raises:
         ValueError: If the path leaves the root.
     """
-    if os.path.isabs(word):
+    if os.path.isabs(word) and "\0" not in word:
         base = os.path.realpath(root)
         relative = os.path.relpath(os.path.realpath(word), base)
         if relative == os.pardir or relative.startswith(os.pardir + os.sep):

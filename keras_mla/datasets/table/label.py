@@ -72,9 +72,20 @@ class Label:
                 "One class for each row is in one column. "
                 f"Received: columns={list(self.columns)}"
             )
+        if classes is not None and (
+            isinstance(classes, str)
+            or not len(classes)
+            or len(self.columns) > 1
+            or task == "regression"
+        ):
+            raise ValueError(
+                "`classes` must be a list of the classes, or the labels, in "
+                f"the cells of one column. Received: classes={classes!r}, "
+                f"columns={list(self.columns)}, task={task!r}"
+            )
         self.task = task
         self.separator = separator
-        self.classes = None if classes is None else list(classes)
+        self.classes = None if classes is None else list(map(_plain, classes))
         self.learned: dict[str, Any] | None = None
 
     # === Learning ===
@@ -102,7 +113,11 @@ class Label:
             return self.task, separator
         if separator is not None:
             return "multi_label", separator
-        if not cells.is_number(series) or series.dtype.kind == "b":
+        if (
+            self.classes is not None
+            or not cells.is_number(series)
+            or series.dtype.kind == "b"
+        ):
             return "single_label", None
         if series.dtype.kind not in "iu":
             return "regression", None
@@ -127,7 +142,8 @@ class Label:
         """Learns the task and the classes from rows.
 
         Raises:
-            ValueError: If a label is empty, or there is one class only.
+            ValueError: If a label is empty, or there is one class only, or
+                no label at all.
         """
         task, separator = self.guess(frame)
         self.learned = {"task": task, "separator": separator, "classes": None}
@@ -143,7 +159,9 @@ class Label:
                 f"Column {self.columns[0]!r} holds one class only, {classes}: "
                 "there is nothing to learn."
             )
-        if len({str(c) for c in classes}) < len(classes):
+        if not classes:
+            raise ValueError(f"Column {self.columns[0]!r} holds no label.")
+        if len(set(map(_word, classes))) < len(classes):
             raise ValueError(f"A class is named twice. Received: {classes}")
         self.learned["classes"] = classes
         self.values(frame)
@@ -341,7 +359,7 @@ def _word(value: Any) -> str:
     """Returns a class as `cells.words_of` writes it."""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    return str(value)
+    return str(value).strip()
 
 
 def _plain(value: Any) -> Any:

@@ -89,7 +89,13 @@ def as_frame(rows: Any, columns: Sequence[str] = ()) -> Any:
     if hasattr(rows, "to_pandas"):
         rows = rows.to_pandas()
     if isinstance(rows, Mapping):
-        rows = pd.DataFrame(dict(rows))
+        try:
+            rows = pd.DataFrame(dict(rows))
+        except ValueError as error:
+            raise ValueError(
+                "A dict of columns must hold lists of one length. One row is "
+                f"`[{{column: cell}}]`. Received: {error}"
+            ) from error
     elif isinstance(rows, list | tuple) and all(
         isinstance(row, Mapping) for row in rows
     ):

@@ -83,20 +83,19 @@ class Values(Field):
             numeric = cells.holds_numbers(frame[column])
             kind = "number" if numeric else "category"
         if kind == "category":
-            return {"categories": self._categories(frame[column])}
+            categories = self._categories(frame[column])
+            _check_some(column, categories)
+            return {"categories": categories}
         numbers = cells.numbers_of(frame, column)
         empty = np.isnan(numbers)
-        if empty.all():
-            raise ValueError(
-                f"Column {column!r} is empty in all training rows."
-            )
         held = numbers[~empty]
+        _check_some(column, held)
         mean, deviation = 0.0, 1.0
         if self.scale:
             # The mean of equal numbers may differ from them by rounding.
             constant = bool(held.min() == held.max())
             mean = float(held[0] if constant else held.mean())
-            deviation = 1.0 if constant else float(held.std())
+            deviation = 1.0 if constant else float(held.std()) or 1.0
         return {
             "mean": mean,
             "deviation": deviation,
@@ -112,11 +111,23 @@ class Values(Field):
         ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
         return sorted(str(word) for word, _ in ordered[: self.max_categories])
 
+    def present(self, frame: Any) -> np.ndarray:
+        """Returns which rows have a cell that says something."""
+        empty = [
+            cells.is_empty(frame[column])
+            if "categories" in self.known()[column]
+            else np.isnan(cells.numbers_of(frame, column))
+            for column in self.columns
+        ]
+        return ~np.logical_and.reduce(empty)
+
     def values(self, frame: Any, root: str | None = None) -> np.ndarray:
         """Returns float32 vectors `(rows, size)`."""
         out: np.ndarray = np.zeros((len(frame), *self.shape), np.float32)
         start = 0
-        for column, what in self.known().items():
+        known = self.known()
+        for column in self.columns:
+            what = known[column]
             stop = start + _size(what)
             if "categories" in what:
                 _one_hot(frame[column], what["categories"], out[:, start:stop])
@@ -147,10 +158,10 @@ class Values(Field):
         """Returns the length of the vector and the kinds of columns."""
         known = self.known()
         parts = [
-            f"{column}: {len(what['categories'])} categories"
-            if "categories" in what
+            f"{column}: {len(known[column]['categories'])} categories"
+            if "categories" in known[column]
             else f"{column}: number"
-            for column, what in known.items()
+            for column in self.columns
         ]
         return f"a vector of {self.shape[0]} ({', '.join(parts)})"
 
@@ -167,6 +178,11 @@ class Values(Field):
 def value_of(modality: str, sample: Sample) -> Any:
     """Decodes what needs no decoding."""
     return sample.inputs[modality]
+
+
+def _check_some(column: str, held: Any) -> None:
+    if not len(held):
+        raise ValueError(f"Column {column!r} is empty in all training rows.")
 
 
 def _size(what: dict[str, Any]) -> int:

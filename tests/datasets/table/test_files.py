@@ -119,6 +119,7 @@ def test_no_path_leaves_the_root(folder):
         ("link.jpg", "leads out"),
         (str(root / "link.jpg"), "not under the root"),
         ("a\0.jpg", "stay inside"),
+        (str(root / "a\0.jpg"), "stay inside"),
     ]:
         with pytest.raises(ValueError, match=words) as error:
             inputs(table, p=["a.jpg", path])

@@ -159,3 +159,6 @@ def test_rows_in_other_forms():
         as_frame(3)
     with pytest.raises(ValueError, match="no row"):
         as_frame([])
+    for rows in ({"a": 1}, {"a": [1], "b": [1, 2]}):
+        with pytest.raises(ValueError, match="lists of one length"):
+            as_frame(rows)
