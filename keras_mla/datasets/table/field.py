@@ -64,12 +64,27 @@ class Field:
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Field":
-        """Makes a field of its config."""
+        """Makes a field of its config.
+
+        Raises:
+            ValueError: If the config holds what `adapt` cannot have learned.
+        """
         config = dict(config)
         learned = config.pop("learned", None)
         field = cls(**config)
+        if learned is not None and not (
+            isinstance(learned, dict) and field.can_learn(learned)
+        ):
+            raise ValueError(
+                f"The columns {list(field.columns)} cannot have taught this: "
+                f"learned={str(learned)[:80]}"
+            )
         field.learned = learned
         return field
+
+    def can_learn(self, learned: dict[str, Any]) -> bool:
+        """Returns whether a dict has the form of what `adapt` learns."""
+        return not learned
 
     def known(self) -> dict[str, Any]:
         """Returns what was learned.

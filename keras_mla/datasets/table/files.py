@@ -192,6 +192,11 @@ class Video(_Files):
     ) -> None:
         super().__init__(columns)
         _check_one(self)
+        if frames is not None and frames < 1:
+            raise ValueError(
+                "`frames` must be at least 1, or None. "
+                f"Received: frames={frames}"
+            )
         self.settings = settings
         self.frames = frames
 

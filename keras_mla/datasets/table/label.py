@@ -333,12 +333,38 @@ class Label:
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Label":
-        """Makes a label of its config."""
+        """Makes a label of its config.
+
+        Raises:
+            ValueError: If the config holds what `adapt` cannot have learned.
+        """
         config = dict(config)
         learned = config.pop("learned", None)
         label = cls(**config)
+        if learned is not None and not label._can_learn(learned):
+            raise ValueError(
+                f"The columns {list(label.columns)} cannot have taught this: "
+                f"learned={str(learned)[:80]}"
+            )
         label.learned = learned
         return label
+
+    def _can_learn(self, learned: Any) -> bool:
+        if (
+            not isinstance(learned, dict)
+            or learned.keys() != {"task", "separator", "classes"}
+            or learned["task"] not in TASKS
+            or not isinstance(learned["separator"], str | None)
+        ):
+            return False
+        classes = learned["classes"]
+        if learned["task"] == "regression":
+            return classes is None
+        return (
+            isinstance(classes, list)
+            and all(isinstance(c, str | int | float) for c in classes)
+            and 0 < len(set(map(_word, classes))) == len(classes)
+        )
 
 
 _SEPARABLE = ("auto", "multi_label")

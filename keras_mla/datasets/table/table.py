@@ -127,6 +127,10 @@ class Table:
                 "'presence' cannot be a modality: the inputs hold the presence "
                 "of all modalities under this name."
             )
+        if self.id is not None and not isinstance(self.id, str):
+            raise ValueError(
+                f"`id` must be the name of a column. Received: id={self.id!r}"
+            )
         plain = [
             column
             for value in self._given.values()

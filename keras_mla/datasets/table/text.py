@@ -176,6 +176,14 @@ class Text(Field):
             f"({', '.join(self.columns)})"
         )
 
+    def can_learn(self, learned: dict[str, Any]) -> bool:
+        """Returns whether a dict has the form of what `adapt` learns."""
+        return (
+            isinstance(learned.get("tokenizer"), str)
+            and type(learned.get("length")) is int
+            and learned["length"] > 0
+        )
+
     def get_config(self) -> dict[str, Any]:
         """Returns arguments, and what was learned, as JSON has them."""
         return {

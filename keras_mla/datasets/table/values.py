@@ -165,6 +165,13 @@ class Values(Field):
         ]
         return f"a vector of {self.shape[0]} ({', '.join(parts)})"
 
+    def can_learn(self, learned: dict[str, Any]) -> bool:
+        """Returns whether a dict has the form of what `adapt` learns."""
+        return learned.keys() == set(self.columns) and all(
+            isinstance(what, dict) and _is_learned(what)
+            for what in learned.values()
+        )
+
     def get_config(self) -> dict[str, Any]:
         """Returns arguments, and what was learned, as JSON has them."""
         return {
@@ -183,6 +190,22 @@ def value_of(modality: str, sample: Sample) -> Any:
 def _check_some(column: str, held: Any) -> None:
     if not len(held):
         raise ValueError(f"Column {column!r} is empty in all training rows.")
+
+
+def _is_learned(what: dict[str, Any]) -> bool:
+    if what.keys() == {"categories"}:
+        found = what["categories"]
+        return (
+            isinstance(found, list)
+            and all(isinstance(word, str) for word in found)
+            and 0 < len(set(found)) == len(found)
+        )
+    return (
+        what.keys() == {"mean", "deviation", "marks_empty"}
+        and all(isinstance(what[k], float) for k in ("mean", "deviation"))
+        and bool(np.isfinite(what["mean"]) and what["deviation"] > 0)
+        and isinstance(what["marks_empty"], bool)
+    )
 
 
 def _size(what: dict[str, Any]) -> int:

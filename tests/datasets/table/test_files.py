@@ -155,6 +155,8 @@ def test_two_files_for_one_modality():
         adapted({"m": ["p", "q"]}, ".", p=["a.jpg"], q=["b.jpg"])
     with pytest.raises(ValueError, match="one column of files"):
         Sound(["a", "b"])
+    with pytest.raises(ValueError, match="frames=0"):
+        Video("a", frames=0)
     with pytest.raises(ValueError, match="mixes columns"):
         adapted({"m": ["p", "q"]}, ".", p=["a.jpg"], q=["b.wav"])
 
