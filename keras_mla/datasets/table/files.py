@@ -3,7 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 from keras_mla.datasets import listing
 from keras_mla.datasets.pipeline import (
@@ -115,7 +115,7 @@ class Image(_Files):
         }
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Field:
+    def from_config(cls, config: dict[str, Any]) -> Self:
         """Makes a field of its config."""
         return super().from_config(
             {**config, "settings": _image_settings(config["settings"])}
@@ -164,7 +164,7 @@ class Sound(_Files):
         }
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Field:
+    def from_config(cls, config: dict[str, Any]) -> Self:
         """Makes a field of its config."""
         settings = dict(config["settings"])
         kinds = {"STFT": audio.STFT, "Fbank": audio.Fbank}
@@ -223,7 +223,7 @@ class Video(_Files):
         }
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Field:
+    def from_config(cls, config: dict[str, Any]) -> Self:
         """Makes a field of its config."""
         return super().from_config(
             {**config, "settings": _image_settings(config["settings"])}

@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 
 from keras_mla.datasets.table import cells
-from keras_mla.datasets.table.field import as_columns
+from keras_mla.datasets.table.field import Learned
 
 TASKS = ("single_label", "multi_label", "regression")
 _SEPARATORS = "|;"
 _MOST_CLASSES = 1000
 
 
-class Label:
+class Label(Learned):
     """What a table's rows are labelled with.
 
     Strings, integers and booleans are classes (`"single_label"`); floats are
@@ -53,7 +53,7 @@ class Label:
         separator: str | None = None,
         classes: Sequence[Any] | None = None,
     ) -> None:
-        self.columns = as_columns(columns)
+        super().__init__(columns)
         if task not in ("auto", *TASKS):
             raise ValueError(
                 f"`task` must be 'auto' or one of {list(TASKS)}. "
@@ -86,7 +86,6 @@ class Label:
         self.task = task
         self.separator = separator
         self.classes = None if classes is None else list(map(_plain, classes))
-        self.learned: dict[str, Any] | None = None
 
     # === Learning ===
 
@@ -294,15 +293,6 @@ class Label:
             [classes[i] for i in np.flatnonzero(row > 0)] for row in outputs
         ]
 
-    def known(self) -> dict[str, Any]:
-        """Returns what was learned, or raises if nothing was."""
-        if self.learned is None:
-            raise ValueError(
-                "The table is not adapted: call `table.adapt` on the rows of "
-                "the training split first."
-            )
-        return self.learned
-
     def describe(self) -> str:
         """Returns task and classes, in a few words."""
         learned = self.known()
@@ -324,35 +314,16 @@ class Label:
     def get_config(self) -> dict[str, Any]:
         """Returns arguments, and what was learned, as JSON has them."""
         return {
-            "columns": list(self.columns),
+            **super().get_config(),
             "task": self.task,
             "separator": self.separator,
             "classes": self.classes,
-            "learned": self.learned,
         }
 
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "Label":
-        """Makes a label of its config.
-
-        Raises:
-            ValueError: If the config holds what `adapt` cannot have learned.
-        """
-        config = dict(config)
-        learned = config.pop("learned", None)
-        label = cls(**config)
-        if learned is not None and not label._can_learn(learned):
-            raise ValueError(
-                f"The columns {list(label.columns)} cannot have taught this: "
-                f"learned={str(learned)[:80]}"
-            )
-        label.learned = learned
-        return label
-
-    def _can_learn(self, learned: Any) -> bool:
+    def can_learn(self, learned: dict[str, Any]) -> bool:
+        """Returns whether a dict has the form of what `adapt` learns."""
         if (
-            not isinstance(learned, dict)
-            or learned.keys() != {"task", "separator", "classes"}
+            learned.keys() != {"task", "separator", "classes"}
             or learned["task"] not in TASKS
             or not isinstance(learned["separator"], str | None)
         ):
