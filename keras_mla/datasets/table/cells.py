@@ -25,6 +25,8 @@ def place(frame: Any, position: int, column: str = "") -> str:
         row = f"{source}, row {int(label) + 1}"
     else:
         row = f"the row with index {label!r}"
+        if not frame.index.is_unique:
+            row += f" in position {position}"
     return f"{row}, column {column!r}" if column else row
 
 

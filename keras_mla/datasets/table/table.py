@@ -487,11 +487,11 @@ class Table:
         root = self._root(frame)
         values = {n: f.values(frame, root) for n, f in fields.items()}
         present = {n: f.present(frame) for n, f in fields.items()}
-        names = (
-            cells.words_of(frame[self.id])
-            if self.id is not None and self.id in frame.columns
-            else [str(label) for label in frame.index]
-        )
+        names: Any = frame.index
+        if self.id is not None and self.id in frame.columns:
+            names = cells.words_of(frame[self.id])
+        elif not frame.index.is_unique:
+            names = range(len(frame))
         return [
             pipeline.Sample(
                 str(names[row]),

@@ -3,6 +3,7 @@ import os
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 from dataset_media import write_frames, write_jpeg, write_video, write_wav
 
@@ -142,6 +143,16 @@ def test_files_that_cannot_be_decoded(folder, caplog):
     alone.adapt({"p": cells}, verbose=0)
     with pytest.raises(ValueError, match="index 1: the row has none of"):
         alone.inputs({"p": cells}, on_error="absent")
+
+
+def test_rows_that_share_an_index_are_told_apart(folder):
+    table = adapted({"m": Image("p", SMALL)}, folder, p=["pics/a.jpg"])
+    rows = pd.DataFrame({"p": ["x.jpg", "y.jpg"], "n": 0}, index=["k", "k"])
+    with pytest.raises(ValueError, match="'k' in position 0.*x.jpg"):
+        table.inputs(rows)
+    batches = table.batches(rows, on_error="absent", engine="python")
+    list(batches)
+    assert list(batches.absent) == [("0", "m"), ("1", "m")]
 
 
 def test_too_much_for_the_memory_is_told(folder):
