@@ -89,8 +89,10 @@ def as_frame(rows: Any, columns: Sequence[str] = ()) -> Any:
     if hasattr(rows, "to_pandas"):
         rows = rows.to_pandas()
     if isinstance(rows, Mapping):
+        # Columns of other frames are lists too: pandas would align their rows.
+        lists = {c: getattr(v, "array", v) for c, v in rows.items()}
         try:
-            rows = pd.DataFrame(dict(rows))
+            rows = pd.DataFrame(lists)
         except ValueError as error:
             raise ValueError(
                 "A dict of columns must hold lists of one length. One row is "

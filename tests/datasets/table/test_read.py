@@ -155,6 +155,8 @@ def test_rows_in_other_forms():
             return pd.DataFrame({"a": [3]})
 
     assert as_frame(Arrow())["a"].tolist() == [3]
+    columns = {"a": pd.Series([1, 2], [0, 1]), "b": pd.Series([3, 4], [1, 2])}
+    assert as_frame(columns)["b"].tolist() == [3, 4]
     with pytest.raises(TypeError, match="Received: int"):
         as_frame(3)
     with pytest.raises(ValueError, match="no row"):
