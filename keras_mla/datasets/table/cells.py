@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 # The largest number that float32 holds.
-_LARGEST = float(np.finfo(np.float32).max)
+LARGEST = float(np.finfo(np.float32).max)
 # What people write into a cell of a column of numbers that has no number.
 _NO_NUMBER = frozenset(["", "na", "n/a", "nan", "null", "none", "-", "?", "."])
 
@@ -111,12 +111,12 @@ def numbers_of(frame: Any, name: str) -> np.ndarray:
             float32.
     """
     values, wrong = _numbers(frame[name])
-    wrong |= np.abs(values) > _LARGEST
+    wrong |= np.abs(values) > LARGEST
     if wrong.any():
         first = int(wrong.argmax())
         raise ValueError(
             f"{place(frame, first, name)}: expected a finite number, at most "
-            f"{_LARGEST:.2g}. Received: {_short(frame[name].iloc[first])}"
+            f"{LARGEST:.2g}. Received: {_short(frame[name].iloc[first])}"
         )
     return values
 

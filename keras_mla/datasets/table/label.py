@@ -173,6 +173,8 @@ class Label(Learned):
                 {part for word in words for part in _parts(word, separator)}
             )
         series = frame[column]
+        if hasattr(series, "cat"):
+            series = series.astype(series.cat.categories.dtype)
         if cells.is_number(series):
             return [_plain(value) for value in sorted(series.dropna().unique())]
         return sorted(set(words))

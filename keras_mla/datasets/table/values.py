@@ -135,6 +135,14 @@ class Values(Field):
                 numbers = cells.numbers_of(frame, column)
                 empty = np.isnan(numbers)
                 scaled = (numbers - what["mean"]) / what["deviation"]
+                far = np.abs(scaled) > cells.LARGEST
+                if far.any():
+                    first = int(far.argmax())
+                    raise ValueError(
+                        f"{cells.place(frame, first, column)}: the number is "
+                        "too far from the training rows. "
+                        f"Received: {numbers[first]}"
+                    )
                 out[:, start] = np.where(empty, 0.0, scaled)
                 if what["marks_empty"]:
                     out[:, start + 1] = empty

@@ -17,6 +17,8 @@ def adapted(label, column, name="y"):
     [
         (["b", "a", " b"], "single_label", ["a", "b"], [1, 0, 1]),
         ([7, 3, 7], "single_label", [3, 7], [1, 0, 1]),
+        (pd.Categorical([7, 3, 7]), "single_label", [3, 7], [1, 0, 1]),
+        (pd.Categorical(["b", "a"]), "single_label", ["a", "b"], [1, 0]),
         ([True, False, True], "single_label", [False, True], [1, 0, 1]),
         ([1.5, 2.0, 3.0], "regression", None, [1.5, 2.0, 3.0]),
         (

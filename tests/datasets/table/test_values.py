@@ -115,6 +115,9 @@ def test_a_cell_without_a_number_is_empty():
 def test_very_small_numbers():
     rows = {"n": [1e-200, 2e-200]}
     assert np.isfinite(adapted("n", rows).inputs(rows)["m"]).all()
+    table = adapted("n", {"n": [1e-30, 2e-30]})
+    with pytest.raises(ValueError, match="index 0, column 'n'.*too far"):
+        table.inputs({"n": [1e10]})
 
 
 def test_the_order_of_values_is_that_of_columns():
