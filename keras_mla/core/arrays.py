@@ -75,8 +75,10 @@ def check_values(modalities: Sequence[str], x: dict[str, Any]) -> None:
 
 
 def check_some_present(x: dict[str, Any]) -> None:
-    """Raises if presence, as an array, marks all modalities as absent."""
+    """Raises if presence marks all modalities of all samples as absent."""
     presence = x.get("presence")
+    if ops.is_tensor(presence):
+        presence = ops.convert_to_numpy(presence)
     if isinstance(presence, np.ndarray) and presence.size:
         if not presence.any():
             raise ValueError(

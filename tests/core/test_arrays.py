@@ -119,11 +119,12 @@ def test_wrong_presence_by_name(presence, message):
         make_model().predict({**x, "presence": presence}, verbose=0)
 
 
+@pytest.mark.parametrize("make", [np.asarray, keras.ops.convert_to_tensor])
 @pytest.mark.parametrize("method", ["fit", "evaluate", "predict"])
-def test_samples_without_any_modality_are_refused(method):
+def test_samples_without_any_modality_are_refused(method, make):
     model = compiled(make_model())
     x, y = make_data(8)
-    presence = {name: np.zeros(8, bool) for name in WIDTHS}
+    presence = {name: make(np.zeros(8, bool)) for name in WIDTHS}
     data = ({**x, "presence": presence},) + (
         (y,) if method != "predict" else ()
     )

@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 
+# The largest number that float32 holds.
+LARGEST = float(np.finfo(np.float32).max)
 # What people write into a cell of a column of numbers that has no number.
 _NO_NUMBER = frozenset(["", "na", "n/a", "nan", "null", "none", "-", "?", "."])
 
@@ -12,7 +14,7 @@ def place(frame: Any, position: int, column: str = "") -> str:
     """Returns the words that say where a cell is, for an error message.
 
     Args:
-        frame: DataFrame, perhaps from `read_table`.
+        frame: DataFrame, perhaps from `read_table`, or a column of one.
         position: int. Position of the row in `frame`.
         column: str. Name of the column.
     """
@@ -23,6 +25,8 @@ def place(frame: Any, position: int, column: str = "") -> str:
         row = f"{source}, row {int(label) + 1}"
     else:
         row = f"the row with index {label!r}"
+        if not frame.index.is_unique:
+            row += f" in position {position}"
     return f"{row}, column {column!r}" if column else row
 
 
@@ -76,8 +80,12 @@ def is_number(column: Any) -> bool:
     import pandas as pd
 
     kinds = pd.api.types
-    return not isinstance(column.dtype, pd.CategoricalDtype) and (
-        kinds.is_numeric_dtype(column.dtype) or kinds.is_bool_dtype(column)
+    return (
+        not isinstance(column.dtype, pd.CategoricalDtype)
+        and column.dtype.kind != "c"
+        and (
+            kinds.is_numeric_dtype(column.dtype) or kinds.is_bool_dtype(column)
+        )
     )
 
 
@@ -99,15 +107,16 @@ def numbers_of(frame: Any, name: str) -> np.ndarray:
     """Returns a column as float64, NaN where a cell is empty.
 
     Raises:
-        ValueError: If a cell holds something else than a finite number.
+        ValueError: If a cell holds something else than a finite number of
+            float32.
     """
     values, wrong = _numbers(frame[name])
-    wrong |= np.isinf(values)
+    wrong |= np.abs(values) > LARGEST
     if wrong.any():
         first = int(wrong.argmax())
         raise ValueError(
-            f"{place(frame, first, name)}: expected a finite number. "
-            f"Received: {_short(frame[name].iloc[first])}"
+            f"{place(frame, first, name)}: expected a finite number, at most "
+            f"{LARGEST:.2g}. Received: {_short(frame[name].iloc[first])}"
         )
     return values
 
@@ -119,17 +128,20 @@ def _numbers(column: Any) -> tuple[np.ndarray, np.ndarray]:
     if is_number(column):
         values = column.to_numpy(np.float64, na_value=np.nan)
         return values, np.zeros(len(values), bool)
-    values = pd.to_numeric(column.astype(object), errors="coerce").to_numpy(
-        np.float64, na_value=np.nan
-    )
-    wrong = np.isnan(values)
     cells = column.to_numpy(object)
+    try:
+        numbers = pd.to_numeric(cells, errors="coerce")
+    except OverflowError:  # An integer is too large for float64: infinity.
+        words = [str(c) if isinstance(c, int) else c for c in cells]
+        numbers = pd.to_numeric(np.array(words, object), errors="coerce")
+    values = np.asarray(numbers, np.float64)
+    wrong = np.isnan(values)
     for i in np.flatnonzero(wrong):
         cell = cells[i]
         if isinstance(cell, str):
             wrong[i] = cell.strip().casefold() not in _NO_NUMBER
         else:
-            wrong[i] = not pd.isna(cell)
+            wrong[i] = not pd.api.types.is_scalar(cell) or not pd.isna(cell)
     return values, wrong
 
 
@@ -138,6 +150,9 @@ def words_of(column: Any) -> np.ndarray:
 
     A whole number is written without a decimal point, so that 3 and 3.0, which
     pandas reads where the column has an empty cell, are one word.
+
+    Raises:
+        ValueError: If a cell holds several values, or bytes.
     """
     import pandas as pd
 
@@ -150,9 +165,14 @@ def words_of(column: Any) -> np.ndarray:
     for i, cell in enumerate(cells):
         if isinstance(cell, str):
             words[i] = cell.strip()
+        elif hasattr(cell, "__iter__"):
+            raise ValueError(
+                f"{place(column, i, column.name)}: expected a word or a "
+                f"number. Received: {_short(cell)}"
+            )
         elif cell is None or cell is pd.NA or cell != cell:
             words[i] = ""
-        elif isinstance(cell, float) and cell.is_integer():
+        elif isinstance(cell, float | np.floating) and cell.is_integer():
             words[i] = str(int(cell))
         else:
             words[i] = str(cell)

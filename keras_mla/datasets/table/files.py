@@ -3,7 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 from keras_mla.datasets import listing
 from keras_mla.datasets.pipeline import (
@@ -115,7 +115,7 @@ class Image(_Files):
         }
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Field:
+    def from_config(cls, config: dict[str, Any]) -> Self:
         """Makes a field of its config."""
         return super().from_config(
             {**config, "settings": _image_settings(config["settings"])}
@@ -164,7 +164,7 @@ class Sound(_Files):
         }
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Field:
+    def from_config(cls, config: dict[str, Any]) -> Self:
         """Makes a field of its config."""
         settings = dict(config["settings"])
         kinds = {"STFT": audio.STFT, "Fbank": audio.Fbank}
@@ -192,6 +192,11 @@ class Video(_Files):
     ) -> None:
         super().__init__(columns)
         _check_one(self)
+        if frames is not None and frames < 1:
+            raise ValueError(
+                "`frames` must be at least 1, or None. "
+                f"Received: frames={frames}"
+            )
         self.settings = settings
         self.frames = frames
 
@@ -218,7 +223,7 @@ class Video(_Files):
         }
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Field:
+    def from_config(cls, config: dict[str, Any]) -> Self:
         """Makes a field of its config."""
         return super().from_config(
             {**config, "settings": _image_settings(config["settings"])}
@@ -231,7 +236,7 @@ def path_under(root: str, word: str, source: str) -> str:
     Raises:
         ValueError: If the path leaves the root.
     """
-    if os.path.isabs(word):
+    if os.path.isabs(word) and "\0" not in word:
         base = os.path.realpath(root)
         relative = os.path.relpath(os.path.realpath(word), base)
         if relative == os.pardir or relative.startswith(os.pardir + os.sep):

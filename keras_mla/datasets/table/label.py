@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 
 from keras_mla.datasets.table import cells
-from keras_mla.datasets.table.field import as_columns
+from keras_mla.datasets.table.field import Learned
 
 TASKS = ("single_label", "multi_label", "regression")
 _SEPARATORS = "|;"
 _MOST_CLASSES = 1000
 
 
-class Label:
+class Label(Learned):
     """What a table's rows are labelled with.
 
     Strings, integers and booleans are classes (`"single_label"`); floats are
@@ -53,7 +53,7 @@ class Label:
         separator: str | None = None,
         classes: Sequence[Any] | None = None,
     ) -> None:
-        self.columns = as_columns(columns)
+        super().__init__(columns)
         if task not in ("auto", *TASKS):
             raise ValueError(
                 f"`task` must be 'auto' or one of {list(TASKS)}. "
@@ -72,10 +72,20 @@ class Label:
                 "One class for each row is in one column. "
                 f"Received: columns={list(self.columns)}"
             )
+        if classes is not None and (
+            isinstance(classes, str)
+            or not len(classes)
+            or len(self.columns) > 1
+            or task == "regression"
+        ):
+            raise ValueError(
+                "`classes` must be a list of the classes, or the labels, in "
+                f"the cells of one column. Received: classes={classes!r}, "
+                f"columns={list(self.columns)}, task={task!r}"
+            )
         self.task = task
         self.separator = separator
-        self.classes = None if classes is None else list(classes)
-        self.learned: dict[str, Any] | None = None
+        self.classes = None if classes is None else list(map(_plain, classes))
 
     # === Learning ===
 
@@ -102,7 +112,11 @@ class Label:
             return self.task, separator
         if separator is not None:
             return "multi_label", separator
-        if not cells.is_number(series) or series.dtype.kind == "b":
+        if (
+            self.classes is not None
+            or not cells.is_number(series)
+            or series.dtype.kind == "b"
+        ):
             return "single_label", None
         if series.dtype.kind not in "iu":
             return "regression", None
@@ -127,7 +141,8 @@ class Label:
         """Learns the task and the classes from rows.
 
         Raises:
-            ValueError: If a label is empty, or there is one class only.
+            ValueError: If a label is empty, or there is one class only, or
+                no label at all.
         """
         task, separator = self.guess(frame)
         self.learned = {"task": task, "separator": separator, "classes": None}
@@ -143,7 +158,9 @@ class Label:
                 f"Column {self.columns[0]!r} holds one class only, {classes}: "
                 "there is nothing to learn."
             )
-        if len({str(c) for c in classes}) < len(classes):
+        if not classes:
+            raise ValueError(f"Column {self.columns[0]!r} holds no label.")
+        if len(set(map(_word, classes))) < len(classes):
             raise ValueError(f"A class is named twice. Received: {classes}")
         self.learned["classes"] = classes
         self.values(frame)
@@ -156,6 +173,8 @@ class Label:
                 {part for word in words for part in _parts(word, separator)}
             )
         series = frame[column]
+        if hasattr(series, "cat"):
+            series = series.astype(series.cat.categories.dtype)
         if cells.is_number(series):
             return [_plain(value) for value in sorted(series.dropna().unique())]
         return sorted(set(words))
@@ -276,15 +295,6 @@ class Label:
             [classes[i] for i in np.flatnonzero(row > 0)] for row in outputs
         ]
 
-    def known(self) -> dict[str, Any]:
-        """Returns what was learned, or raises if nothing was."""
-        if self.learned is None:
-            raise ValueError(
-                "The table is not adapted: call `table.adapt` on the rows of "
-                "the training split first."
-            )
-        return self.learned
-
     def describe(self) -> str:
         """Returns task and classes, in a few words."""
         learned = self.known()
@@ -306,21 +316,28 @@ class Label:
     def get_config(self) -> dict[str, Any]:
         """Returns arguments, and what was learned, as JSON has them."""
         return {
-            "columns": list(self.columns),
+            **super().get_config(),
             "task": self.task,
             "separator": self.separator,
             "classes": self.classes,
-            "learned": self.learned,
         }
 
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "Label":
-        """Makes a label of its config."""
-        config = dict(config)
-        learned = config.pop("learned", None)
-        label = cls(**config)
-        label.learned = learned
-        return label
+    def can_learn(self, learned: dict[str, Any]) -> bool:
+        """Returns whether a dict has the form of what `adapt` learns."""
+        if (
+            learned.keys() != {"task", "separator", "classes"}
+            or learned["task"] not in TASKS
+            or not isinstance(learned["separator"], str | None)
+        ):
+            return False
+        classes = learned["classes"]
+        if learned["task"] == "regression":
+            return classes is None
+        return (
+            isinstance(classes, list)
+            and all(isinstance(c, str | int | float) for c in classes)
+            and 0 < len(set(map(_word, classes))) == len(classes)
+        )
 
 
 _SEPARABLE = ("auto", "multi_label")
@@ -341,7 +358,7 @@ def _word(value: Any) -> str:
     """Returns a class as `cells.words_of` writes it."""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    return str(value)
+    return str(value).strip()
 
 
 def _plain(value: Any) -> Any:

@@ -4,7 +4,8 @@ import csv
 import io
 import json
 import os
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from keras_mla.datasets import listing
@@ -18,7 +19,8 @@ def read_table(path: str | os.PathLike, separator: str | None = None) -> Any:
     r"""Reads a table from a file.
 
     In a CSV file an empty cell is missing, and nothing else is: "NA" and
-    "None" are words. (In a column of numbers they are missing as well.)
+    "None" are words. (In a column of numbers they are missing as well.) A
+    column in which a cell has a needless zero, such as "007", holds words.
 
     Args:
         path: str or path. A `.csv`, `.tsv` or `.txt` file with a header, in
@@ -87,7 +89,15 @@ def as_frame(rows: Any, columns: Sequence[str] = ()) -> Any:
     if hasattr(rows, "to_pandas"):
         rows = rows.to_pandas()
     if isinstance(rows, Mapping):
-        rows = pd.DataFrame(dict(rows))
+        # Columns of other frames are lists too: pandas would align their rows.
+        lists = {c: getattr(v, "array", v) for c, v in rows.items()}
+        try:
+            rows = pd.DataFrame(lists)
+        except ValueError as error:
+            raise ValueError(
+                "A dict of columns must hold lists of one length. One row is "
+                f"`[{{column: cell}}]`. Received: {error}"
+            ) from error
     elif isinstance(rows, list | tuple) and all(
         isinstance(row, Mapping) for row in rows
     ):
@@ -107,63 +117,104 @@ def as_frame(rows: Any, columns: Sequence[str] = ()) -> Any:
 
 def _read_csv(path: str, separator: str | None) -> Any:
     pd = need("pandas", "read tables")
+    if separator is not None and len(separator) != 1:
+        raise ValueError(
+            "`separator` must be one character. "
+            f"Received: separator={separator!r}"
+        )
     encoding = listing.encoding_of(path)
-    with open(path, encoding=encoding, newline="") as file:
+    with open(path, encoding=encoding, errors="replace", newline="") as file:
         head = file.readline(_MOST_CHARACTERS)
     if not head.strip():
         raise ValueError(f"{path} holds no header.")
     separator = separator or max(_SEPARATORS, key=head.count)
-    names = next(csv.reader([head], delimiter=separator))
-    repeated = sorted({n for n in names if n and names.count(n) > 1})
-    if repeated:
-        raise ValueError(
-            f"{path} names a column twice: {', '.join(map(repr, repeated))}."
-        )
+    words = _check_rows(path, encoding, separator)
     try:
-        frame = pd.read_csv(
+        return pd.read_csv(
             path,
             sep=separator,
             encoding=encoding,
+            encoding_errors="replace",
+            dtype=dict.fromkeys(words, str),
             keep_default_na=False,
             na_values=[""],
             index_col=False,
             low_memory=False,
         )
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise ValueError(f"{path}: {_explain(str(error), names)}") from error
-    _check_quotes(path, frame, separator)
-    return frame
+        raise ValueError(f"{path}: {_explain(str(error))}") from error
 
 
-def _explain(message: str, names: list[str]) -> str:
+def _explain(message: str) -> str:
     """Returns pandas' message in the words of a person who wrote the file."""
     message = message.replace("Error tokenizing data. C error: ", "").strip()
     if "EOF inside string" in message:
         row = message.rpartition(" ")[2]
         return f"a quote that opens in row {row} never closes."
-    return f"{message} (the header has {len(names)} columns)"
+    return message
 
 
-def _check_quotes(path: str, frame: Any, separator: str) -> None:
-    """Raises if a cell swallowed whole rows, as an unclosed quote makes it."""
-    columns = len(frame.columns)
-    if columns < 2:
-        return
-    for name in frame.columns:
-        cells = frame[name]
-        if cells.dtype.kind in "iufb":
-            continue
-        broken = cells.str.contains("\n", regex=False, na=False)
-        for position, cell in cells[broken.astype(bool)].items():
-            inside = csv.reader(
-                io.StringIO(cell.replace('"', "")), delimiter=separator
-            )
-            if any(len(row) == columns for row in inside):
+def _check_rows(path: str, encoding: str, separator: str) -> list[int]:
+    """Checks the header and the length of each row, which pandas does not.
+
+    Returns:
+        Positions of columns in which a cell begins with a needless 0, such as
+        007: it is a word, which loses the 0 as a number.
+
+    Raises:
+        ValueError: If a column is named twice, a row has another length, or a
+            cell swallowed whole rows, as an unclosed quote makes it.
+    """
+    words = set()
+    number = 0
+    for number, (line, row) in enumerate(_rows(path, encoding, separator)):
+        if number == 0:
+            names = row
+            repeated = sorted({n for n in names if n and names.count(n) > 1})
+            if repeated:
                 raise ValueError(
-                    f"{path}, row {position + 1}, column {name!r}: the cell "
-                    "holds whole rows of the table. A quote opens there and "
-                    "never closes."
+                    f"{path} names a column twice: "
+                    f"{', '.join(map(repr, repeated))}."
                 )
+            continue
+        for column, cell in enumerate(row):
+            if cell[:1] == "0" and cell[1:2].isdigit():
+                words.add(column)
+            if "\n" in cell and _holds_rows(cell, separator, len(names)):
+                raise ValueError(
+                    f"{path}, row {number}, column {names[column]!r}: a quote "
+                    f"that opens in row {number} never closes. The cell holds "
+                    "whole rows of the table."
+                )
+        # A separator may end each row.
+        if len(row) < len(names) or any(row[len(names) :]):
+            raise ValueError(
+                f"{path}, row {number} (it ends in line {line}, saw {len(row)} "
+                f"cells): the header has {len(names)} columns."
+            )
+    return sorted(words)
+
+
+def _rows(
+    path: str, encoding: str, separator: str
+) -> Iterator[tuple[int, list[str]]]:
+    """Yields the line in which a row ends, and its cells; no blank lines."""
+    limit = csv.field_size_limit(sys.maxsize)
+    try:
+        with open(
+            path, encoding=encoding, errors="replace", newline=""
+        ) as file:
+            reader = csv.reader(file, delimiter=separator)
+            for row in reader:
+                if len(row) > 1 or "".join(row).strip():
+                    yield reader.line_num, row
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _holds_rows(cell: str, separator: str, columns: int) -> bool:
+    inside = csv.reader(io.StringIO(cell.replace('"', "")), delimiter=separator)
+    return columns > 1 and any(len(row) == columns for row in inside)
 
 
 def _read_parquet(path: str) -> Any:

@@ -78,7 +78,7 @@ def at_random(
     if (
         len(shares) < 2
         or min(shares.values()) <= 0
-        or abs(sum(shares.values()) - 1) > 1e-6
+        or not abs(sum(shares.values()) - 1) <= 1e-6
     ):
         raise ValueError(
             "The fractions of at least two splits must be positive and sum to "

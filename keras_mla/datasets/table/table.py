@@ -89,7 +89,11 @@ class Table:
         kinds: Mapping[str, str] | None = None,
         root: str | os.PathLike | None = None,
     ) -> None:
-        if not isinstance(modalities, Mapping) or not modalities:
+        if (
+            not isinstance(modalities, Mapping)
+            or not modalities
+            or not all(isinstance(name, str) for name in modalities)
+        ):
             raise ValueError(
                 "`modalities` must be a dict of modality name to columns. "
                 f"Received: {modalities!r}"
@@ -122,6 +126,10 @@ class Table:
             raise ValueError(
                 "'presence' cannot be a modality: the inputs hold the presence "
                 "of all modalities under this name."
+            )
+        if self.id is not None and not isinstance(self.id, str):
+            raise ValueError(
+                f"`id` must be the name of a column. Received: id={self.id!r}"
             )
         plain = [
             column
@@ -314,17 +322,19 @@ class Table:
                 should not.
         """
         frame = self._frame(rows, labels=True)
+        # An error leaves the table as it was.
         fields = {
-            name: given
+            name: copy.deepcopy(self.fields.get(name, given))
             if isinstance(given, Field)
             else guess_field(frame, name, given, self.kinds)
             for name, given in self._given.items()
         }
+        label = copy.deepcopy(self.label)
         for field in fields.values():
             field.adapt(frame)
-        if self.label is not None:
-            self.label.adapt(frame)
-        self.fields = fields
+        if label is not None:
+            label.adapt(frame)
+        self.fields, self.label = fields, label
         if verbose:
             absent = {
                 name: 1 - field.present(frame).mean()
@@ -392,6 +402,11 @@ class Table:
     def _inputs(
         self, frame: Any, on_error: str, workers: int | None
     ) -> dict[str, Any]:
+        if on_error not in ("raise", "absent"):
+            raise ValueError(
+                "`on_error` must be 'raise' or 'absent': arrays have all rows. "
+                f"Received: on_error={on_error!r}"
+            )
         fields = self._adapted()
         presence = {n: f.present(frame) for n, f in fields.items()}
         self._check_present(frame, presence)
@@ -472,11 +487,11 @@ class Table:
         root = self._root(frame)
         values = {n: f.values(frame, root) for n, f in fields.items()}
         present = {n: f.present(frame) for n, f in fields.items()}
-        names = (
-            cells.words_of(frame[self.id])
-            if self.id is not None and self.id in frame.columns
-            else [str(label) for label in frame.index]
-        )
+        names: Any = frame.index
+        if self.id is not None and self.id in frame.columns:
+            names = cells.words_of(frame[self.id])
+        elif not frame.index.is_unique:
+            names = range(len(frame))
         return [
             pipeline.Sample(
                 str(names[row]),

@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -81,10 +81,23 @@ class Text(Field):
         self.tokenizer = None if tokenizer is None else os.fspath(tokenizer)
 
     def adapt(self, frame: Any) -> None:
-        """Learns a vocabulary and a length from rows."""
+        """Learns a vocabulary and a length from rows.
+
+        Raises:
+            ValueError: If all texts are empty, or the tokenizer is none.
+        """
         texts = [text for text in self._texts(frame) if text]
-        if self.tokenizer is not None:
-            tokenizer = _load(self.tokenizer)
+        if not texts:
+            raise ValueError(
+                f"The columns {list(self.columns)} are empty in all training "
+                "rows."
+            )
+        given = bool(self.learned and self.learned.get("given"))
+        if self.learned is not None and given:
+            # The file that it came from may be of another machine.
+            tokenizer = _from_json(self.learned["tokenizer"])
+        elif self.tokenizer is not None:
+            tokenizer, given = _load(self.tokenizer), True
         else:
             tokenizer = _train(_some(texts, _MOST_TEXTS), self.vocabulary)
         tokenizer.no_padding()
@@ -93,11 +106,19 @@ class Text(Field):
         if length is None:
             some = _some(texts, _MOST_LENGTHS)
             lengths = [len(e) for e in tokenizer.encode_batch_fast(some)]
-            usual = (
-                np.quantile(lengths, 0.95, method="higher") if lengths else 1
-            )
+            usual: float = np.quantile(lengths, 0.95, method="higher")
             length = int(min(max(usual, 1), _MOST_TOKENS))
-        self.learned = {"tokenizer": tokenizer.to_str(), "length": length}
+        special = tokenizer.num_special_tokens_to_add(False)
+        if length <= special:
+            raise ValueError(
+                f"The tokenizer adds {special} tokens to each text: `length` "
+                f"must be at least {special + 1}. Received: length={length}"
+            )
+        self.learned = {
+            "tokenizer": tokenizer.to_str(),
+            "length": length,
+            "given": given,
+        }
 
     def _texts(self, frame: Any) -> list[str]:
         columns = [cells.words_of(frame[name]) for name in self.columns]
@@ -112,26 +133,26 @@ class Text(Field):
         """Returns token ids, int32 `(rows, length)`, padded."""
         known = self.known()
         length = known["length"]
-        tokenizer = _from_json(known["tokenizer"])
-        pad = _pad_of(tokenizer)
-        tokenizer.enable_truncation(length)
-        tokenizer.enable_padding(length=length, pad_id=pad, pad_token=_PAD)
+        tokenizer = _encoder(known["tokenizer"], length)
         texts = self._texts(frame)
+        pad = _pad_of(tokenizer)
         out = np.full((len(texts), length), pad, np.int32)
-        start = 0
-        for chunk in _chunks(texts):
-            encoded = tokenizer.encode_batch_fast(chunk)
-            out[start : start + len(chunk)] = [e.ids for e in encoded]
-            start += len(chunk)
+        rows = np.array([i for i, text in enumerate(texts) if text], int)
+        # A part at a time: what the library returns takes far more memory.
+        for start in range(0, len(rows), _CHUNK):
+            part = rows[start : start + _CHUNK]
+            encoded = tokenizer.encode_batch_fast([texts[i] for i in part])
+            out[part] = [e.ids for e in encoded]
         return out
 
     def reader(self, modality: str) -> Reader:
         """Returns the reader of token ids, which adds the mask."""
-        pad = _pad_of(_from_json(self.known()["tokenizer"]))
+        known = self.known()
+        pad = _pad_of(_encoder(known["tokenizer"], known["length"]))
         return Reader(
             functools.partial(value_of, modality),
             "int32",
-            (self.known()["length"],),
+            (known["length"],),
             batched=functools.partial(_mask, pad),
         )
 
@@ -143,14 +164,24 @@ class Text(Field):
 
     @property
     def vocabulary_size(self) -> int:
-        """Number of tokens, as an embedding needs it."""
-        return _from_json(self.known()["tokenizer"]).get_vocab_size()
+        """Number of token ids, as an embedding needs it."""
+        known = self.known()
+        tokenizer = _encoder(known["tokenizer"], known["length"])
+        return 1 + max(tokenizer.get_vocab().values())
 
     def describe(self) -> str:
         """Returns the length and the size of the vocabulary."""
         return (
             f"{self.known()['length']} tokens of {self.vocabulary_size:,} "
             f"({', '.join(self.columns)})"
+        )
+
+    def can_learn(self, learned: dict[str, Any]) -> bool:
+        """Returns whether a dict has the form of what `adapt` learns."""
+        return (
+            isinstance(learned.get("tokenizer"), str)
+            and type(learned.get("length")) is int
+            and learned["length"] > 0
         )
 
     def get_config(self) -> dict[str, Any]:
@@ -172,11 +203,6 @@ def _mask(pad: int, ids: Any) -> dict[str, Any]:
 def _some(texts: list[str], most: int) -> list[str]:
     """Returns at most so many texts, evenly spaced."""
     return texts[:: -(-len(texts) // most) or 1]
-
-
-def _chunks(texts: list[str]) -> Iterator[list[str]]:
-    for start in range(0, len(texts), _CHUNK):
-        yield texts[start : start + _CHUNK]
 
 
 def _tokenizers() -> Any:
@@ -233,18 +259,25 @@ def _load(path: str) -> Any:
     return tokenizer
 
 
-@functools.lru_cache(maxsize=16)
-def _parsed(text: str) -> Any:
-    return _tokenizers().Tokenizer.from_str(text)
-
-
 def _from_json(text: str, path: str = "") -> Any:
+    lib = _tokenizers()
     try:
-        return _parsed(text)
+        return lib.Tokenizer.from_str(text)
     # The library raises bare exceptions.
     except Exception as error:
         where = f" in {path!r}" if path else ""
         raise ValueError(f"There is no tokenizer{where}: {error}") from error
+
+
+@functools.lru_cache(maxsize=16)
+def _encoder(text: str, length: int) -> Any:
+    """Returns a tokenizer that cuts and pads. Threads share it as it is."""
+    tokenizer = _from_json(text)
+    tokenizer.enable_truncation(length)
+    tokenizer.enable_padding(
+        length=length, pad_id=_pad_of(tokenizer), pad_token=_PAD
+    )
+    return tokenizer
 
 
 def _pad_of(tokenizer: Any) -> int:

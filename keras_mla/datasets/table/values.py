@@ -83,20 +83,19 @@ class Values(Field):
             numeric = cells.holds_numbers(frame[column])
             kind = "number" if numeric else "category"
         if kind == "category":
-            return {"categories": self._categories(frame[column])}
+            categories = self._categories(frame[column])
+            _check_some(column, categories)
+            return {"categories": categories}
         numbers = cells.numbers_of(frame, column)
         empty = np.isnan(numbers)
-        if empty.all():
-            raise ValueError(
-                f"Column {column!r} is empty in all training rows."
-            )
         held = numbers[~empty]
+        _check_some(column, held)
         mean, deviation = 0.0, 1.0
         if self.scale:
             # The mean of equal numbers may differ from them by rounding.
             constant = bool(held.min() == held.max())
             mean = float(held[0] if constant else held.mean())
-            deviation = 1.0 if constant else float(held.std())
+            deviation = 1.0 if constant else float(held.std()) or 1.0
         return {
             "mean": mean,
             "deviation": deviation,
@@ -112,11 +111,23 @@ class Values(Field):
         ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
         return sorted(str(word) for word, _ in ordered[: self.max_categories])
 
+    def present(self, frame: Any) -> np.ndarray:
+        """Returns which rows have a cell that says something."""
+        empty = [
+            cells.is_empty(frame[column])
+            if "categories" in self.known()[column]
+            else np.isnan(cells.numbers_of(frame, column))
+            for column in self.columns
+        ]
+        return ~np.logical_and.reduce(empty)
+
     def values(self, frame: Any, root: str | None = None) -> np.ndarray:
         """Returns float32 vectors `(rows, size)`."""
         out: np.ndarray = np.zeros((len(frame), *self.shape), np.float32)
         start = 0
-        for column, what in self.known().items():
+        known = self.known()
+        for column in self.columns:
+            what = known[column]
             stop = start + _size(what)
             if "categories" in what:
                 _one_hot(frame[column], what["categories"], out[:, start:stop])
@@ -124,6 +135,14 @@ class Values(Field):
                 numbers = cells.numbers_of(frame, column)
                 empty = np.isnan(numbers)
                 scaled = (numbers - what["mean"]) / what["deviation"]
+                far = np.abs(scaled) > cells.LARGEST
+                if far.any():
+                    first = int(far.argmax())
+                    raise ValueError(
+                        f"{cells.place(frame, first, column)}: the number is "
+                        "too far from the training rows. "
+                        f"Received: {numbers[first]}"
+                    )
                 out[:, start] = np.where(empty, 0.0, scaled)
                 if what["marks_empty"]:
                     out[:, start + 1] = empty
@@ -147,12 +166,19 @@ class Values(Field):
         """Returns the length of the vector and the kinds of columns."""
         known = self.known()
         parts = [
-            f"{column}: {len(what['categories'])} categories"
-            if "categories" in what
+            f"{column}: {len(known[column]['categories'])} categories"
+            if "categories" in known[column]
             else f"{column}: number"
-            for column, what in known.items()
+            for column in self.columns
         ]
         return f"a vector of {self.shape[0]} ({', '.join(parts)})"
+
+    def can_learn(self, learned: dict[str, Any]) -> bool:
+        """Returns whether a dict has the form of what `adapt` learns."""
+        return learned.keys() == set(self.columns) and all(
+            isinstance(what, dict) and _is_learned(what)
+            for what in learned.values()
+        )
 
     def get_config(self) -> dict[str, Any]:
         """Returns arguments, and what was learned, as JSON has them."""
@@ -167,6 +193,27 @@ class Values(Field):
 def value_of(modality: str, sample: Sample) -> Any:
     """Decodes what needs no decoding."""
     return sample.inputs[modality]
+
+
+def _check_some(column: str, held: Any) -> None:
+    if not len(held):
+        raise ValueError(f"Column {column!r} is empty in all training rows.")
+
+
+def _is_learned(what: dict[str, Any]) -> bool:
+    if what.keys() == {"categories"}:
+        found = what["categories"]
+        return (
+            isinstance(found, list)
+            and all(isinstance(word, str) for word in found)
+            and 0 < len(set(found)) == len(found)
+        )
+    return (
+        what.keys() == {"mean", "deviation", "marks_empty"}
+        and all(isinstance(what[k], float) for k in ("mean", "deviation"))
+        and bool(np.isfinite(what["mean"]) and what["deviation"] > 0)
+        and isinstance(what["marks_empty"], bool)
+    )
 
 
 def _size(what: dict[str, Any]) -> int:

@@ -3,6 +3,7 @@ import os
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 from dataset_media import write_frames, write_jpeg, write_video, write_wav
 
@@ -119,6 +120,7 @@ def test_no_path_leaves_the_root(folder):
         ("link.jpg", "leads out"),
         (str(root / "link.jpg"), "not under the root"),
         ("a\0.jpg", "stay inside"),
+        (str(root / "a\0.jpg"), "stay inside"),
     ]:
         with pytest.raises(ValueError, match=words) as error:
             inputs(table, p=["a.jpg", path])
@@ -143,6 +145,16 @@ def test_files_that_cannot_be_decoded(folder, caplog):
         alone.inputs({"p": cells}, on_error="absent")
 
 
+def test_rows_that_share_an_index_are_told_apart(folder):
+    table = adapted({"m": Image("p", SMALL)}, folder, p=["pics/a.jpg"])
+    rows = pd.DataFrame({"p": ["x.jpg", "y.jpg"], "n": 0}, index=["k", "k"])
+    with pytest.raises(ValueError, match="'k' in position 0.*x.jpg"):
+        table.inputs(rows)
+    batches = table.batches(rows, on_error="absent", engine="python")
+    list(batches)
+    assert list(batches.absent) == [("0", "m"), ("1", "m")]
+
+
 def test_too_much_for_the_memory_is_told(folder):
     table = adapted({"m": "p"}, folder, p=["pics/a.jpg"])
     with pytest.raises(ValueError, match="GiB.*batches"):
@@ -154,6 +166,8 @@ def test_two_files_for_one_modality():
         adapted({"m": ["p", "q"]}, ".", p=["a.jpg"], q=["b.jpg"])
     with pytest.raises(ValueError, match="one column of files"):
         Sound(["a", "b"])
+    with pytest.raises(ValueError, match="frames=0"):
+        Video("a", frames=0)
     with pytest.raises(ValueError, match="mixes columns"):
         adapted({"m": ["p", "q"]}, ".", p=["a.jpg"], q=["b.wav"])
 

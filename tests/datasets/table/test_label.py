@@ -17,6 +17,8 @@ def adapted(label, column, name="y"):
     [
         (["b", "a", " b"], "single_label", ["a", "b"], [1, 0, 1]),
         ([7, 3, 7], "single_label", [3, 7], [1, 0, 1]),
+        (pd.Categorical([7, 3, 7]), "single_label", [3, 7], [1, 0, 1]),
+        (pd.Categorical(["b", "a"]), "single_label", ["a", "b"], [1, 0]),
         ([True, False, True], "single_label", [False, True], [1, 0, 1]),
         ([1.5, 2.0, 3.0], "regression", None, [1.5, 2.0, 3.0]),
         (
@@ -54,6 +56,13 @@ def test_an_argument_overrides_the_guess():
     np.testing.assert_array_equal(table.labels(rows), [[1, 1], [0, 0], [1, 0]])
     table, rows = adapted(Label("y", classes=["c", "b", "a"]), ["a", "b"])
     np.testing.assert_array_equal(table.labels(rows), [2, 1])
+    table, rows = adapted(Label("y", classes=[2.5, 1.5]), [1.5, 2.5])
+    np.testing.assert_array_equal(table.labels(rows), [1, 0])
+    table, rows = adapted(Label("y", classes=np.array([2, 1])), [1, 2])
+    assert json.loads(json.dumps(table.get_config()))["label"]["classes"] == [
+        2,
+        1,
+    ]
 
 
 def test_several_columns():
@@ -109,6 +118,10 @@ def test_classes_that_are_read_in_another_type_are_the_same():
         ("y", ["a", "a"], "one class only"),
         (Label("y", classes=["a", "b"]), ["a", "c"], "not one of the 2.*'c'"),
         (Label("y", classes=["a", "a"]), ["a", "a"], "named twice"),
+        (Label("y", classes=[1, 1.0]), [1, 1], "named twice"),
+        (Label("y", separator="|"), ["", ""], "holds no label"),
+        ("y", [["a", "b"], ["a"]], "index 0, column 'y': expected a word"),
+        ("y", [1.5, 1e39], "index 1, column 'y': expected a finite"),
         ("y", list(range(3000)), "3,000 different integers"),
         (Label("y", task="multi_label"), ["a", "b"], "separator="),
         (Label("y", task="regression"), ["a", "b"], "finite number.*'a'"),
@@ -132,7 +145,15 @@ def test_labels_that_training_rows_do_not_have():
     [
         ({"columns": []}, "name of a column"),
         ({"columns": ["a", "a"]}, "different names"),
+        ({"columns": 3}, "name of a column"),
         ({"columns": "a", "task": "ranking"}, "task"),
+        ({"columns": "a", "classes": []}, "classes"),
+        ({"columns": "a", "classes": "ab"}, "classes"),
+        ({"columns": ["a", "b"], "classes": ["a", "b"]}, "classes"),
+        (
+            {"columns": "a", "classes": ["a", "b"], "task": "regression"},
+            "classes",
+        ),
         ({"columns": "a", "separator": ""}, "separator"),
         ({"columns": ["a", "b"], "separator": ","}, "separator"),
         (

@@ -80,6 +80,9 @@ def test_what_is_written_is_read(tmp_path_factory, rows):
             "row 2, column 'b'.*never closes",
         ),
         (bytes(range(256)) * 20, "t.csv"),
+        (b"a,b\n1,2,3\n4,5,6\n", "row 1 .*saw 3 cells.*header has 2"),
+        (b"a,b\n\n1,2\n4\n", "row 2 .*ends in line 4, saw 1 cells"),
+        (b'"a\nx",b,b\n1,2,3\n', "twice: 'b'"),
     ],
 )
 def test_bad_files(tmp_path, content, words):
@@ -90,9 +93,46 @@ def test_bad_files(tmp_path, content, words):
     assert "t.csv" in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "content, columns",
+    [
+        # A separator ends each row.
+        ("a,b\n1,2,\n4,5,\n", {"a": [1, 4], "b": [2, 5]}),
+        ("a,b\n007,01\n7,02\n", {"a": ["007", "7"], "b": ["01", "02"]}),
+        ("a,b\n0,0.5\n10,00.5\n", {"a": [0, 10], "b": ["0.5", "00.5"]}),
+        ("a,b\nTrue,1\nFalse,2\n", {"a": [True, False], "b": [1, 2]}),
+        ("a,b\n1,x\n2," + "y" * 200_000, {"a": [1, 2]}),
+        (f"a,b\n{10**30},1\n2,1\n", {"a": [10**30, 2]}),
+    ],
+)
+def test_nothing_is_lost(tmp_path, content, columns):
+    (tmp_path / "t.csv").write_text(content)
+    frame = read_table(tmp_path / "t.csv")
+    for name, cells in columns.items():
+        assert list(map(type(cells[0]), frame[name])) == cells
+
+
+def test_a_column_of_yes_and_no_has_an_empty_cell(tmp_path):
+    (tmp_path / "t.csv").write_text("a,b\nTrue,1\n,2\nFalse,3\n")
+    cells = read_table(tmp_path / "t.csv")["a"].tolist()
+    assert cells[0] is True and cells[2] is False and pd.isna(cells[1])
+
+
+def test_a_few_wrong_bytes_are_replaced(tmp_path):
+    lines = ["é,b", *["éàü,1"] * 50]
+    wrong = "\n".join(lines).encode() + b"\ncaf\xe9,2\n"
+    (tmp_path / "t.csv").write_bytes(wrong)
+    with pytest.warns(UserWarning, match="wrong bytes"):
+        frame = read_table(tmp_path / "t.csv")
+    assert frame["é"].tolist()[-2:] == ["éàü", "caf\ufffd"]
+
+
 def test_other_bad_files(tmp_path):
     with pytest.raises(ValueError, match="no table at"):
         read_table(tmp_path / "none.csv")
+    with pytest.raises(ValueError, match="must be one character"):
+        (tmp_path / "t.csv").write_text("a;;b\n1;;2\n")
+        read_table(tmp_path / "t.csv", separator=";;")
     (tmp_path / "t.xyz").write_text("a\n1\n")
     with pytest.raises(ValueError, match="must be a .csv"):
         read_table(tmp_path / "t.xyz")
@@ -115,7 +155,12 @@ def test_rows_in_other_forms():
             return pd.DataFrame({"a": [3]})
 
     assert as_frame(Arrow())["a"].tolist() == [3]
+    columns = {"a": pd.Series([1, 2], [0, 1]), "b": pd.Series([3, 4], [1, 2])}
+    assert as_frame(columns)["b"].tolist() == [3, 4]
     with pytest.raises(TypeError, match="Received: int"):
         as_frame(3)
     with pytest.raises(ValueError, match="no row"):
         as_frame([])
+    for rows in ({"a": 1}, {"a": [1], "b": [1, 2]}):
+        with pytest.raises(ValueError, match="lists of one length"):
+            as_frame(rows)

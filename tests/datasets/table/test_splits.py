@@ -111,6 +111,7 @@ def test_bad_input():
         ),
         ({"y": ["a"] * 119 + ["b"]}, {}, "cannot be split.*least populated"),
         ({}, {"fractions": {"a": 0.5, "b": 0.6}}, "sum to 1"),
+        ({}, {"fractions": {"a": float("nan"), "b": 0.5}}, "sum to 1"),
         ({}, {"fractions": {"a": 1.0}}, "at least two"),
         ({}, {"fractions": {"a": 0.5, "b": 0.5}, "column": "part"}, "both"),
         (

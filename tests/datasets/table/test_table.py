@@ -230,6 +230,9 @@ def test_bad_input():
     [
         ({"modalities": {}}, "dict of modality name"),
         ({"modalities": ["a"]}, "dict of modality name"),
+        ({"modalities": {1: "a"}}, "dict of modality name"),
+        ({"modalities": {"m": 1}}, "name of a column"),
+        ({"modalities": {"m": "a"}, "id": ["b"]}, "id"),
         ({"modalities": {"a": []}}, "name of a column"),
         ({"modalities": {"presence": "a"}}, "'presence' cannot"),
         ({"modalities": {"m": "a"}, "kinds": {"b": "text"}}, "kinds"),
@@ -247,6 +250,63 @@ def test_files_that_hold_no_table(tmp_path, text):
     (tmp_path / "t.json").write_text(text)
     with pytest.raises(ValueError, match="table"):
         Table.load(tmp_path / "t.json")
+
+
+LEARNED = {"mean": 0.0, "deviation": 1.0, "marks_empty": False}
+
+
+@pytest.mark.parametrize(
+    "name, learned",
+    [
+        ("words", []),
+        ("words", {"tokenizer": 5, "length": 3}),
+        ("words", {"tokenizer": "", "length": "3"}),
+        ("words", {"tokenizer": "", "length": -3}),
+        ("facts", "abc"),
+        ("facts", {"price": LEARNED}),
+        ("facts", {"price": LEARNED, "weight": {**LEARNED, "mean": "x"}}),
+        ("facts", {"price": LEARNED, "weight": {**LEARNED, "deviation": 0.0}}),
+        ("facts", {"price": LEARNED, "weight": {**LEARNED, "marks_empty": 9}}),
+        ("brand", {"brand": {"categories": 5}}),
+        ("brand", {"brand": {"categories": ["x", "x"]}}),
+        ("brand", {"brand": {"categories": [["x"]]}}),
+        ("label", "x"),
+        ("label", {"x": 1}),
+        ("label", {"task": "evil", "separator": None, "classes": ["a", "b"]}),
+        ("label", {"task": "single_label", "separator": None, "classes": 3}),
+        (
+            "label",
+            {"task": "single_label", "separator": None, "classes": [[1], {}]},
+        ),
+    ],
+)
+def test_a_config_of_what_no_table_learns(name, learned):
+    table = make_table().adapt(make_rows(), verbose=0)
+    config = json.loads(json.dumps(table.get_config()))
+    part = {"label": config["label"]}.get(
+        name, config["modalities"].get(name, {}).get("config")
+    )
+    part["learned"] = learned
+    with pytest.raises(ValueError, match="cannot have taught this"):
+        Table.from_config(config)
+
+
+def test_an_error_leaves_the_table_as_it_was():
+    table = Table({"a": Values("price")}, "kind").adapt(make_rows(), verbose=0)
+    before = json.dumps(table.get_config())
+    with pytest.raises(ValueError, match="one class only"):
+        table.adapt(make_rows(seed=1).assign(kind=1))
+    assert json.dumps(table.get_config()) == before
+
+
+def test_arrays_have_all_rows(tmp_path):
+    write_jpeg(tmp_path / "a.jpg")
+    table = Table({"m": Image("p", image.ImageSettings(size=8))}, root=tmp_path)
+    rows = {"p": ["none.jpg", "a.jpg"]}
+    with pytest.raises(ValueError, match="on_error.*all rows.*'skip'"):
+        table.adapt(rows, verbose=0).inputs(rows, on_error="skip")
+    skipped = table.batches(rows, on_error="skip", engine="python")
+    assert len(skipped[0][1]) == 1
 
 
 def test_two_tables_share_nothing():

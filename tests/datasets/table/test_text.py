@@ -1,3 +1,4 @@
+import concurrent.futures
 import json
 
 import numpy as np
@@ -110,6 +111,55 @@ def test_a_tokenizer_of_the_user(tmp_path):
     x = inputs(table, ["x y"])["text"]
     assert x["token_ids"].tolist() == [[1, 2, 9]]
     assert x["padding_mask"].tolist() == [[True, True, False]]
+    # An embedding needs a row for each id, though three words have one.
+    assert table.fields["text"].vocabulary_size == 10
+
+
+def test_a_tokenizer_of_the_user_is_never_replaced(tmp_path):
+    (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\nred")
+    table = adapted(Text("title", tokenizer=tmp_path / "vocab.txt"))
+    (tmp_path / "vocab.txt").unlink()
+    again = Table.from_config(json.loads(json.dumps(table.get_config())))
+    rows = {"title": ["red", "blue"], "n": [1, 2]}
+    for one in (table, again):
+        one.adapt(rows, verbose=0)
+        assert inputs(one, ["red x"])["text"]["token_ids"].tolist() == [[2]]
+
+
+def test_special_tokens(tmp_path):
+    lib = tokenizers
+    own = lib.Tokenizer(
+        lib.models.WordLevel({"[PAD]": 0, "x": 1, "?": 2}, unk_token="?")
+    )
+    own.post_processor = lib.processors.TemplateProcessing(
+        single="? $A ?", special_tokens=[("?", 2)]
+    )
+    own.save(str(tmp_path / "own.json"))
+    field = Text("title", length=4, tokenizer=tmp_path / "own.json")
+    x = inputs(adapted(field), ["x", None])["text"]
+    # An absent text is padding, without the special tokens.
+    assert x["token_ids"].tolist() == [[2, 1, 2, 0], [0] * 4]
+    assert not x["padding_mask"][1].any()
+    field = Text("title", length=2, tokenizer=tmp_path / "own.json")
+    with pytest.raises(ValueError, match="adds 2 tokens.*at least 3"):
+        adapted(field)
+
+
+def test_threads_share_no_length():
+    lengths = {"a": 3, "b": 9}
+    table = Table({n: Text("title", length=k) for n, k in lengths.items()})
+    rows = {"title": ["a pinch of salt and more", "oil"] * 100}
+    expected = table.adapt(rows, verbose=0).inputs(rows)
+
+    def read(_):
+        x = table.inputs(rows)
+        return all(
+            np.array_equal(x[n]["token_ids"], expected[n]["token_ids"])
+            for n in lengths
+        )
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(read, range(100)))
 
 
 def test_wrong_arguments(tmp_path):
@@ -119,6 +169,8 @@ def test_wrong_arguments(tmp_path):
         Text("a", length=0)
     with pytest.raises(ValueError, match="no tokenizer at"):
         adapted(Text("title", tokenizer=tmp_path / "none.json"))
+    with pytest.raises(ValueError, match="empty in all training rows"):
+        adapted(Text("title"), {"title": ["", None]})
     (tmp_path / "a.json").write_text("{}")
     with pytest.raises(ValueError, match="a.json"):
         adapted(Text("title", tokenizer=tmp_path / "a.json"))

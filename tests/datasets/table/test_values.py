@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -91,12 +93,51 @@ def test_whole_numbers_are_one_category_however_they_are_read():
         (["1", "x"], "index 1, column 'n': expected a finite number.*'x'"),
         ([1.0, np.inf], "index 1, column 'n'.*inf"),
         (["1", "3,5"], "'3,5'"),
+        ([1, 1e39], "index 1.*at most 3.4e.38"),
+        ([1, 10**400], "index 1.*at most 3.4e.38"),
+        ([1, np.array([1, 2])], "index 1.*array"),
     ],
 )
 def test_cells_that_are_no_numbers(cells, words):
     table = adapted("n", {"n": [1, 2, 3]})
     with pytest.raises(ValueError, match=words):
         table.inputs({"n": cells})
+
+
+def test_a_cell_without_a_number_is_empty():
+    table = Table({"m": "n", "k": "k"})
+    rows = {"n": ["1", "NA", "3", None], "k": [1, 2, 3, 4]}
+    x = table.adapt(rows, verbose=0).inputs(rows)
+    assert x["presence"]["m"].tolist() == [True, False, True, False]
+    assert not x["m"][1::2].any()
+
+
+def test_very_small_numbers():
+    rows = {"n": [1e-200, 2e-200]}
+    assert np.isfinite(adapted("n", rows).inputs(rows)["m"]).all()
+    table = adapted("n", {"n": [1e-30, 2e-30]})
+    with pytest.raises(ValueError, match="index 0, column 'n'.*too far"):
+        table.inputs({"n": [1e10]})
+
+
+def test_the_order_of_values_is_that_of_columns():
+    rows = {"z": [1.0, 2.0, 3.0], "a": [1.0, 1.0, 4.0]}
+    table = adapted(["z", "a"], rows)
+    config = json.loads(json.dumps(table.get_config(), sort_keys=True))
+    again = Table.from_config(config)
+    np.testing.assert_array_equal(
+        again.inputs(rows)["m"], table.inputs(rows)["m"]
+    )
+
+
+@pytest.mark.parametrize("cell", [["x"], {"x": 1}, b"x", np.array(["x", "y"])])
+def test_a_cell_of_several_values_is_no_word(cell):
+    rows = {"c": ["x", "y"] * 4, "n": range(8)}
+    table = Table({"m": "c", "n": "n"}).adapt(rows, verbose=0)
+    with pytest.raises(
+        ValueError, match="index 1, column 'c': expected a word"
+    ):
+        table.inputs([{"c": "x", "n": 1}, {"c": cell, "n": 1}])
 
 
 def test_wrong_arguments():
@@ -108,3 +149,7 @@ def test_wrong_arguments():
         Values("a", max_categories=0)
     with pytest.raises(ValueError, match="empty in all training rows"):
         adapted(Values("a", {"a": "number"}), {"a": [None, "", "NA"]})
+    with pytest.raises(ValueError, match="empty in all training rows"):
+        adapted("a", {"a": pd.Categorical([None, None]), "b": [1, 2]})
+    with pytest.raises(ValueError, match="complex"):
+        adapted("a", {"a": [1j, 2]})
