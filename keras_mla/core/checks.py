@@ -113,10 +113,11 @@ def check_table(table: Any, modalities: tuple[str, ...], units: int) -> None:
             f"The table makes the modalities {list(table.modalities)}, and the "
             f"encoders are for {list(modalities)}."
         )
-    label = getattr(table, "label", None)
-    if label is not None and label.learned and label.units != units:
+    # An error says that the table is not adapted, if it is not.
+    table.shapes  # noqa: B018
+    if getattr(table, "label", None) is not None and table.units != units:
         raise ValueError(
-            f"The table has labels for {label.units} outputs, and the head has "
+            f"The table has labels for {table.units} outputs, and the head has "
             f"{units}: pass `head=table.units`."
         )
 

@@ -68,5 +68,8 @@ def test_a_table_that_does_not_fit_is_refused():
     table = Table({"facts": "price"}, "kind").adapt(ROWS, verbose=0)
     with pytest.raises(ValueError, match="head=table.units"):
         keras_mla.MLA({"facts": encoder}, head=2, table=table)
+    with pytest.raises(ValueError, match="not adapted"):
+        table = Table({"facts": "price"}, "kind")
+        keras_mla.MLA({"facts": encoder}, head=3, table=table)
     with pytest.raises(ValueError, match="must be a"):
         keras_mla.MLA({"facts": encoder}, head=2, table={"a": 1})

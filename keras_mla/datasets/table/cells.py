@@ -1,5 +1,6 @@
 """Cells of a column: empty ones, numbers, words, and where they stand."""
 
+import unicodedata
 from typing import Any
 
 import numpy as np
@@ -176,6 +177,18 @@ def words_of(column: Any) -> np.ndarray:
             words[i] = str(int(cell))
         else:
             words[i] = str(cell)
+    return words
+
+
+def names_of(column: Any) -> np.ndarray:
+    """Returns cells as `words_of` does, accents and letters composed (NFC).
+
+    Two ways to write one name are one name then. Paths must stay as they are.
+    """
+    words = words_of(column)
+    for i, word in enumerate(words):
+        if not word.isascii():
+            words[i] = unicodedata.normalize("NFC", word)
     return words
 
 

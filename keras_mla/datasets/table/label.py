@@ -1,5 +1,6 @@
 """The labels of a table: classes, several labels, or numbers."""
 
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -235,7 +236,7 @@ class Label(Learned):
             ValueError: If a cell is empty.
         """
         [column] = self.columns
-        words = cells.words_of(frame[column])
+        words = cells.names_of(frame[column])
         if self.separator is None:
             empty = words == ""
             if empty.any():
@@ -277,13 +278,19 @@ class Label(Learned):
             float array `(rows,)` or `(rows, columns)`.
 
         Raises:
-            ValueError: If the shape is another one.
+            ValueError: If the shape is another one, or outputs hold NaN.
         """
         outputs = np.asarray(outputs)
         if outputs.ndim != 2 or outputs.shape[1] != self.units:
             raise ValueError(
                 f"Outputs must have the shape (rows, {self.units}). "
                 f"Received: shape {outputs.shape}"
+            )
+        wrong = np.isnan(outputs).any(axis=1)
+        if wrong.any():
+            raise ValueError(
+                f"Outputs hold NaN in {int(wrong.sum())} rows; the first is "
+                f"row {int(wrong.argmax())}."
             )
         learned = self.known()
         classes = learned["classes"]
@@ -355,10 +362,10 @@ def _parts(word: str, separator: str) -> list[str]:
 
 
 def _word(value: Any) -> str:
-    """Returns a class as `cells.words_of` writes it."""
+    """Returns a class as `cells.names_of` writes it."""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    return str(value).strip()
+    return unicodedata.normalize("NFC", str(value).strip())
 
 
 def _plain(value: Any) -> Any:

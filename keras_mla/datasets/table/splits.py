@@ -186,3 +186,17 @@ def check_classes(
                 f"{', ...' if len(lacking) > 10 else ''}. Use another split or "
                 "seed, or pass `missing_classes=True`."
             )
+
+
+def check_folds(
+    folds: list[tuple[np.ndarray, np.ndarray]], classes: np.ndarray
+) -> None:
+    """Raises `ValueError` if the training rows of a fold lack a class."""
+    for number, (train, held) in enumerate(folds):
+        lacking = sorted(set(classes[held]) - set(classes[train]), key=str)
+        if lacking:
+            raise ValueError(
+                f"The training rows of fold {number} lack the classes "
+                f"{', '.join(map(str, lacking[:10]))}. Use fewer folds or "
+                "another seed, or drop the rows of rare classes."
+            )

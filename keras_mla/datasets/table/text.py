@@ -42,7 +42,8 @@ class Text(Field):
             256.
         tokenizer: str or path. A `tokenizer.json` of the library `tokenizers`,
             or a `vocab.txt` of BERT's word pieces in lower case, in place of
-            what would be learned. Its content becomes a part of the table.
+            what would be learned. Its content becomes a part of the table. If
+            it has no token for padding, `[PAD]` is added.
 
     Reference:
         Sennrich et al., "Neural Machine Translation of Rare Words with
@@ -102,6 +103,9 @@ class Text(Field):
             tokenizer = _train(_some(texts, _MOST_TEXTS), self.vocabulary)
         tokenizer.no_padding()
         tokenizer.no_truncation()
+        if _pad_of(tokenizer) is None:
+            # No word of its own may be taken for padding.
+            tokenizer.add_special_tokens([_PAD])
         length = self.length
         if length is None:
             some = _some(texts, _MOST_LENGTHS)
@@ -135,7 +139,7 @@ class Text(Field):
         length = known["length"]
         tokenizer = _encoder(known["tokenizer"], length)
         texts = self._texts(frame)
-        pad = _pad_of(tokenizer)
+        pad = _pad_of(tokenizer) or 0
         out = np.full((len(texts), length), pad, np.int32)
         rows = np.array([i for i, text in enumerate(texts) if text], int)
         # A part at a time: what the library returns takes far more memory.
@@ -148,7 +152,7 @@ class Text(Field):
     def reader(self, modality: str) -> Reader:
         """Returns the reader of token ids, which adds the mask."""
         known = self.known()
-        pad = _pad_of(_encoder(known["tokenizer"], known["length"]))
+        pad = _pad_of(_encoder(known["tokenizer"], known["length"])) or 0
         return Reader(
             functools.partial(value_of, modality),
             "int32",
@@ -275,15 +279,15 @@ def _encoder(text: str, length: int) -> Any:
     tokenizer = _from_json(text)
     tokenizer.enable_truncation(length)
     tokenizer.enable_padding(
-        length=length, pad_id=_pad_of(tokenizer), pad_token=_PAD
+        length=length, pad_id=_pad_of(tokenizer) or 0, pad_token=_PAD
     )
     return tokenizer
 
 
-def _pad_of(tokenizer: Any) -> int:
-    """Returns the id of padding: that of a token for it, else 0."""
+def _pad_of(tokenizer: Any) -> int | None:
+    """Returns the id of padding, or `None` if there is no token for it."""
     for token in (_PAD, "<pad>", "<|endoftext|>", "</s>"):
         found = tokenizer.token_to_id(token)
         if found is not None:
             return int(found)
-    return 0
+    return None

@@ -105,7 +105,7 @@ class Values(Field):
     def _categories(self, column: Any) -> list[str]:
         import pandas as pd
 
-        counts = pd.Series(cells.words_of(column), dtype=object).value_counts()
+        counts = pd.Series(cells.names_of(column), dtype=object).value_counts()
         counts = counts[counts.index != ""]
         # Ties are broken by the alphabet, not by the order of rows.
         ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
@@ -226,7 +226,7 @@ def _one_hot(column: Any, categories: list[str], out: np.ndarray) -> None:
     import pandas as pd
 
     codes = pd.Index(categories, dtype=object).get_indexer(
-        cells.words_of(column)
+        cells.names_of(column)
     )
     rows = np.flatnonzero(codes >= 0)
     out[rows, codes[rows]] = 1.0

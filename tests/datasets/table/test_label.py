@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from keras_mla.datasets.table import Label, Table
+from keras_mla.datasets.table import Label, Table, Values
 
 
 def adapted(label, column, name="y"):
@@ -63,6 +63,21 @@ def test_an_argument_overrides_the_guess():
         2,
         1,
     ]
+
+
+def test_one_name_in_two_spellings_is_one_class():
+    composed, apart = "caf\u00e9", "cafe\u0301"
+    rows = {"n": [0, 1, 2], "y": [composed, "tea", apart], "c": [apart] * 3}
+    table = Table({"n": "n", "c": Values("c", {"c": "category"})}, "y")
+    table.adapt(rows, verbose=0)
+    assert table.labels(rows).tolist() == [0, 1, 0]
+    assert table.inputs({"n": [0], "c": [composed]})["c"].tolist() == [[1]]
+
+
+def test_outputs_that_are_no_numbers():
+    table, _ = adapted("y", ["a", "b"])
+    with pytest.raises(ValueError, match="NaN in 1 rows.*row 1"):
+        table.decode_predictions([[0.0, 1.0], [np.nan, 0.0]])
 
 
 def test_several_columns():

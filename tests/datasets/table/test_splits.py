@@ -127,5 +127,8 @@ def test_bad_input():
     for count, change in ((1, {}), (50, {})):
         with pytest.raises(ValueError, match="rows of each class"):
             TABLE.folds(rows.assign(**change), count)
+    lonely = rows.assign(y=[1] * 119 + [2], person=list(range(119)) + [500])
+    with pytest.raises(ValueError, match="training rows of fold . lack.*2"):
+        TABLE.folds(lonely, 3, group="person", stratify=False)
     with pytest.raises(ValueError, match="cannot be split"):
         TABLE.folds(rows.assign(person=1), 3, group="person")

@@ -162,6 +162,20 @@ def test_threads_share_no_length():
         assert all(pool.map(read, range(100)))
 
 
+def test_a_tokenizer_without_padding_gets_it(tmp_path):
+    lib = tokenizers
+    own = lib.Tokenizer(lib.models.WordLevel({"x": 0, "?": 1}, unk_token="?"))
+    own.pre_tokenizer = lib.pre_tokenizers.Whitespace()
+    own.save(str(tmp_path / "tokenizer.json"))
+    table = adapted(
+        Text("title", length=3, tokenizer=tmp_path / "tokenizer.json")
+    )
+    x = inputs(table, ["x y"])["text"]
+    assert x["token_ids"].tolist() == [[0, 1, 2]]
+    assert x["padding_mask"].tolist() == [[True, True, False]]
+    assert table.fields["text"].vocabulary_size == 3
+
+
 def test_wrong_arguments(tmp_path):
     with pytest.raises(ValueError, match="vocabulary"):
         Text("a", vocabulary=10)
