@@ -185,6 +185,10 @@ def names_of(column: Any) -> np.ndarray:
 
     Two ways to write one name are one name then. Paths must stay as they are.
     """
+    import pandas as pd
+
+    if isinstance(column.dtype, pd.StringDtype):
+        return words_of(column.str.normalize("NFC"))
     words = words_of(column)
     for i, word in enumerate(words):
         if not word.isascii():

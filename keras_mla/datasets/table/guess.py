@@ -59,8 +59,8 @@ def guess_kind(frame: Any, column: str) -> str:
         raise ValueError(
             f"Column {column!r} is empty in all rows that were looked at."
         )
-    endings = [os.path.splitext(word)[1].lower() for word in words]
     for kind, known in _ENDINGS.items():
+        endings = (os.path.splitext(word)[1].lower() for word in words)
         if all(ending in known.split() for ending in endings):
             return kind
     different = len(set(words))

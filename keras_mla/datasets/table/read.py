@@ -5,6 +5,7 @@ import io
 import json
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -116,7 +117,6 @@ def as_frame(rows: Any, columns: Sequence[str] = ()) -> Any:
 
 
 def _read_csv(path: str, separator: str | None) -> Any:
-    pd = need("pandas", "read tables")
     if separator is not None and len(separator) != 1:
         raise ValueError(
             "`separator` must be one character. "
@@ -128,21 +128,45 @@ def _read_csv(path: str, separator: str | None) -> Any:
     if not head.strip():
         raise ValueError(f"{path} holds no header.")
     separator = separator or max(_SEPARATORS, key=head.count)
-    words = _check_rows(path, encoding, separator)
     try:
-        return pd.read_csv(
-            path,
-            sep=separator,
-            encoding=encoding,
-            encoding_errors="replace",
-            dtype=dict.fromkeys(words, str),
-            keep_default_na=False,
-            na_values=[""],
-            index_col=False,
-            low_memory=False,
-        )
+        frame = _parse(path, encoding, separator, [])
+    except ValueError:
+        # What is wrong with which row, in words of our own.
+        _check_rows(path, encoding, separator, [])
+        raise
+    whole = [i for i, c in enumerate(frame.columns) if _is_whole(frame[c])]
+    words = _check_rows(path, encoding, separator, whole)
+    return _parse(path, encoding, separator, words) if words else frame
+
+
+def _parse(path: str, encoding: str, separator: str, words: list[int]) -> Any:
+    """Lets pandas read the file, columns at these positions as words."""
+    pd = need("pandas", "read tables")
+    try:
+        with warnings.catch_warnings():
+            # Of rows that are too long. `_check_rows` refuses them.
+            warnings.simplefilter("ignore", pd.errors.ParserWarning)
+            return pd.read_csv(
+                path,
+                sep=separator,
+                encoding=encoding,
+                encoding_errors="replace",
+                dtype=dict.fromkeys(words, str),
+                keep_default_na=False,
+                na_values=[""],
+                index_col=False,
+                low_memory=False,
+            )
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise ValueError(f"{path}: {_explain(str(error))}") from error
+
+
+def _is_whole(column: Any) -> bool:
+    """Returns whether pandas took all cells for whole numbers."""
+    if column.dtype.kind == "f":
+        held = column.dropna()
+        return bool((held % 1 == 0).all())
+    return column.dtype.kind in "iu"
 
 
 def _explain(message: str) -> str:
@@ -154,11 +178,19 @@ def _explain(message: str) -> str:
     return message
 
 
-def _check_rows(path: str, encoding: str, separator: str) -> list[int]:
+def _check_rows(
+    path: str, encoding: str, separator: str, whole: list[int]
+) -> list[int]:
     """Checks the header and the length of each row, which pandas does not.
 
+    Args:
+        path: str. The file.
+        encoding: str. Its encoding.
+        separator: str. What separates cells.
+        whole: Positions of columns of whole numbers.
+
     Returns:
-        Positions of columns in which a cell begins with a needless 0, such as
+        Positions of those in which a cell begins with a needless 0, such as
         007: it is a word, which loses the 0 as a number.
 
     Raises:
@@ -166,7 +198,7 @@ def _check_rows(path: str, encoding: str, separator: str) -> list[int]:
             cell swallowed whole rows, as an unclosed quote makes it.
     """
     words = set()
-    number = 0
+    number = before = 0
     for number, (line, row) in enumerate(_rows(path, encoding, separator)):
         if number == 0:
             names = row
@@ -177,15 +209,19 @@ def _check_rows(path: str, encoding: str, separator: str) -> list[int]:
                     f"{', '.join(map(repr, repeated))}."
                 )
             continue
-        for column, cell in enumerate(row):
+        for column in whole:
+            cell = row[column] if column < len(row) else ""
             if cell[:1] == "0" and cell[1:2].isdigit():
                 words.add(column)
-            if "\n" in cell and _holds_rows(cell, separator, len(names)):
-                raise ValueError(
-                    f"{path}, row {number}, column {names[column]!r}: a quote "
-                    f"that opens in row {number} never closes. The cell holds "
-                    "whole rows of the table."
-                )
+        if line > before + 1:
+            for column, cell in enumerate(row[: len(names)]):
+                if "\n" in cell and _holds_rows(cell, separator, len(names)):
+                    raise ValueError(
+                        f"{path}, row {number}, column {names[column]!r}: a "
+                        f"quote that opens in row {number} never closes. The "
+                        "cell holds whole rows of the table."
+                    )
+        before = line
         # A separator may end each row.
         if len(row) < len(names) or any(row[len(names) :]):
             raise ValueError(

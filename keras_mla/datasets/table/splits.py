@@ -84,6 +84,9 @@ def at_random(
             "The fractions of at least two splits must be positive and sum to "
             f"1. Received: fractions={shares}"
         )
+    if strata is not None:
+        # Numbers are sorted faster than words.
+        strata = need("pandas", "split tables").factorize(strata)[0]
     left = np.arange(count)
     rest = 1.0
     parts: dict[str, np.ndarray] = {}
