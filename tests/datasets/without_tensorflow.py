@@ -12,7 +12,7 @@ for name in ("tensorflow", "tensorflow_io", "tensorflow_text"):
 warnings.simplefilter("error")
 warnings.filterwarnings("ignore", "__array__ implementation")
 warnings.filterwarnings("ignore", "`torch.jit.script_method`")
-sys.path.insert(0, str(pathlib.Path(__file__).parent))
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 import dataset_layouts as layouts  # noqa: E402
 import keras  # noqa: E402
