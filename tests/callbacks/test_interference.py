@@ -1,0 +1,139 @@
+import keras
+import numpy as np
+import pytest
+from utils import (
+    WIDTHS,
+    compiled,
+    half_presence,
+    largest_difference,
+    long,
+    mainly_on,
+    make_data,
+    make_method,
+    make_model,
+    to_numpy,
+    weights_of,
+)
+
+from keras_mla.callbacks import EpochSeed, Interference
+from keras_mla.core.rehearsal import Rehearsal
+
+NAMES = list(WIDTHS)
+
+
+def random_layers():
+    return [keras.layers.Dropout(0.3), keras.layers.BatchNormalization()]
+
+
+def state_of(model):
+    metrics = [to_numpy(v) for v in model.metrics_variables]
+    optimizer = [to_numpy(v) for v in model.optimizer.variables]
+    seeds = [to_numpy(v) for v in model.variables if "seed" in v.path]
+    return [*weights_of(model), *optimizer, *metrics, *seeds]
+
+
+@pytest.mark.every_case
+@pytest.mark.parametrize("presence", [False, True])
+def test_leaves_training_as_it_is(presence):
+    x, y = make_data(24)
+    if presence:
+        x["presence"] = half_presence(24)
+    probe = {name: value[:12] for name, value in x.items()}
+    states, histories = [], []
+    for measured in (False, True):
+        keras.utils.set_random_seed(3)
+        model = compiled(make_model(layers=random_layers), "adam")
+        callback = Interference(probe, y[:12], every=2)
+        history = model.fit(
+            x,
+            y,
+            batch_size=8,
+            epochs=2,
+            verbose=0,
+            validation_data=(x, y),
+            callbacks=[EpochSeed(4), *([callback] if measured else [])],
+        )
+        states.append(state_of(model))
+        histories.append(history.history)
+    assert largest_difference(*states) == 0
+    assert histories[0] == histories[1]
+    assert callback.history["batch"] == [0, 2, 4]
+    for change in callback.history["change"]:
+        assert list(change) == NAMES
+        assert all(list(of_update) == NAMES for of_update in change.values())
+    # A step for a modality moves the head that all share, not its encoder.
+    assert callback.mean_change["text"]["audio"] != 0
+
+
+@mainly_on("torch")
+def test_updates_follow_each_other_as_in_a_step():
+    x, y = make_data(16)
+    model = compiled(make_model(), "adam")
+    model.train_on_batch(x, y)
+    start = state_of(model)
+    rehearsal = Rehearsal(model)
+    with rehearsal.undone() as updates:
+        losses = [rehearsal.losses(x, y)]
+        for update in updates:
+            rehearsal.make(update, x, y)
+            losses.append(rehearsal.losses(x, y))
+        rehearsed = weights_of(model), to_numpy(model.optimizer.iterations)
+    assert largest_difference(start, state_of(model)) == 0
+    model.train_on_batch(x, y)
+    assert largest_difference(rehearsed[0], weights_of(model)) == 0
+    assert rehearsed[1] == to_numpy(model.optimizer.iterations)
+    after = model.evaluate(x, y, batch_size=16, verbose=0, return_dict=True)
+    for name in NAMES:
+        np.testing.assert_allclose(
+            losses[-1][name], after[f"{name}_loss"], rtol=1e-6
+        )
+
+
+@mainly_on("torch")
+def test_forgetting_is_the_sum_of_the_others_steps():
+    x, y = make_data(24)
+    callback = Interference(x, y, batch=(x, y), every=1)
+    model = compiled(make_model())
+    model.fit(x, y, batch_size=8, verbose=0, callbacks=[callback])
+    for index, change in enumerate(callback.history["change"]):
+        expected = change["text"]["audio"] + change["image"]["audio"]
+        assert callback.forgetting["audio"][index] == pytest.approx(expected)
+    mean = np.mean([c["image"]["text"] for c in callback.history["change"]])
+    assert callback.mean_change["image"]["text"] == pytest.approx(mean)
+
+
+@mainly_on("torch")
+@pytest.mark.parametrize("method", ["LateFusion", "ConcatFusion"])
+def test_other_methods(method):
+    x, y = make_data(16)
+    callback = Interference(x, y)
+    model = compiled(make_method(method))
+    model.fit(x, y, verbose=0, callbacks=[callback])
+    assert np.isfinite(callback.history["loss"][0]["text"])
+    if method == "ConcatFusion":  # One update for all.
+        assert callback.forgetting == {name: [0.0] for name in NAMES}
+
+
+@long()
+def test_works_on_a_compiled_step():
+    x, y = make_data(16)
+    results = []
+    for jit in (False, True):
+        keras.utils.set_random_seed(3)
+        callback = Interference(x, y, every=2)
+        model = compiled(make_model(), jit_compile=jit)
+        model.fit(x, y, batch_size=8, verbose=0, callbacks=[callback])
+        results.append(callback.mean_change["text"]["image"])
+    np.testing.assert_allclose(*results, rtol=1e-3)
+
+
+@mainly_on("torch")
+def test_says_what_it_needs():
+    x, y = make_data(8)
+    with pytest.raises(ValueError, match="`every` must be at least 1"):
+        Interference(x, y, every=0)
+    presence = np.ones((8, 3), bool)
+    presence[:, 1] = False
+    callback = Interference({**x, "presence": presence}, y)
+    with pytest.raises(ValueError, match="no sample with 'audio'"):
+        compiled(make_model()).fit(x, y, verbose=0, callbacks=[callback])
