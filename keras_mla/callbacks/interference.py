@@ -25,7 +25,9 @@ class Interference(keras.callbacks.Callback):
         batch: `(x, y)` on which the measured updates are made. Defaults to
             `None`, which takes `x` and `y` themselves.
         every: int. The number of batches between measurements, counted over
-            all epochs. Defaults to `100`.
+            all epochs. If `steps_per_execution` is greater than 1,
+            measurements wait until the compiled step returns. Defaults to
+            `100`.
 
     Attributes:
         history: dict of lists with an entry for each measurement. `"batch"`
@@ -85,7 +87,7 @@ class Interference(keras.callbacks.Callback):
         self.every = every
         self.history: dict[str, list] = {"batch": [], "loss": [], "change": []}
         self._updates: dict[str, tuple[str, ...]] = {}
-        self._seen = 0
+        self._seen = self._next = 0
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Raises unless each modality has samples."""
@@ -107,9 +109,10 @@ class Interference(keras.callbacks.Callback):
         self, batch: int, logs: dict | None = None
     ) -> None:
         """Measures the updates, before every `every`-th batch."""
-        if self._seen % self.every == 0:
+        if self._seen >= self._next:
             self._measure()
-        self._seen += 1
+            self._next += self.every
+        self._seen += self.model.steps_per_execution
 
     def _measure(self) -> None:
         changes: dict[str, dict[str, float]] = {}

@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import pytest
 from utils import (
+    METHODS,
     WIDTHS,
     compiled,
     half_presence,
@@ -32,7 +33,6 @@ def state_of(model):
     return [*weights_of(model), *optimizer, *metrics, *seeds]
 
 
-@pytest.mark.every_case
 @pytest.mark.parametrize("presence", [False, True])
 def test_leaves_training_as_it_is(presence):
     x, y = make_data(24)
@@ -103,28 +103,89 @@ def test_forgetting_is_the_sum_of_the_others_steps():
 
 
 @mainly_on("torch")
-@pytest.mark.parametrize("method", ["LateFusion", "ConcatFusion"])
-def test_other_methods(method):
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_trains_as_without_it(method):
     x, y = make_data(16)
-    callback = Interference(x, y)
-    model = compiled(make_method(method))
-    model.fit(x, y, verbose=0, callbacks=[callback])
-    assert np.isfinite(callback.history["loss"][0]["text"])
+    x["sample_id"] = np.arange(16)
+    states = []
+    for measured in (False, True):
+        keras.utils.set_random_seed(3)
+        model = compiled(make_method(method, layers=random_layers), "adam")
+        callback = Interference(x, y, every=2)
+        model.fit(
+            x,
+            y,
+            batch_size=8,
+            epochs=2,
+            verbose=0,
+            callbacks=[callback] if measured else [],
+        )
+        states.append(state_of(model))
+    assert largest_difference(*states) == 0
+    assert np.isfinite(list(callback.history["loss"][1].values())).all()
     if method == "ConcatFusion":  # One update for all.
-        assert callback.forgetting == {name: [0.0] for name in NAMES}
+        assert list(callback.mean_change) == ["joint"]
+        assert callback.forgetting == {name: [0.0, 0.0] for name in NAMES}
+
+
+@mainly_on("torch")
+def test_unpaired_data_loss_scaling_and_averages():
+    optimizer = keras.optimizers.Adam(
+        0.01, use_ema=True, ema_overwrite_frequency=2
+    )
+    x, y = make_data(16)
+    unpaired = dict.fromkeys(NAMES, y)
+    states = []
+    for measured in (False, True):
+        keras.utils.set_random_seed(3)
+        scaled = keras.optimizers.LossScaleOptimizer(
+            type(optimizer).from_config(optimizer.get_config())
+        )
+        model = compiled(make_model(), scaled)
+        callback = Interference(x, unpaired, every=1)
+        model.fit(
+            x, y, batch_size=8, verbose=0, callbacks=[callback] * measured
+        )
+        states.append(state_of(model))
+    assert largest_difference(*states) == 0
+    assert list(callback.mean_change) == NAMES
 
 
 @long()
 def test_works_on_a_compiled_step():
     x, y = make_data(16)
-    results = []
-    for jit in (False, True):
+    states, changes = [], []
+    for jit, measured in ((False, True), (True, False), (True, True)):
         keras.utils.set_random_seed(3)
         callback = Interference(x, y, every=2)
         model = compiled(make_model(), jit_compile=jit)
-        model.fit(x, y, batch_size=8, verbose=0, callbacks=[callback])
-        results.append(callback.mean_change["text"]["image"])
-    np.testing.assert_allclose(*results, rtol=1e-3)
+        model.fit(
+            x, y, batch_size=8, verbose=0, callbacks=[callback] * measured
+        )
+        states.append(state_of(model))
+        if measured:
+            changes.append(callback.mean_change["text"]["image"])
+    assert largest_difference(*states[1:]) == 0
+    np.testing.assert_allclose(*changes, rtol=1e-3)
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() == "torch",
+    reason="PyTorch makes one step at a time.",
+)
+def test_several_steps_at_a_time():
+    x, y = make_data(32)
+    states = []
+    for measured in (False, True):
+        keras.utils.set_random_seed(3)
+        model = compiled(make_model(), steps_per_execution=2)
+        callback = Interference(x, y, every=2)
+        model.fit(
+            x, y, batch_size=8, verbose=0, callbacks=[callback] * measured
+        )
+        states.append(state_of(model))
+    assert largest_difference(*states) == 0
+    assert callback.history["batch"] == [0, 2]
 
 
 @mainly_on("torch")
