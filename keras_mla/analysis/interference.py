@@ -64,7 +64,14 @@ def plot_interference(callback: Any, path: Any = None) -> Any:
     matrix.set_xlabel("loss of")
     matrix.set_ylabel("step for")
     for row, column in np.ndindex(values.shape):
-        value = f"{values[row, column]:.2g}"
-        matrix.text(column, row, value, ha="center", va="center")
+        value = values[row, column]
+        matrix.text(
+            column,
+            row,
+            f"{value:.2g}",
+            ha="center",
+            va="center",
+            color="white" if abs(value) > 0.6 * most else "black",
+        )
     figure.colorbar(drawn, ax=matrix, label="mean change of the loss")
     return saved(figure, path)

@@ -133,7 +133,8 @@ def plot_projection_spectrum(
     axis.set_ylim(bottom=0)
     axis.legend(frameon=False)
     for name in traces:
-        epochs = range(1, len(logs[name]) + 1)
+        first = next(iter(getattr(history, "epoch", [])), 0) + 1
+        epochs = range(first, first + len(logs[name]))
         label = name.removesuffix("_trace")
         others[0].plot(epochs, logs[name], label=label)
         others[0].set_xlabel("epoch")

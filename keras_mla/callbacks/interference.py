@@ -25,7 +25,7 @@ class Interference(keras.callbacks.Callback):
         batch: `(x, y)` on which the measured updates are made. Defaults to
             `None`, which takes `x` and `y` themselves.
         every: int. The number of batches between measurements, counted over
-            all epochs. If `steps_per_execution` is greater than 1,
+            all epochs and calls of `fit`. If `steps_per_execution` is greater than 1,
             measurements wait until the compiled step returns. Defaults to
             `100`.
 

@@ -1,3 +1,5 @@
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -88,7 +90,7 @@ def test_several_labels_may_be_constant():
     assert one.score == 0.5
 
 
-def test_readout_refuses():
+def test_readout_refuses(monkeypatch):
     x = np.zeros((4, 2))
     with pytest.raises(ValueError, match="`task` must be"):
         linear_readout((x, x), (x, x), task="auto")
@@ -96,6 +98,9 @@ def test_readout_refuses():
         linear_readout((x, x), (x, x), penalties=[])
     with pytest.raises(ValueError, match="`test` must hold features"):
         linear_readout((x, x), (x, x[:2]))
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    with pytest.raises(ImportError, match=r"install `keras-mla\[analysis\]`"):
+        linear_readout((x, x), (x, x), task="regression")
 
 
 @mainly_on("torch")
