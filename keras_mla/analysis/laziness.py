@@ -95,8 +95,8 @@ def laziness(
             keep their last epoch.
         alone: What to compare with. `"train"` trains new encoders of the same
             configuration and the same compilation, each with a head of its
-            own; their weights are new, so that pretrained ones are lost.
-            Otherwise a fitted model of the library with the same modalities,
+            own. Their weights are new: train pretrained encoders alone
+            yourself. Otherwise a fitted model of the library with the same modalities,
             such as a `UnimodalEnsemble`; a dict of each modality's score; or
             `None`. Defaults to `"train"`.
         epochs: int. Epochs of training alone. Defaults to `10`.

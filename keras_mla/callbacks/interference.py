@@ -14,9 +14,9 @@ class Interference(keras.callbacks.Callback):
     updates on a batch of its own, one after another as a training step does,
     and evaluates the losses of all modalities before and after each update.
     Then it undoes the updates: training ends with the same weights, to the
-    last bit, as without the callback. Each measurement takes as long as about
-    one step and one more evaluation than there are updates, and copies all
-    weights.
+    last bit, as without the callback. Each measurement copies all weights,
+    makes all updates, and evaluates the losses once more than there are
+    updates. The first one compiles a step for each update.
 
     Args:
         x: dict of inputs on which losses are evaluated, as for `evaluate`, in
@@ -25,9 +25,9 @@ class Interference(keras.callbacks.Callback):
         batch: `(x, y)` on which the measured updates are made. Defaults to
             `None`, which takes `x` and `y` themselves.
         every: int. The number of batches between measurements, counted over
-            all epochs and calls of `fit`. If `steps_per_execution` is greater than 1,
-            measurements wait until the compiled step returns. Defaults to
-            `100`.
+            all epochs and calls of `fit`. If `steps_per_execution` is greater
+            than 1, a measurement waits until the compiled step returns.
+            Defaults to `100`.
 
     Attributes:
         history: dict of lists with an entry for each measurement. `"batch"`
