@@ -96,9 +96,9 @@ def laziness(
         alone: What to compare with. `"train"` trains new encoders of the same
             configuration and the same compilation, each with a head of its
             own. Their weights are new: train pretrained encoders alone
-            yourself. Otherwise a fitted model of the library with the same modalities,
-            such as a `UnimodalEnsemble`; a dict of each modality's score; or
-            `None`. Defaults to `"train"`.
+            yourself. Otherwise a fitted model of the library with the same
+            modalities, such as a `UnimodalEnsemble`; a dict of each modality's
+            score; or `None`. Defaults to `"train"`.
         epochs: int. Epochs of training alone. Defaults to `10`.
         batch_size: int. Batch size of training and of prediction. Defaults to
             32.
