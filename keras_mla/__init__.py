@@ -6,12 +6,13 @@
 - `models`: MLA, and the methods that it is compared with.
 - `core`: base classes and data structures, for authors of methods.
 - `layers`: gradient projection and fusion.
-- `callbacks`: exact resumption, and the state of the projection.
+- `callbacks`: exact resumption, the state of the projection, and interference.
 - `encoders`: the paper's encoders, with their published checkpoints.
 - `datasets`: five data sets from their files, tables and files of your own, and
   missing and unpaired modalities.
 - `metrics`: the calibration error.
-- `analysis`: plots of training, and the modality gap.
+- `analysis`: plots of training; the worth of modalities, laziness,
+  interference, the spectrum of P, and the modality gap.
 """
 
 from keras_mla import analysis as analysis

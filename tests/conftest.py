@@ -53,6 +53,7 @@ EVERYWHERE = (
     "core/test_hooks",
     "core/test_order.py",
     "core/test_model_table.py",
+    "callbacks/test_interference.py",
     "integration/test_data_doors.py",
 )
 

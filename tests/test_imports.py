@@ -21,7 +21,7 @@ ALLOWED = {
     "callbacks": {"layers", "core"},
     "encoders": {"layers", "backend"},
     "datasets": {"presence"},
-    "analysis": set(),
+    "analysis": {"core", "models"},
     "presence": set(),
     "version": set(),
 }

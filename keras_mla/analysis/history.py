@@ -1,6 +1,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from keras_mla.analysis.figure import figure_class
+
 
 def plot_history(
     history: Any,
@@ -116,15 +118,3 @@ def _epochs_of(values: Sequence[float], epochs: Sequence[int]) -> list[int]:
     if len(regular) == len(values):
         return regular
     return list(epochs)[-len(values) :]
-
-
-def figure_class() -> Any:
-    """Returns matplotlib's `Figure`, or raises with advice to install it."""
-    try:
-        # Not pyplot, which keeps figures alive and needs a display.
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            "Figures need matplotlib: install `keras-mla[plot]`."
-        ) from error
-    return Figure

@@ -3,7 +3,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_mla.analysis.history import figure_class
+from keras_mla.analysis.figure import figure_class
 
 
 def modality_gap(features: Mapping[str, Any]) -> dict[tuple[str, str], float]:

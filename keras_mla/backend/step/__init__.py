@@ -7,6 +7,8 @@
 - `apply_gradients(model, gradients, variables, active)`: an optimizer step.
 - `compile_step(model, step)`: the compiled train function.
 - `keeping_weights(model)`: a context in which an error loses no weights.
+- `keeping_randomness()`: a context that leaves random numbers outside of
+  variables as they are.
 """
 
 from keras_mla.backend.choice import finder
@@ -17,3 +19,4 @@ value_and_grads = _find("value_and_grads")
 apply_gradients = _find("apply_gradients")
 compile_step = _find("compile_step")
 keeping_weights = _find("keeping_weights")
+keeping_randomness = _find("keeping_randomness")

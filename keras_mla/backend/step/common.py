@@ -12,6 +12,12 @@ def keeping_weights(model: keras.Model) -> Iterator[None]:
     yield
 
 
+@contextlib.contextmanager
+def keeping_randomness() -> Iterator[None]:
+    """Does nothing: all random numbers come from the states of variables."""
+    yield
+
+
 def compile_step(model: keras.Model, step: Callable) -> Callable:
     """Returns the step unchanged."""
     return step

@@ -1,7 +1,8 @@
 """Steps on PyTorch: autograd over the variables of one update."""
 
+import contextlib
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -63,6 +64,16 @@ def apply_gradients(
     """Moves `variables` by one optimizer step, if `active` is true or None."""
     if active is None or bool(active):
         model.optimizer.apply(gradients, variables)
+
+
+@contextlib.contextmanager
+def keeping_randomness() -> Iterator[None]:
+    """Restores PyTorch's global generators, which unseeded dropout draws from.
+
+    Data loaders shuffle by them too.
+    """
+    with torch.random.fork_rng(range(torch.cuda.device_count())):
+        yield
 
 
 def compile_step(model: keras.Model, step: Callable) -> Callable:
