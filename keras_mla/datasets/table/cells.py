@@ -188,7 +188,10 @@ def names_of(column: Any) -> np.ndarray:
     import pandas as pd
 
     if isinstance(column.dtype, pd.StringDtype):
-        return words_of(column.str.normalize("NFC"))
+        # Names are few, and rows are many.
+        codes, different = pd.factorize(column)
+        names = names_of(pd.Series(different, dtype=object))
+        return np.append(names, [""])[codes]
     words = words_of(column)
     for i, word in enumerate(words):
         if not word.isascii():

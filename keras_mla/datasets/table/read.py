@@ -128,25 +128,57 @@ def _read_csv(path: str, separator: str | None) -> Any:
     if not head.strip():
         raise ValueError(f"{path} holds no header.")
     separator = separator or max(_SEPARATORS, key=head.count)
+    names = _header(path, encoding, separator)
     try:
-        frame = _parse(path, encoding, separator, [])
+        frame, told = _parse(path, encoding, separator, [])
     except ValueError:
         # What is wrong with which row, in words of our own.
-        _check_rows(path, encoding, separator, [])
+        _check_rows(path, encoding, separator, names, [])
         raise
     whole = [i for i, c in enumerate(frame.columns) if _is_whole(frame[c])]
-    words = _check_rows(path, encoding, separator, whole)
-    return _parse(path, encoding, separator, words) if words else frame
+    if not (told or whole or _may_be_broken(frame)):
+        return frame
+    words = _check_rows(path, encoding, separator, names, whole)
+    return _parse(path, encoding, separator, words)[0] if words else frame
 
 
-def _parse(path: str, encoding: str, separator: str, words: list[int]) -> Any:
-    """Lets pandas read the file, columns at these positions as words."""
+def _may_be_broken(frame: Any) -> bool:
+    """Returns whether a row may be too short, or a cell hold whole rows."""
+    return bool(frame.iloc[:, -1].isna().any()) or any(
+        frame[column].str.contains("\n", regex=False, na=False).any()
+        for column in frame.columns
+        if frame[column].dtype.kind not in "iufb"
+    )
+
+
+def _header(path: str, encoding: str, separator: str) -> list[str]:
+    """Returns the names of columns.
+
+    Raises:
+        ValueError: If a column is named twice.
+    """
+    _, names = next(_rows(path, encoding, separator))
+    repeated = sorted({n for n in names if n and names.count(n) > 1})
+    if repeated:
+        raise ValueError(
+            f"{path} names a column twice: {', '.join(map(repr, repeated))}."
+        )
+    return names
+
+
+def _parse(
+    path: str, encoding: str, separator: str, words: list[int]
+) -> tuple[Any, bool]:
+    """Lets pandas read the file, columns at these positions as words.
+
+    Returns:
+        A DataFrame, and whether pandas warned of rows that are too long.
+    """
     pd = need("pandas", "read tables")
     try:
-        with warnings.catch_warnings():
-            # Of rows that are too long. `_check_rows` refuses them.
-            warnings.simplefilter("ignore", pd.errors.ParserWarning)
-            return pd.read_csv(
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always", pd.errors.ParserWarning)
+            frame = pd.read_csv(
                 path,
                 sep=separator,
                 encoding=encoding,
@@ -157,6 +189,7 @@ def _parse(path: str, encoding: str, separator: str, words: list[int]) -> Any:
                 index_col=False,
                 low_memory=False,
             )
+        return frame, bool(told)
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise ValueError(f"{path}: {_explain(str(error))}") from error
 
@@ -179,14 +212,19 @@ def _explain(message: str) -> str:
 
 
 def _check_rows(
-    path: str, encoding: str, separator: str, whole: list[int]
+    path: str,
+    encoding: str,
+    separator: str,
+    names: list[str],
+    whole: list[int],
 ) -> list[int]:
-    """Checks the header and the length of each row, which pandas does not.
+    """Checks the length of each row, which pandas does not.
 
     Args:
         path: str. The file.
         encoding: str. Its encoding.
         separator: str. What separates cells.
+        names: The header.
         whole: Positions of columns of whole numbers.
 
     Returns:
@@ -194,20 +232,14 @@ def _check_rows(
         007: it is a word, which loses the 0 as a number.
 
     Raises:
-        ValueError: If a column is named twice, a row has another length, or a
-            cell swallowed whole rows, as an unclosed quote makes it.
+        ValueError: If a row has another length, or a cell swallowed whole
+            rows, as an unclosed quote makes it.
     """
     words = set()
     number = before = 0
     for number, (line, row) in enumerate(_rows(path, encoding, separator)):
         if number == 0:
-            names = row
-            repeated = sorted({n for n in names if n and names.count(n) > 1})
-            if repeated:
-                raise ValueError(
-                    f"{path} names a column twice: "
-                    f"{', '.join(map(repr, repeated))}."
-                )
+            before = line
             continue
         for column in whole:
             cell = row[column] if column < len(row) else ""

@@ -121,7 +121,7 @@ class Rows:
         return frame
 
     def _check_ids(self, frame: Any) -> None:
-        words = cells.names_of(frame[self.id])
+        words = cells.words_of(frame[self.id])
         first: dict[str, int] = {}
         for row, word in enumerate(words):
             if not word:

@@ -72,6 +72,8 @@ def test_what_is_written_is_read(tmp_path_factory, rows):
     [
         (b"", "no header"),
         (b"a,b\n", "no row"),
+        (b"a,b\n1.5,x,3\n4.5,y\n", "row 1 .*saw 3 cells.*header has 2"),
+        (b"a,b\n1.5,x\n4.5\n", "row 2 .*saw 1 cells.*header has 2"),
         (b"a,a\n1,2\n", "twice: 'a'"),
         (b"a,b\n1,2\n1,2,3\n", "line 3, saw 3.*header has 2"),
         (b'a,b\n1,2\n3,"x\n4,y\n', "quote that opens in row 2 never closes"),
