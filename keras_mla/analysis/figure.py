@@ -3,8 +3,12 @@
 from typing import Any
 
 
-def figure_class() -> Any:
-    """Returns matplotlib's `Figure`, or raises with advice to install it."""
+def panels(count: int = 1, size: tuple[float, float] = (4.2, 3.4)) -> tuple:
+    """Returns a new figure and a list of panels beside each other.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+    """
     try:
         # Not pyplot, which keeps figures alive and needs a display.
         from matplotlib.figure import Figure
@@ -12,15 +16,8 @@ def figure_class() -> Any:
         raise ImportError(
             "Figures need matplotlib: install `keras-mla[plot]`."
         ) from error
-    return Figure
-
-
-def panels(count: int = 1, size: tuple[float, float] = (4.2, 3.4)) -> tuple:
-    """Returns a new figure and a list of panels beside each other."""
     width, height = size
-    figure = figure_class()(
-        figsize=(width * count, height), layout="constrained"
-    )
+    figure = Figure(figsize=(width * count, height), layout="constrained")
     axes = list(figure.subplots(1, count, squeeze=False)[0])
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)

@@ -1,7 +1,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from keras_mla.analysis.figure import figure_class
+from keras_mla.analysis.figure import panels, saved
 
 
 def plot_history(
@@ -52,13 +52,11 @@ def plot_history(
             f"metric={metric!r}, history with {sorted(logs)}"
         )
     traces = [name for name in logs if name.endswith("_trace")]
-    panels = 3 if traces else 2
     recorded = len(logs[f"{modalities[0]}_loss"])
     epochs = [epoch + 1 for epoch in getattr(history, "epoch", [])]
     epochs = epochs or list(range(1, recorded + 1))
     validated = any(name.startswith("val_") for name in logs)
-    figure = figure_class()(figsize=(4.2 * panels, 3.4), layout="constrained")
-    axes = figure.subplots(1, panels)
+    figure, axes = panels(3 if traces else 2)
     for index, name in enumerate([*modalities, ""]):
         color = f"C{index}" if name else "black"
         for axis, key in (
@@ -81,10 +79,7 @@ def plot_history(
     for axis in axes:
         axis.set_xlabel("epoch")
         axis.legend(frameon=False)
-        axis.spines[["top", "right"]].set_visible(False)
-    if path is not None:
-        figure.savefig(path, dpi=150)
-    return figure
+    return saved(figure, path)
 
 
 def _draw(

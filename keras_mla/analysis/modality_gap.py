@@ -3,7 +3,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_mla.analysis.figure import figure_class
+from keras_mla.analysis.figure import panels, saved
 
 
 def modality_gap(features: Mapping[str, Any]) -> dict[tuple[str, str], float]:
@@ -80,9 +80,8 @@ def plot_modality_gap(
         raise ValueError(
             "`models` must hold at least one model. Received: models={}"
         )
-    figure = figure_class()(figsize=(4 * len(models), 4), layout="constrained")
-    panels = figure.subplots(1, len(models), squeeze=False)[0]
-    for axis, (title, features) in zip(panels, models.items(), strict=True):
+    figure, axes = panels(len(models), size=(4, 4))
+    for axis, (title, features) in zip(axes, models.items(), strict=True):
         gaps = modality_gap(features)
         directions = _directions(features)
         points = _principal(np.concatenate(list(directions.values())))
@@ -97,10 +96,7 @@ def plot_modality_gap(
         numbers = ", ".join(f"{gap:.2f}" for gap in gaps.values())
         axis.set_title(f"{title}: gap {numbers}")
         axis.legend(frameon=False)
-        axis.spines[["top", "right"]].set_visible(False)
-    if path is not None:
-        figure.savefig(path, dpi=150)
-    return figure
+    return saved(figure, path)
 
 
 def _directions(features: Mapping[str, Any]) -> dict[str, np.ndarray]:
