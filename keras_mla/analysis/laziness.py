@@ -9,6 +9,7 @@ from keras import ops
 from keras_mla.analysis.figure import panels, saved
 from keras_mla.analysis.readout import PENALTIES, Readout, linear_readout
 from keras_mla.core import heads
+from keras_mla.core.arrays import full_presence
 from keras_mla.models.late.unimodal_ensemble import UnimodalEnsemble
 
 
@@ -142,9 +143,7 @@ def laziness(
         split: (model.prepare_inputs(given[0]), _labels(given[1]))
         for split, given in splits.items()
     }
-    present = {
-        split: _present(model, x, len(y)) for split, (x, y) in data.items()
-    }
+    present = {split: full_presence(names, x) for split, (x, _) in data.items()}
     labels = {
         split: model.task.labels_of(y, heads.number_of_units(model.head))
         for split, (_, y) in data.items()
@@ -205,12 +204,6 @@ def _labels(y: Any) -> np.ndarray:
             f"Received: a dict with the keys {list(y)}"
         )
     return np.asarray(ops.convert_to_numpy(y))
-
-
-def _present(model: Any, x: Any, samples: int) -> np.ndarray:
-    if x.get("presence") is None:
-        return np.ones((samples, len(model.modalities)), bool)
-    return np.asarray(ops.convert_to_numpy(x["presence"]), bool)
 
 
 def _check_names(names: Sequence[str], given: Any) -> None:

@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from keras_mla.core.tasks import TASKS
+
 # Strengths of the penalty, in units of scikit-learn's `alpha` and `1 / C`.
 PENALTIES = (0.01, 0.1, 1.0, 10.0, 100.0)
 
@@ -77,10 +79,9 @@ def linear_readout(
         Alain and Bengio, "Understanding intermediate layers using linear
         classifier probes", ICLR 2017 workshop.
     """
-    if task not in ("single_label", "multi_label", "regression"):
+    if task not in TASKS:
         raise ValueError(
-            "`task` must be 'single_label', 'multi_label' or 'regression'. "
-            f"Received: task={task!r}"
+            f"`task` must be one of {list(TASKS)}. Received: task={task!r}"
         )
     if not penalties or min(penalties) <= 0:
         raise ValueError(

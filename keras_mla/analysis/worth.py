@@ -8,6 +8,9 @@ from keras import ops
 
 from keras_mla.analysis.figure import panels, saved
 from keras_mla.analysis.shapley import shapley_values
+from keras_mla.core import heads
+from keras_mla.core.arrays import full_presence
+from keras_mla.core.losses import labelled
 
 
 @dataclasses.dataclass
@@ -137,19 +140,17 @@ def modality_worth(
     x = model.prepare_inputs(x)
     names = tuple(model.modalities)
     y = np.asarray(ops.convert_to_numpy(y))
-    presence: np.ndarray = np.ones((len(y), len(names)), bool)
-    if x.get("presence") is not None:
-        presence = np.asarray(ops.convert_to_numpy(x["presence"]), bool)
-    samples, units = model.predict(x, batch_size=batch_size, verbose=0).shape
-    if samples != len(y):
+    presence = full_presence(names, x)
+    units = heads.number_of_units(model.head)
+    if len(presence) != len(y):
         raise ValueError(
             "`y` must have a label for each sample. Received: "
-            f"{len(y)} labels and {samples} samples"
+            f"{len(y)} labels and {len(presence)} samples"
         )
-    counted = _labelled(model, y)
+    counted = labelled(model, y)
     labels = y if prior_labels is None else prior_labels
     labels = np.asarray(ops.convert_to_numpy(labels))
-    prior = _prior(model, labels[_labelled(model, labels)], units)
+    prior = _prior(model, labels[labelled(model, labels)], units)
     measure, score = _score(model, value, units)
 
     def of_subset(subset: tuple[str, ...]) -> float:
@@ -167,14 +168,6 @@ def modality_worth(
     values = dict(sorted(game.values.items(), key=lambda item: len(item[0])))
     total = values[names] - values[()]
     return Worth(game.shares, game.errors, values, total, measure)
-
-
-def _labelled(model: Any, y: np.ndarray) -> np.ndarray:
-    """Returns which samples have a label that the loss does not ignore."""
-    ignored = getattr(getattr(model, "loss", None), "ignore_class", None)
-    if ignored is None:
-        return np.ones(len(y), bool)
-    return y.reshape(len(y), -1)[:, 0] != ignored
 
 
 def _prior(model: Any, y: np.ndarray, units: int) -> np.ndarray:
@@ -213,7 +206,7 @@ def _score(
                 "A regression has no accuracy: use `value='log_likelihood'` "
                 "or `keras.metrics.R2Score()`. Received: value='accuracy'"
             )
-        return "accuracy", lambda y, logits: accuracy(task, y, logits)
+        return "accuracy", lambda y, logits: _accuracy(task, y, logits)
     if isinstance(value, str):
         value = keras.metrics.get(value)
     if isinstance(value, keras.metrics.Metric):
@@ -232,7 +225,7 @@ def _score(
     return name, of_function
 
 
-def accuracy(task: Any, y: np.ndarray, logits: np.ndarray) -> float:
+def _accuracy(task: Any, y: np.ndarray, logits: np.ndarray) -> float:
     """Returns the share of right classes, or of right labels."""
     labels = task.labels_of(y, logits.shape[1])
     if task.name == "multi_label":

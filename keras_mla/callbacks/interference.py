@@ -4,6 +4,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_mla.core.arrays import full_presence
 from keras_mla.core.rehearsal import Rehearsal
 
 
@@ -92,11 +93,9 @@ class Interference(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Raises unless each modality has samples."""
         for x, _ in (self.probe, self.batch):
-            presence = self.model.prepare_inputs(x).get("presence")
-            if presence is None:
-                continue
-            present = np.asarray(keras.ops.convert_to_numpy(presence), bool)
-            for index, name in enumerate(self.model.modalities):
+            names = self.model.modalities
+            present = full_presence(names, self.model.prepare_inputs(x))
+            for index, name in enumerate(names):
                 if not present[:, index].any():
                     raise ValueError(
                         "`Interference` needs samples of each modality. "

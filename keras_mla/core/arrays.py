@@ -44,11 +44,8 @@ def fill_none(
                 "is not known. Call the model on complete inputs first."
             )
         )
-    rows = len(keras.tree.flatten(given[0])[0])
-    presence = x.get("presence")
-    if presence is None:
-        presence = np.ones((rows, len(modalities)), bool)
-    presence = np.array(ops.convert_to_numpy(presence), bool)
+    presence = full_presence(modalities, x)
+    rows = len(presence)
     x = dict(x)
     for name in absent:
         x[name] = building.map_signature(
@@ -57,6 +54,23 @@ def fill_none(
         )
         presence[:, list(modalities).index(name)] = False
     return {**x, "presence": presence}
+
+
+def full_presence(modalities: Sequence[str], x: dict[str, Any]) -> np.ndarray:
+    """Returns which samples have which modalities, also if all have all.
+
+    Args:
+        modalities: Names of the modalities, in the model's order.
+        x: Inputs, presence as an array or left out.
+
+    Returns:
+        A new bool array of shape `(samples, modalities)`.
+    """
+    if x.get("presence") is not None:
+        return np.array(ops.convert_to_numpy(x["presence"]), bool)
+    values = [x[name] for name in modalities if x.get(name) is not None]
+    samples = len(keras.tree.flatten(values)[0])
+    return np.ones((samples, len(modalities)), bool)
 
 
 def check_values(modalities: Sequence[str], x: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_mla.core.losses import labelled
 from keras_mla.layers.fusion import Fusion, InverseVarianceFusion
 
 
@@ -150,9 +151,7 @@ def _predictions(
         if len(batch) > 2 and batch[2] is not None:
             given = ops.convert_to_numpy(batch[2])
             weight = np.asarray(given, "float64").reshape(len(y), -1).mean(1)
-        ignored = getattr(getattr(model, "loss", None), "ignore_class", None)
-        if ignored is not None:
-            weight = weight * (y.reshape(len(y), -1)[:, 0] != ignored)
+        weight = weight * labelled(model, y)
         counted = present.any(axis=1) & (weight > 0)
         labels = model.task.labels_of(y[counted], logits.shape[2])
         parts.append(

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_mla.backend import distribution, kernels
@@ -20,6 +21,19 @@ class MeanLoss(NamedTuple):
 
     mean: Any
     count: Any
+
+
+def labelled(model: Any, y: np.ndarray) -> np.ndarray:
+    """Returns which samples have a label that the loss does not ignore.
+
+    Args:
+        model: A model. If it is not compiled, all samples count.
+        y: Labels of shape `(samples, ...)`.
+    """
+    ignored = getattr(getattr(model, "loss", None), "ignore_class", None)
+    if ignored is None:
+        return np.ones(len(y), bool)
+    return y.reshape(len(y), -1)[:, 0] != ignored
 
 
 class SampleLoss:
