@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,6 +46,12 @@ class Notes:
         self.skipped: dict[str, str] = {}
         self.absent: dict[tuple[str, str], str] = {}
         self._guard = threading.Lock()
+
+    def take(self, rows: Iterable[Row]) -> None:
+        """Notes all problems of rows."""
+        for row in rows:
+            for problem in row.problems:
+                self.add(*problem)
 
     def add(self, absent: bool, key: Any, message: str) -> None:
         """Notes a sample that is skipped, or a modality that is absent."""

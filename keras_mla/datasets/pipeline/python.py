@@ -196,9 +196,7 @@ def _join(
     """Joins the rows of a batch as soon as they are read."""
     rows = [row for part in parts for row in part.result()]
     indices = order[first : first + len(rows)]
-    for row in rows:
-        for problem in row.problems:
-            plan.notes.add(*problem)
+    plan.notes.take(rows)
     fine = np.array([row.fine for row in rows])
     if not fine.any():
         rows, indices = _next_fine(plan, epoch, order, first + len(rows))
@@ -224,8 +222,7 @@ def _next_fine(
     """Returns the next sample that is fine, in the place of a whole batch."""
     for index in np.roll(order, -after):
         [row] = read_rows(plan.loader, epoch, np.array([index]))
-        for problem in row.problems:
-            plan.notes.add(*problem)
+        plan.notes.take([row])
         if row.fine:
             return [row], np.array([index])
     raise ValueError(

@@ -53,8 +53,7 @@ def dataset(plan: Plan) -> "tf.data.Dataset":
 
     def load(index: np.int64, epoch: np.int64) -> list[Any]:
         row = loader.read(int(index), int(epoch))
-        for problem in row.problems:
-            plan.notes.add(*problem)
+        plan.notes.take([row])
         return [np.bool_(row.fine), row.present, *row.arrays]
 
     @plain
@@ -68,8 +67,7 @@ def dataset(plan: Plan) -> "tf.data.Dataset":
     def load_batch(indices: np.ndarray, epochs: np.ndarray) -> list[Any]:
         parts = pools.read(int(epochs[0]), indices)
         rows = [row for part in parts for row in part.result()]
-        for problem in (problem for row in rows for problem in row.problems):
-            plan.notes.add(*problem)
+        plan.notes.take(rows)
         arrays = [
             stack([row.arrays[column] for row in rows])
             for column in range(len(names))

@@ -8,6 +8,11 @@ import numpy as np
 from keras_mla.datasets.pipeline import Reader
 from keras_mla.datasets.table import cells
 
+NOT_ADAPTED = (
+    "The table is not adapted: call `table.adapt` on the rows of the training "
+    "split first."
+)
+
 
 class Learned:
     """Columns of a table, and what was learned of them.
@@ -35,10 +40,7 @@ class Learned:
             ValueError: If nothing was: `adapt` has not been called.
         """
         if self.learned is None:
-            raise ValueError(
-                "The table is not adapted: call `table.adapt` on the rows of "
-                "the training split first."
-            )
+            raise ValueError(NOT_ADAPTED)
         return self.learned
 
     def can_learn(self, learned: dict[str, Any]) -> bool:
@@ -85,8 +87,14 @@ class Field(Learned):
             [cells.is_empty(frame[name]) for name in self.columns]
         )
 
-    def values(self, frame: Any, root: str | None) -> Any:
-        """Returns a value for each row, as the reader takes them."""
+    def values(self, frame: Any, present: np.ndarray, root: str | None) -> Any:
+        """Returns a value for each row, as the reader takes them.
+
+        Args:
+            frame: DataFrame.
+            present: bool array `(rows,)`. What `present` returned.
+            root: str. The folder of files, if there is one.
+        """
         raise NotImplementedError
 
     def reader(self, modality: str) -> Reader:

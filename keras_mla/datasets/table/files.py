@@ -5,6 +5,8 @@ import os
 from collections.abc import Sequence
 from typing import Any, Self
 
+import numpy as np
+
 from keras_mla.datasets import listing
 from keras_mla.datasets.pipeline import (
     Reader,
@@ -25,7 +27,9 @@ class _Files(Field):
         """Whether the values are an array: they are paths."""
         return False
 
-    def values(self, frame: Any, root: str | None) -> list[Any]:
+    def values(
+        self, frame: Any, present: np.ndarray, root: str | None
+    ) -> list[Any]:
         """Returns the path of each row, `None` where the cell is empty.
 
         Raises:
@@ -84,10 +88,12 @@ class Image(_Files):
         super().__init__(columns)
         self.settings = settings
 
-    def values(self, frame: Any, root: str | None) -> list[Any]:
+    def values(
+        self, frame: Any, present: np.ndarray, root: str | None
+    ) -> list[Any]:
         """Returns the path, or the list of paths, of each row."""
         if len(self.columns) == 1:
-            return super().values(frame, root)
+            return super().values(frame, present, root)
         found = [self._paths(frame, name, root) for name in self.columns]
         rows = [[p for p in row if p] for row in zip(*found, strict=True)]
         return [row or None for row in rows]

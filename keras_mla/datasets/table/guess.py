@@ -20,6 +20,7 @@ _ENDINGS = {
     "sound": ".wav .flac .mp3 .ogg .aiff .aif .au",
     "video": ".mp4 .mov .avi .mkv .webm .flv .mpg .mpeg .m4v",
 }
+COLUMN_KINDS = (*KINDS, Text.kind, *_ENDINGS)
 # The most categories, by how often each is used on average.
 _MOST_CATEGORIES = {2: 100, 10: 1000}
 _MOST_WORDS = 5

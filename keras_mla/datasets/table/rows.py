@@ -9,11 +9,11 @@ import numpy as np
 
 from keras_mla.datasets.table import cells, splits
 from keras_mla.datasets.table.field import Field, as_columns
+from keras_mla.datasets.table.guess import COLUMN_KINDS
 from keras_mla.datasets.table.label import Label
 from keras_mla.datasets.table.read import as_frame
 
 _FRACTIONS = {"train": 0.8, "validation": 0.1, "test": 0.1}
-_KINDS = ("number", "category", "text", "image", "sound", "video")
 
 
 class Rows:
@@ -79,12 +79,12 @@ class Rows:
         wrong = {
             column: kind
             for column, kind in self.kinds.items()
-            if column not in plain or kind not in _KINDS
+            if column not in plain or kind not in COLUMN_KINDS
         }
         if wrong:
             raise ValueError(
                 f"`kinds` must map columns of modalities ({', '.join(plain)}) "
-                f"to one of {list(_KINDS)}. Received: {wrong}"
+                f"to one of {list(COLUMN_KINDS)}. Received: {wrong}"
             )
         used = {
             c: name for name in self.modalities for c in self._columns(name)

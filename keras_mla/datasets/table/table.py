@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_mla.datasets import pipeline
 from keras_mla.datasets.table import cells
-from keras_mla.datasets.table.field import Field
+from keras_mla.datasets.table.field import NOT_ADAPTED, Field
 from keras_mla.datasets.table.guess import FIELDS, guess_field
 from keras_mla.datasets.table.label import Label
 from keras_mla.datasets.table.rows import Rows
@@ -138,10 +138,7 @@ class Table(Rows):
 
     def _adapted(self) -> dict[str, Field]:
         if not self._is_adapted:
-            raise ValueError(
-                "The table is not adapted: call `table.adapt` on the rows of "
-                "the training split first."
-            )
+            raise ValueError(NOT_ADAPTED)
         return self.fields
 
     # === Arrays ===
@@ -181,8 +178,7 @@ class Table(Rows):
                 f"Received: on_error={on_error!r}"
             )
         fields = self._adapted()
-        presence = {n: f.present(frame) for n, f in fields.items()}
-        self._check_present(frame, presence)
+        presence = self._presence(frame)
         x: dict[str, Any] = {}
         files = {n: f for n, f in fields.items() if not f.in_memory}
         read = {}
@@ -192,7 +188,7 @@ class Table(Rows):
             if name in files:
                 x[name] = read[name]
                 continue
-            values = field.values(frame, None)
+            values = field.values(frame, presence[name], None)
             batched = field.reader(name).batched
             x[name] = values if batched is None else batched(values)
         if read:
@@ -200,6 +196,12 @@ class Table(Rows):
         if not all(mask.all() for mask in presence.values()):
             x["presence"] = presence
         return x
+
+    def _presence(self, frame: Any) -> dict[str, np.ndarray]:
+        """Returns which rows have each modality; each row must have one."""
+        presence = {n: f.present(frame) for n, f in self._adapted().items()}
+        self._check_present(frame, presence)
+        return presence
 
     def _check_present(
         self, frame: Any, presence: Mapping[str, np.ndarray]
@@ -232,7 +234,7 @@ class Table(Rows):
                 "`table.batches(rows)` reads one batch at a time."
             )
         data = pipeline.build(
-            self._samples(frame, files, None),
+            self._samples(frame, files, presence, None),
             {name: field.reader(name) for name, field in files.items()},
             on_error=on_error,
             workers=workers,
@@ -254,12 +256,18 @@ class Table(Rows):
         return arrays
 
     def _samples(
-        self, frame: Any, fields: Mapping[str, Field], labels: Any
+        self,
+        frame: Any,
+        fields: Mapping[str, Field],
+        presence: Mapping[str, np.ndarray],
+        labels: Any,
     ) -> list[pipeline.Sample]:
         """Returns a sample for each row, with what it has."""
         root = self._root(frame)
-        values = {n: f.values(frame, root) for n, f in fields.items()}
-        present = {n: f.present(frame) for n, f in fields.items()}
+        values = {
+            name: field.values(frame, presence[name], root)
+            for name, field in fields.items()
+        }
         names: Any = frame.index
         if self.id is not None and self.id in frame.columns:
             names = cells.words_of(frame[self.id])
@@ -269,7 +277,7 @@ class Table(Rows):
             pipeline.Sample(
                 str(names[row]),
                 0 if labels is None else labels[row],
-                {n: values[n][row] for n in fields if present[n][row]},
+                {n: values[n][row] for n in fields if presence[n][row]},
                 cells.place(frame, row),
             )
             for row in range(len(frame))
@@ -327,12 +335,10 @@ class Table(Rows):
         fields = self._adapted()
         labels = labels and self.label is not None
         frame = self._frame(rows, labels)
-        self._check_present(
-            frame, {n: f.present(frame) for n, f in fields.items()}
-        )
+        presence = self._presence(frame)
         y = self._known_label().values(frame) if labels else None
         return pipeline.build(
-            self._samples(frame, fields, y),
+            self._samples(frame, fields, presence, y),
             {name: field.reader(name) for name, field in fields.items()},
             **options,
         )

@@ -133,7 +133,9 @@ class Text(Field):
             for parts in zip(*columns, strict=True)
         ]
 
-    def values(self, frame: Any, root: str | None = None) -> np.ndarray:
+    def values(
+        self, frame: Any, present: np.ndarray, root: str | None = None
+    ) -> np.ndarray:
         """Returns token ids, int32 `(rows, length)`, padded."""
         known = self.known()
         length = known["length"]
@@ -141,7 +143,7 @@ class Text(Field):
         texts = self._texts(frame)
         pad = _pad_of(tokenizer) or 0
         out = np.full((len(texts), length), pad, np.int32)
-        rows = np.array([i for i, text in enumerate(texts) if text], int)
+        rows = np.flatnonzero(present)
         # A part at a time: what the library returns takes far more memory.
         for start in range(0, len(rows), _CHUNK):
             part = rows[start : start + _CHUNK]

@@ -121,7 +121,9 @@ class Values(Field):
         ]
         return ~np.logical_and.reduce(empty)
 
-    def values(self, frame: Any, root: str | None = None) -> np.ndarray:
+    def values(
+        self, frame: Any, present: np.ndarray, root: str | None = None
+    ) -> np.ndarray:
         """Returns float32 vectors `(rows, size)`."""
         out: np.ndarray = np.zeros((len(frame), *self.shape), np.float32)
         start = 0
@@ -148,7 +150,7 @@ class Values(Field):
                     out[:, start + 1] = empty
             start = stop
         # What marks empty cells says nothing of a row that has no cell.
-        out[~self.present(frame)] = 0.0
+        out[~present] = 0.0
         return out
 
     def reader(self, modality: str) -> Reader:
