@@ -157,3 +157,14 @@ def largest_difference(first, second):
         for a, b in zip(first, second, strict=True)
         if a.size
     )
+
+
+def words_encoder(table, modality, features=4):
+    """Returns an encoder of a table's tokens: the mean of their embeddings."""
+    shapes = table.shapes[modality]
+    types = {"token_ids": "int32", "padding_mask": "bool"}
+    inputs = {k: keras.Input(shapes[k], dtype=types[k], name=k) for k in types}
+    size = table.fields[modality].vocabulary_size
+    words = keras.layers.Embedding(size, features)(inputs["token_ids"])
+    pool = keras.layers.GlobalAveragePooling1D()
+    return keras.Model(inputs, pool(words, mask=inputs["padding_mask"]))

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from utils import words_encoder
 
 import keras_mla
 from keras_mla.datasets import Table
@@ -26,8 +27,7 @@ def make_model(method="MLA"):
     )
     words = keras.layers.GlobalAveragePooling1D()(words, mask=mask)
     facts = keras.Sequential([keras.Input((2,)), keras.layers.Dense(4)])
-    inputs = {"token_ids": ids, "padding_mask": mask}
-    encoders = {"words": keras.Model(inputs, words), "facts": facts}
+    encoders = {"words": words_encoder(table, "words"), "facts": facts}
     return getattr(keras_mla.models, method)(
         encoders, head=table.units, table=table
     )

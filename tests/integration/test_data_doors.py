@@ -5,7 +5,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from dataset_media import write_jpeg, write_video
-from utils import CLASSES, WIDTHS, compiled, make_data, make_model
+from utils import (
+    CLASSES,
+    WIDTHS,
+    compiled,
+    make_data,
+    make_model,
+    words_encoder,
+)
 
 import keras_mla
 from keras_mla.datasets import (
@@ -56,16 +63,9 @@ def test_a_dataframe_of_texts_categories_and_pictures(tmp_path):
     )
     parts = table.split(rows, {"train": 0.8, "test": 0.2})
     table.adapt(parts["train"], verbose=0)
-    ids = keras.Input((4,), dtype="int32", name="token_ids")
-    mask = keras.Input((4,), dtype="bool", name="padding_mask")
-    size = table.fields["words"].vocabulary_size
-    words = keras.layers.Embedding(size, 4)(ids)
-    words = keras.layers.GlobalAveragePooling1D()(words, mask=mask)
     model = keras_mla.MLA(
         {
-            "words": keras.Model(
-                {"token_ids": ids, "padding_mask": mask}, words
-            ),
+            "words": words_encoder(table, "words"),
             "photo": small(table.shapes["photo"]),
             "facts": small(table.shapes["facts"]),
         },

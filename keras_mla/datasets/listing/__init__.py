@@ -3,6 +3,7 @@
 from keras_mla.datasets.listing.encodings import encoding_of as encoding_of
 from keras_mla.datasets.listing.lists import read_json_lines as read_json_lines
 from keras_mla.datasets.listing.lists import read_lines as read_lines
+from keras_mla.datasets.listing.lists import read_objects as read_objects
 from keras_mla.datasets.listing.lists import read_rows as read_rows
 from keras_mla.datasets.listing.lists import read_text as read_text
 from keras_mla.datasets.listing.paths import data_folder as data_folder
@@ -33,6 +34,7 @@ __all__ = [
     "partition",
     "read_json_lines",
     "read_lines",
+    "read_objects",
     "read_rows",
     "read_text",
     "safe_path",

@@ -3,7 +3,6 @@
 import csv
 import json
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from keras_mla.datasets.listing import encodings
 from keras_mla.datasets.listing.problems import Problems
@@ -101,6 +100,20 @@ def _parse(lines: list[str]) -> list[str] | None:
     return rows[0] if rows[-1] == ["end"] else None
 
 
+def read_objects(path: str) -> Iterator[tuple[str, str, dict | None]]:
+    """Yields `(source, line, object)` for each line of a jsonl file.
+
+    The object is `None` if the line holds no JSON object. The text is in the
+    encoding that `encoding_of` finds.
+    """
+    for source, line in read_lines(path):
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            record = None
+        yield source, line, record if isinstance(record, dict) else None
+
+
 def read_json_lines(
     path: str, keys: Sequence[str], problems: Problems
 ) -> Iterator[tuple[str, dict[str, str]]]:
@@ -115,12 +128,8 @@ def read_json_lines(
         problems: `Problems`. It decides what happens to a line in the wrong
             form.
     """
-    for source, line in read_lines(path):
-        try:
-            record: Any = json.loads(line)
-        except (ValueError, RecursionError):
-            record = None
-        if not isinstance(record, dict) or not all(
+    for source, line, record in read_objects(path):
+        if record is None or not all(
             isinstance(record.get(key), str | int) for key in keys
         ):
             problems.add(

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import os
 import sys
 import warnings
@@ -297,12 +296,8 @@ def _read_parquet(path: str) -> Any:
 def _read_json_lines(path: str) -> Any:
     pd = need("pandas", "read tables")
     records = []
-    for source, line in listing.read_lines(path):
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            record = None
-        if not isinstance(record, dict):
+    for source, line, record in listing.read_objects(path):
+        if record is None:
             raise ValueError(
                 f"{source}: expected a JSON object. "
                 f"Received: line={line[:200]!r}"
