@@ -75,6 +75,7 @@ class SampleLoss:
                 `None` for all.
             size: int or scalar tensor. Number of rows of the batch.
         """
+        labels = kernels.safe_labels(self.loss, labels, logits)
         if present is not None:
             return self._of_present(labels, logits, sample_weight, present)
         if sample_weight is not None:

@@ -117,7 +117,7 @@ class RecordedModel(CompiledModel):
                 self._present(batch, name),
                 batch.sample_weight[of_modality],
             )
-        self._count_strays(batch)
+        self._count_strays(batch, outputs.logits[self.experts[0]])
         if not batch.paired:
             self._build_metrics(batch, outputs.logits[self.modalities[0]])
             return self.unpaired_results()
@@ -169,9 +169,9 @@ class RecordedModel(CompiledModel):
         else:
             self.metrics_container.update_state(labels, fused, weight)
 
-    def _count_strays(self, batch: Batch) -> None:
+    def _count_strays(self, batch: Batch, logits: Any) -> None:
         """Counts labels that are not classes, if the backend accepts them."""
-        if kernels.refuses_labels() or not tasks.wants_classes(self.loss):
+        if not tasks.wants_classes(self.loss) or kernels.refuses_labels(logits):
             return
         classes = number_of_units(self.head)
         ignored = getattr(self.loss, "ignore_class", None)

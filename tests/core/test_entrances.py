@@ -146,6 +146,24 @@ def test_labels_of_a_stream_must_be_classes(where):
             model.fit(data[0], validation_data=data[1], verbose=0)
 
 
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="PyTorch alone.")
+@pytest.mark.parametrize("label", [-1, CLASSES])
+def test_labels_that_a_gpu_would_not_survive(monkeypatch, label):
+    from keras_mla.backend import kernels
+
+    for module in (kernels, kernels.torch):
+        monkeypatch.setattr(module, "refuses_labels", lambda logits: False)
+    x, y = make_data(8)
+    stream = Batches((x, y), (x, np.where(np.arange(8) == 3, label, y)))
+    with pytest.raises(ValueError, match="1 labels are outside 0 to 3"):
+        compiled(make_model()).fit(stream, verbose=0)
+    # The loss ignores what it is told to ignore.
+    loss = keras.losses.SparseCategoricalCrossentropy(
+        from_logits=True, ignore_class=label
+    )
+    compiled(make_model(), loss=loss, metrics=None).fit(stream, verbose=0)
+
+
 def test_labels_that_are_ignored_or_weigh_nothing():
     x, y = make_data(8)
     y[3] = -1

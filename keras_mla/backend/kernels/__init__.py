@@ -11,7 +11,8 @@
 - `add_to(variable, value)`, `update_metric(metric, y, logits, weight)`,
   `mean_results(metrics)`, `mean_of_groups(total, count, sizes)`: for metrics.
 - `reduced_loss(loss, y, logits)`: the loss of a batch.
-- `refuses_labels()`: whether losses refuse labels that are not classes.
+- `refuses_labels(logits)`: whether losses refuse labels that are not classes.
+- `safe_labels(loss, labels, logits)`: labels that the device survives.
 """
 
 from keras_mla.backend.choice import finder
@@ -31,3 +32,4 @@ mean_results = _find("mean_results")
 mean_of_groups = _find("mean_of_groups")
 reduced_loss = _find("reduced_loss")
 refuses_labels = _find("refuses_labels")
+safe_labels = _find("safe_labels")

@@ -184,9 +184,26 @@ def reduced_loss(loss: keras.losses.Loss, y: Any, logits: Any) -> Any:
     return values.mean()
 
 
-def refuses_labels() -> bool:
-    """Returns `True`: PyTorch's cross-entropy raises for such labels."""
-    return True
+def refuses_labels(logits: Any) -> bool:
+    """Returns whether cross-entropy raises for labels out of range.
+
+    On a GPU it ends the use of the GPU in the whole process (a failed assertion
+    of the device), which `safe_labels` prevents.
+    """
+    return logits.device.type == "cpu"
+
+
+def safe_labels(loss: keras.losses.Loss, labels: Any, logits: Any) -> Any:
+    """Returns labels without those that PyTorch does not survive on a GPU."""
+    if refuses_labels(logits) or not isinstance(
+        loss, keras.losses.SparseCategoricalCrossentropy
+    ):
+        return labels
+    labels = keras.ops.convert_to_tensor(labels)
+    safe = labels.clamp(0, logits.shape[-1] - 1)
+    if loss.ignore_class is not None:
+        safe = torch.where(labels == loss.ignore_class, labels, safe)
+    return safe
 
 
 def _masked(tensor: Any) -> bool:
