@@ -4,17 +4,15 @@ import concurrent.futures
 import dataclasses
 import math
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future
-from typing import Any
 
 import keras
 import numpy as np
 
-from keras_mla.datasets.pipeline.loader import Row
+from keras_mla.datasets.pipeline.join import join
 from keras_mla.datasets.pipeline.plan import Plan
-from keras_mla.datasets.pipeline.pools import Pools, read_rows, stack
-from keras_mla.datasets.readers.arrays import to_numpy
+from keras_mla.datasets.pipeline.pools import Pools
 
 # Batches that are read ahead of the one that is asked for.
 _AHEAD = 2
@@ -170,7 +168,7 @@ class Batches(keras.utils.PyDataset):
         order = self._order[1]
         first = index * self._size
         parts = self._pools.read(epoch, order[first : first + self._size])
-        whole = self._pools.join(_join, self.plan, parts, epoch, order, first)
+        whole = self._pools.join(join, self.plan, parts, epoch, order, first)
         return _Batch(parts, whole)
 
 
@@ -184,48 +182,3 @@ class _Batch:
     def cancel(self) -> None:
         for future in (*self.parts, self.whole):
             future.cancel()
-
-
-def _join(
-    plan: Plan,
-    parts: Sequence[Future],
-    epoch: int,
-    order: np.ndarray,
-    first: int,
-) -> tuple:
-    """Joins the rows of a batch as soon as they are read."""
-    rows = [row for part in parts for row in part.result()]
-    indices = order[first : first + len(rows)]
-    plan.notes.take(rows)
-    fine = np.array([row.fine for row in rows])
-    if not fine.any():
-        rows, indices = _next_fine(plan, epoch, order, first + len(rows))
-        fine = np.array([True])
-    kept = [row for row in rows if row.fine]
-    x: dict[str, Any] = {}
-    for column, (name, reader) in enumerate(plan.loader.readers.items()):
-        value = stack([row.arrays[column] for row in kept])
-        x[name] = to_numpy(reader.batched(value)) if reader.batched else value
-    present = np.stack([row.present for row in kept])
-    if plan.marked and plan.positional:
-        x["presence"] = present
-    elif plan.marked:
-        x["presence"] = dict(
-            zip(plan.loader.readers, present.T.copy(), strict=True)
-        )
-    return x, plan.labels[indices[fine]]
-
-
-def _next_fine(
-    plan: Plan, epoch: int, order: np.ndarray, after: int
-) -> tuple[list[Row], np.ndarray]:
-    """Returns the next sample that is fine, in the place of a whole batch."""
-    for index in np.roll(order, -after):
-        [row] = read_rows(plan.loader, epoch, np.array([index]))
-        plan.notes.take([row])
-        if row.fine:
-            return [row], np.array([index])
-    raise ValueError(
-        "No sample can be decoded. The first one that was skipped: "
-        f"{next(iter(plan.notes.skipped.values()), '')}"
-    )

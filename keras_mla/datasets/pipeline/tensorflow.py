@@ -5,15 +5,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_mla.datasets import extras
+from keras_mla.datasets.pipeline.join import example, join
 from keras_mla.datasets.pipeline.plan import Plan
-from keras_mla.datasets.pipeline.pools import Pools, stack
+from keras_mla.datasets.pipeline.pools import Pools
 from keras_mla.datasets.readers.image import ImageSettings
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
 # Batches that are read at the same time, each by all workers.
-_AHEAD = 2
+_AHEAD = 3
 
 
 def dataset(plan: Plan) -> "tf.data.Dataset":
@@ -26,37 +27,13 @@ def dataset(plan: Plan) -> "tf.data.Dataset":
         ImportError: If TensorFlow is not installed.
     """
     tf = extras.need("tensorflow", 'read data with engine="tensorflow"')
-    loader, readers = plan.loader, plan.loader.readers
-    names, count = list(readers), len(plan.labels)
-    labels = tf.constant(plan.labels)
-    parallel = tf.data.AUTOTUNE if plan.workers is None else plan.workers
-    maskers = {name: loader.masker(name) for name in names}
-    # Nothing here needs a translation of Python's own `if` and `for`.
-    plain = tf.autograph.experimental.do_not_convert
-    # A call of Python costs tf.data a tenth of the time that a picture takes:
-    # where no operation of TensorFlow works on single samples, one call reads
-    # a batch.
-    whole = (
-        plan.batch_size is not None
-        and not loader.problems.skip
-        and not any(reader.features for reader in readers.values())
-    )
-    pools = Pools(loader, plan.workers)
-    types = [tf.bool, tf.bool] + [
-        tf.string if r.dtype == "object" else tf.as_dtype(r.dtype)
-        for r in readers.values()
-    ]
+    count = len(plan.labels)
 
     def begin() -> tuple[np.ndarray, np.ndarray]:
         epoch = plan.epochs.begin()
         return plan.order(epoch), np.full(count, epoch)
 
-    def load(index: np.int64, epoch: np.int64) -> list[Any]:
-        row = loader.read(int(index), int(epoch))
-        plan.notes.take([row])
-        return [np.bool_(row.fine), row.present, *row.arrays]
-
-    @plain
+    @tf.autograph.experimental.do_not_convert
     def start(_: Any) -> Any:
         # In the graph, so that each iteration and repetition begins an epoch.
         indices, epochs = tf.numpy_function(begin, [], [tf.int64, tf.int64])
@@ -64,36 +41,98 @@ def dataset(plan: Plan) -> "tf.data.Dataset":
             part.set_shape((count,))
         return tf.data.Dataset.from_tensor_slices((indices, epochs))
 
-    def load_batch(indices: np.ndarray, epochs: np.ndarray) -> list[Any]:
-        parts = pools.read(int(epochs[0]), indices)
-        rows = [row for part in parts for row in part.result()]
-        plan.notes.take(rows)
-        arrays = [
-            stack([row.arrays[column] for row in rows])
-            for column in range(len(names))
-        ]
-        present = np.stack([row.present for row in rows])
-        return [np.bool_(True), present, *arrays]
+    data = tf.data.Dataset.range(1).flat_map(start)
+    data = data.apply(tf.data.experimental.assert_cardinality(count))
+    # A call of Python costs tf.data a tenth of the time that a picture takes:
+    # where no operation of TensorFlow works on single samples, one call reads
+    # a batch.
+    whole = (
+        plan.batch_size is not None
+        and not plan.loader.problems.skip
+        and not any(r.features for r in plan.loader.readers.values())
+    )
+    data = (_batches if whole else _samples)(tf, plan, data)
+    data = data.prefetch(_AHEAD)
+    options = tf.data.Options()
+    # Its thread sleeps up to a second, and each iteration's end waits for it.
+    options.autotune.enabled = False
+    # Operations on small arrays lose more by sharing threads than they win.
+    options.threading.max_intra_op_parallelism = 1
+    data = data.with_options(options)
+    data.skipped, data.absent = plan.notes.skipped, plan.notes.absent
+    data.set_epoch = plan.epochs.set
+    return data
+
+
+def _batches(tf: Any, plan: Plan, data: Any) -> Any:
+    """Reads batches, each by one call of Python."""
+    pools = Pools(plan.loader, plan.workers)
+    nest, (x, label) = tf.nest, example(plan)
+    sizes = {n: None not in r.shape for n, r in plan.loader.readers.items()}
+    known = {
+        name: nest.map_structure(lambda _, name=name: sizes.get(name, True), v)
+        for name, v in x.items()
+    }
+    specs = [
+        tf.TensorSpec(
+            (None, *(n if fixed else None for n in array.shape[1:])),
+            tf.string if array.dtype == object else array.dtype,
+        )
+        for array, fixed in zip(
+            nest.flatten((x, label)), nest.flatten((known, True)), strict=True
+        )
+    ]
+    types = [spec.dtype for spec in specs]
+
+    def load(indices: np.ndarray, epochs: np.ndarray) -> list[Any]:
+        epoch = int(epochs[0])
+        parts = pools.read(epoch, indices)
+        batch = pools.join(join, plan, parts, epoch, indices, 0)
+        return nest.flatten(batch.result())
+
+    @tf.autograph.experimental.do_not_convert
+    def read(indices: Any, epochs: Any) -> tuple:
+        values = tf.numpy_function(load, [indices, epochs], types)
+        for value, spec in zip(values, specs, strict=True):
+            value.set_shape(spec.shape)
+        return nest.pack_sequence_as((x, label), values)
+
+    data = data.batch(plan.batch_size)
+    return data.map(read, _AHEAD, deterministic=True)
+
+
+def _samples(tf: Any, plan: Plan, data: Any) -> Any:
+    """Reads samples one by one, and joins them in the graph."""
+    loader, readers = plan.loader, plan.loader.readers
+    names = list(readers)
+    labels = tf.constant(plan.labels)
+    parallel = Pools(loader, plan.workers).workers
+    maskers = {name: loader.masker(name) for name in names}
+    # Nothing here needs a translation of Python's own `if` and `for`.
+    plain = tf.autograph.experimental.do_not_convert
+    types = [tf.bool, tf.bool] + [
+        tf.string if r.dtype == "object" else tf.as_dtype(r.dtype)
+        for r in readers.values()
+    ]
+
+    def load(index: np.int64, epoch: np.int64) -> list[Any]:
+        row = loader.read(int(index), int(epoch))
+        plan.notes.take([row])
+        return [np.bool_(row.fine), row.present, *row.arrays]
 
     @plain
     def read(index: Any, epoch: Any) -> tuple:
-        fine, present, *arrays = tf.numpy_function(
-            load_batch if whole else load, [index, epoch], types
-        )
-        lead = (None,) if whole else ()
+        fine, present, *arrays = tf.numpy_function(load, [index, epoch], types)
         fine.set_shape(())
-        present.set_shape((*lead, len(names)))
+        present.set_shape((len(names),))
         x = {}
         for (name, reader), array in zip(readers.items(), arrays, strict=True):
-            array.set_shape((*lead, *reader.shape))
+            array.set_shape(reader.shape)
             value = reader.features(array) if reader.features else array
-            mask = None if whole else maskers[name]
-            if mask is not None:
-                shape = value.shape
-                value = tf.numpy_function(
-                    mask, [value, index, epoch], value.dtype
+            if maskers[name] is not None:
+                value = _call(
+                    tf, maskers[name], [value, index, epoch], value.dtype
                 )
-                value.set_shape(shape)
             x[name] = value
         if plan.marked and plan.positional:
             x["presence"] = present
@@ -109,38 +148,26 @@ def dataset(plan: Plan) -> "tf.data.Dataset":
         for name, reader in readers.items():
             if _is_normalize(reader.batched):
                 # NumPy takes half the time, picture by picture.
-                value = tf.numpy_function(
-                    reader.batched, [x[name]], tf.float32, stateful=False
-                )
-                value.set_shape(x[name].shape)
-                x[name] = value
+                x[name] = _call(tf, reader.batched, [x[name]], tf.float32)
             elif reader.batched:
                 x[name] = reader.batched(x[name])
         return x, label
 
-    data = tf.data.Dataset.range(1).flat_map(start)
-    data = data.apply(tf.data.experimental.assert_cardinality(count))
-    size = 1 if plan.batch_size is None else plan.batch_size
-    if whole:
-        data = data.batch(size).map(read, _AHEAD, deterministic=True)
-    else:
-        data = data.map(read, parallel, deterministic=True)
-        if loader.problems.skip:
-            data = data.filter(lambda fine, x, label: fine)
-            data = data.map(lambda fine, x, label: (x, label))
-        data = data.batch(size)
+    data = data.map(read, parallel, deterministic=True)
+    if loader.problems.skip:
+        data = data.filter(lambda fine, x, label: fine)
+        data = data.map(lambda fine, x, label: (x, label))
+    data = data.batch(plan.batch_size or 1)
     if any(reader.batched for reader in readers.values()):
         data = data.map(finish, parallel, deterministic=True)
-    if plan.batch_size is None:
-        data = data.unbatch()
-    data = data.prefetch(tf.data.AUTOTUNE)
-    # Operations on small arrays lose more by sharing threads than they win.
-    options = tf.data.Options()
-    options.threading.max_intra_op_parallelism = 1
-    data = data.with_options(options)
-    data.skipped, data.absent = plan.notes.skipped, plan.notes.absent
-    data.set_epoch = plan.epochs.set
-    return data
+    return data.unbatch() if plan.batch_size is None else data
+
+
+def _call(tf: Any, function: Any, arguments: list, dtype: Any) -> Any:
+    """Calls a function of arrays that keeps the shape of the first one."""
+    result = tf.numpy_function(function, arguments, dtype, stateful=False)
+    result.set_shape(arguments[0].shape)
+    return result
 
 
 def _is_normalize(function: Any) -> bool:
