@@ -1,0 +1,1 @@
+"""Compares methods on data: which one wins, by how much, and how surely."""
