@@ -22,6 +22,17 @@ ALLOWED = {
     "encoders": {"layers", "backend"},
     "datasets": {"presence"},
     "analysis": {"core", "models"},
+    "comparison": {
+        "analysis",
+        "callbacks",
+        "core",
+        "datasets",
+        "layers",
+        "models",
+        "presence",
+        "version",
+    },
+    "__main__": {"comparison"},
     "presence": set(),
     "version": set(),
 }

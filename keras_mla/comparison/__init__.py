@@ -1,1 +1,9 @@
 """Compares methods on data: which one wins, by how much, and how surely."""
+
+from keras_mla.comparison.data import Data as Data
+from keras_mla.comparison.engine import compare as compare
+from keras_mla.comparison.results import Comparison as Comparison
+from keras_mla.comparison.results import Predictions as Predictions
+from keras_mla.comparison.results import Run as Run
+
+__all__ = ["Comparison", "Data", "Predictions", "Run", "compare"]

@@ -1,0 +1,290 @@
+"""The command line: `keras-mla compare` and `keras-mla predict`."""
+
+import difflib
+import os
+import pathlib
+import re
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from absl import flags
+
+_USAGE = """keras-mla: which method learns best from your modalities?
+
+  keras-mla compare --data=table.csv --label=kind --out=results
+  keras-mla predict results/model.keras new.csv
+
+`keras-mla compare --help` and `keras-mla predict --help` list the flags.
+KERAS_BACKEND chooses among tensorflow, jax and torch.
+"""
+
+
+class UsageError(ValueError):
+    """What the user typed is wrong."""
+
+
+def run(arguments: list[str]) -> int:
+    """Runs a command.
+
+    Args:
+        arguments: What stands behind `keras-mla`.
+
+    Returns:
+        The exit status: 0; 1 for an error, which is one line on the standard
+        error; 130 if the user stopped it.
+    """
+    name, *rest = arguments or ["--help"]
+    if name in ("--help", "-h", "help"):
+        print(_USAGE)
+        return 0
+    try:
+        if name not in _COMMANDS:
+            raise UsageError(
+                f"There is no command {name!r}.{_near(name, _COMMANDS)} "
+                f"Commands: {', '.join(_COMMANDS)}."
+            )
+        _COMMANDS[name](rest)
+    except KeyboardInterrupt:
+        print("Stopped. The same command goes on from here.", file=sys.stderr)
+        return 130
+    except (ValueError, ImportError, OSError, flags.Error) as error:
+        line = " ".join(str(error).split())
+        print(f"keras-mla {name}: {line}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _near(name: str, known: Any) -> str:
+    near = difflib.get_close_matches(name, list(known), 1)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def _parsed(values: flags.FlagValues, name: str, rest: list[str]) -> list[str]:
+    """Parses flags; returns what is no flag."""
+    flags.DEFINE_boolean("help", False, "Lists the flags.", flag_values=values)
+    try:
+        positional = values([name, *rest])[1:]
+    except flags.UnrecognizedFlagError as error:
+        raise UsageError(
+            f"There is no flag --{error.flagname}."
+            f"{_near(error.flagname, list(values))}"
+        ) from error
+    if values["help"].value:
+        print(f"keras-mla {name}")
+        for flag in values:
+            known = values[flag]
+            default = known.default_as_str or "none"
+            print(f"  --{flag}: {known.help} Default: {default}")
+        sys.exit(0)
+    return positional
+
+
+# === compare ===
+
+
+def _compare(rest: list[str]) -> None:
+    values = flags.FlagValues()
+    own = {"flag_values": values}
+    text, many = flags.DEFINE_string, flags.DEFINE_list
+    number = flags.DEFINE_integer
+    text("data", "digits", "'digits', or an .npz, CSV or Parquet file.", **own)
+    many("label", [], "Column of labels, or several.", **own)
+    for kind in ("image", "audio", "video"):
+        many(kind, [], f"Columns of paths of files: {kind}.", **own)
+    many("text", [], "Columns of texts.", **own)
+    many("numeric", [], "Columns of numbers.", **own)
+    many("categorical", [], "Columns of categories.", **own)
+    many("modalities", [], "Arrays of an .npz to use. Default: all.", **own)
+    text("id", None, "Column of names of the rows.", **own)
+    text("split", None, "Column of train, validation and test.", **own)
+    text("group", None, "Column of groups: none is in two splits.", **own)
+    number("folds", None, "Number of folds.", lower_bound=2, **own)
+    text("root", None, "Folder of the files. Default: the table's.", **own)
+    many("encoder", [], "Kinds of small encoders, as modality:kind.", **own)
+    number("width", 64, "Features of an encoder.", lower_bound=1, **own)
+    many("methods", ["table"], "Names, or 'table' or 'ablation'.", **own)
+    text("metric", None, "What chooses, such as f1_macro.", **own)
+    many("seeds", ["3"], "A number of seeds, or seeds as 0,1,2.", **own)
+    number("trials", 6, "Settings of each method.", lower_bound=1, **own)
+    number("trial_seeds", 1, "Seeds of a setting.", lower_bound=1, **own)
+    number("epochs", 30, "Epochs of a run.", lower_bound=1, **own)
+    number("batch_size", 64, "Samples in a batch.", lower_bound=1, **own)
+    flags.DEFINE_enum(
+        "optimizer", "adamw", ["adamw", "sgd"], "AdamW, or SGD.", **own
+    )
+    many("learning_rate", [], "Values to choose from.", **own)
+    many("weight_decay", ["1e-4", "1e-2"], "Values to choose from.", **own)
+    text("time_budget", None, "Such as 90s, 20m or 2h.", **own)
+    number("split_seed", 0, "Seed of random splits.", lower_bound=0, **own)
+    text("out", "comparison", "Folder of the results.", **own)
+    left = _parsed(values, "compare", rest)
+    if left:
+        raise UsageError(f"{left[0]!r} is no flag. Flags begin with --.")
+    from keras_mla.comparison.engine import compare
+
+    given = values.flag_values_dict()
+    given.pop("help")
+    kinds = ("image", "audio", "video", "text", "numeric", "categorical")
+    columns = {kind: given.pop(kind) for kind in kinds}
+    label = given.pop("label")
+    budget = given.pop("time_budget")
+    rates = _numbers("learning_rate", given.pop("learning_rate"))
+    result = compare(
+        given.pop("data"),
+        [name.replace(";", ",") for name in given.pop("methods")],
+        modalities=given.pop("modalities") or None,
+        label=(label[0] if len(label) == 1 else label) or None,
+        columns={k: v for k, v in columns.items() if v},
+        encoders=_encoders(given.pop("encoder")),
+        seeds=_seeds(given.pop("seeds")),
+        learning_rate=rates or None,
+        weight_decay=_numbers("weight_decay", given.pop("weight_decay")),
+        time_budget=None if budget is None else seconds(budget),
+        **given,
+    )
+    table = pathlib.Path(given["out"]) / "table.md"
+    print(f"\n{table.read_text()}")
+    for method, error in result.failures.items():
+        print(f"{method} failed: {error}")
+    print(f"Report: {table.with_name('report.html')}")
+
+
+def _seeds(given: list[str]) -> int | list[int]:
+    try:
+        numbers = [int(seed) for seed in given]
+    except ValueError:
+        raise UsageError(
+            f"--seeds takes whole numbers. Received: {','.join(given)}"
+        ) from None
+    return numbers[0] if len(numbers) == 1 else numbers
+
+
+def _numbers(name: str, given: list[str]) -> list[float]:
+    try:
+        return [float(value) for value in given]
+    except ValueError:
+        raise UsageError(
+            f"--{name} takes numbers. Received: {','.join(given)}"
+        ) from None
+
+
+def _encoders(given: list[str]) -> dict[str, str]:
+    wrong = [item for item in given if ":" not in item]
+    if wrong:
+        raise UsageError(f"--encoder takes modality:kind. Received: {wrong[0]}")
+    return {k: v for k, _, v in (item.partition(":") for item in given)}
+
+
+def seconds(text: str) -> float:
+    """Returns the seconds of a duration such as `"20m"`.
+
+    Raises:
+        ValueError: If the text is no duration.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|h|d)?", text.strip())
+    if not found:
+        raise UsageError(
+            "A time budget is a number with s, m, h or d, such as 20m. "
+            f"Received: {text}"
+        )
+    unit = {"s": 1, "m": 60, "h": 3600, "d": 86400}[found[2] or "s"]
+    return float(found[1]) * unit
+
+
+# === predict ===
+
+
+def _predict(rest: list[str]) -> None:
+    values = flags.FlagValues()
+    own = {"flag_values": values}
+    flags.DEFINE_string("root", None, "Folder of the files.", **own)
+    flags.DEFINE_string("id", None, "Column of names of the rows.", **own)
+    flags.DEFINE_string("out", None, "CSV to write. Default: print.", **own)
+    flags.DEFINE_integer("batch_size", 64, "Rows in a batch.", **own)
+    left = _parsed(values, "predict", rest)
+    if len(left) != 2:
+        raise UsageError(
+            "Say which model predicts which rows: "
+            "keras-mla predict model.keras new.csv"
+        )
+    import keras
+
+    from keras_mla.datasets.table import read_table
+
+    path, rows = left
+    for each in left:
+        if not os.path.exists(each):
+            raise UsageError(f"There is no file {each}.")
+    model = keras.saving.load_model(path, safe_mode=True)
+    frame = read_table(rows)
+    root = values["root"].value
+    table = predictions(model, frame, root, values["batch_size"].value)
+    name = values["id"].value
+    if name is not None:
+        table.insert(0, name, list(frame[name]))
+    out = values["out"].value
+    if out is None:
+        print(table.to_csv(index=False), end="")
+    else:
+        table.to_csv(out, index=False)
+
+
+def predictions(
+    model: Any, rows: Any, root: str | None = None, batch_size: int = 64
+) -> Any:
+    """Predicts rows of a table with a model that has a table.
+
+    Args:
+        model: A model of the library with a `table`.
+        rows: DataFrame, or what `Table.inputs` takes.
+        root: str. The folder of the files that rows name.
+        batch_size: int. Defaults to `64`.
+
+    Returns:
+        DataFrame with a row for each row: `label`; `probability <class>` for
+        each class or label; and `weight <modality>`, if the method has
+        weights.
+
+    Raises:
+        ValueError: If the model has no table.
+    """
+    import pandas as pd
+    from keras import ops
+
+    table = getattr(model, "table", None)
+    if table is None:
+        raise ValueError(
+            "The model was not trained on a table, so that it cannot read "
+            "rows. Call model.predict with arrays."
+        )
+    if root is not None:
+        table.root = root
+    found = model.predict_modalities(table.inputs(rows), batch_size)
+    fused = found["fused"]
+    label = table.decode_predictions(fused)
+    columns: dict[str, Any] = {}
+    if table.task == "regression":
+        label = label.reshape(len(fused), -1)
+        for index in range(label.shape[1]):
+            key = "label" if label.shape[1] == 1 else f"label {index}"
+            columns[key] = label[:, index]
+    else:
+        single = table.task == "single_label"
+        columns["label"] = (
+            label if single else ["|".join(map(str, w)) for w in label]
+        )
+        share = ops.softmax(fused) if single else ops.sigmoid(fused)
+        share = ops.convert_to_numpy(share)
+        for index, name in enumerate(table.classes):
+            columns[f"probability {name}"] = share[:, index]
+    for name in model.modalities:
+        if "weight" in found[name]:
+            columns[f"weight {name}"] = found[name]["weight"]
+    return pd.DataFrame(columns)
+
+
+_COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "compare": _compare,
+    "predict": _predict,
+}

@@ -1,0 +1,70 @@
+"""The log of runs, from which a killed comparison goes on."""
+
+import json
+import os
+import pathlib
+from typing import Any
+
+
+class Log:
+    """Appends the record of each run to a file, and finds it there again.
+
+    Args:
+        path: The file, with a JSON record a line. The first line holds
+            `header`. `None` keeps records in memory alone.
+        header: dict of what all runs have in common.
+
+    Raises:
+        ValueError: If the file exists with another header.
+    """
+
+    def __init__(self, path: str | os.PathLike | None, header: dict) -> None:
+        self.path = None if path is None else pathlib.Path(path)
+        self.records: dict[str, dict] = {}
+        if self.path is None or not self.path.exists():
+            self._append(header)
+            return
+        lines = self.path.read_bytes().split(b"\n")
+        # A kill may have interrupted the last line.
+        kept = b"\n".join(lines[:-1]) + b"\n" if len(lines) > 1 else b""
+        there = [json.loads(line) for line in kept.splitlines()]
+        header = json.loads(json.dumps(header))
+        if there and there[0] != header:
+            differs = sorted(
+                key
+                for key in {*there[0], *header}
+                if there[0].get(key) != header.get(key)
+            )
+            raise ValueError(
+                f"{self.path} holds runs with other settings: {differs}. "
+                "Choose another folder for the results, or delete this one."
+            )
+        if lines[-1]:
+            part = self.path.with_suffix(".partial")
+            part.write_bytes(kept)
+            part.replace(self.path)
+        if not there:
+            self._append(header)
+        for record in there[1:]:
+            self.records[self.key(record["run"])] = record
+
+    def get(self, what: dict) -> dict | None:
+        """Returns a run's record, or `None`."""
+        return self.records.get(self.key(what))
+
+    def add(self, what: dict, record: dict) -> dict:
+        """Appends a run's record; returns it."""
+        record = {"run": what, **record}
+        self._append(record)
+        self.records[self.key(what)] = record
+        return record
+
+    def _append(self, record: dict) -> None:
+        if self.path is not None:
+            with self.path.open("a") as file:
+                file.write(json.dumps(record) + "\n")
+
+    @staticmethod
+    def key(what: dict[str, Any]) -> str:
+        """Returns what identifies a run."""
+        return json.dumps(what, sort_keys=True)

@@ -1,0 +1,171 @@
+"""The methods to compare, by name, and the settings to choose from."""
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from keras_mla.core import MultimodalModel
+from keras_mla.layers import AverageFusion, EntropyFusion, GradientProjector
+from keras_mla.models import MLA, registry
+
+# The methods of the paper's Table 1, and further ones of the library.
+TABLE: dict[str, registry.Method] = {
+    method.title: method for method in registry.METHODS.values()
+}
+
+
+def _mla(title: str, fusion: type = EntropyFusion, **fixed: Any) -> Any:
+    """Returns MLA with one part changed."""
+
+    def arguments(**own: Any) -> dict[str, Any]:
+        projector = GradientProjector(**{**fixed, **own})
+        return {"projector": projector, "fusion": fusion()}
+
+    grid = {} if "alpha" in fixed else registry.METHODS["MLA"].grid
+    return registry.Method(
+        MLA, title, "balanced", "ablation", grid=grid, arguments=arguments
+    )
+
+
+def _alternating(title: str, fusion: type) -> Any:
+    """Returns MLA without projection."""
+
+    def arguments() -> dict[str, Any]:
+        return {"projector": None, "fusion": fusion()}
+
+    return registry.Method(
+        MLA, title, "balanced", "ablation", arguments=arguments
+    )
+
+
+# Table 3: MLA without some of its parts, and with each of its settings.
+ABLATION: dict[str, registry.Method] = {
+    method.title: method
+    for method in (
+        _mla("MLA, average", AverageFusion),
+        _alternating("MLA, no projection", EntropyFusion),
+        _alternating("MLA, neither", AverageFusion),
+        _mla("MLA, previous", order="previous"),
+        _mla("MLA, forgetting", forgetting=0.99),
+        *(
+            _mla(f"MLA, alpha {alpha:g}", alpha=alpha)
+            for alpha in (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)
+        ),
+    )
+}
+GROUPS = {"table": TABLE, "ablation": ABLATION}
+
+
+def chosen(methods: Any) -> dict[str, registry.Method]:
+    """Returns methods by title.
+
+    Args:
+        methods: A name, a class, a `registry.Method`, or a sequence of these.
+            A name is that of a class (`"ConcatFusion"`) or the one in tables
+            (`"Concat"`), in any case; `"table"` and `"ablation"` name several.
+
+    Raises:
+        ValueError: If a name is unknown; the message suggests the nearest.
+        TypeError: If something is no method.
+    """
+    if isinstance(methods, str | type | registry.Method):
+        methods = [methods]
+    known = _names()
+    found: dict[str, registry.Method] = {}
+    for given in methods:
+        if isinstance(given, registry.Method):
+            found[given.title] = given
+        elif isinstance(given, type) and issubclass(given, MultimodalModel):
+            own = registry.METHODS.get(given.__name__)
+            if own is None or own.cls is not given:
+                own = registry.Method(given, given.__name__, "own", "")
+            found[own.title] = own
+        elif not isinstance(given, str):
+            raise TypeError(
+                "A method must be a name, a subclass of `MultimodalModel`, or "
+                f"a `registry.Method`. Received: {given!r}"
+            )
+        elif _plain(given) in GROUPS:
+            found |= GROUPS[_plain(given)]
+        elif _plain(given) in known:
+            method = known[_plain(given)]
+            found[method.title] = method
+        else:
+            raise ValueError(_unknown(given, known))
+    if not found:
+        raise ValueError("There are no methods to compare.")
+    return found
+
+
+def _names() -> dict[str, registry.Method]:
+    """Returns methods by title and by the name of their class."""
+    names = {_plain(title): m for title, m in {**ABLATION, **TABLE}.items()}
+    return names | {_plain(m.name): m for m in TABLE.values()}
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9.]", "", name.lower())
+
+
+def _unknown(given: str, known: Mapping[str, registry.Method]) -> str:
+    near = difflib.get_close_matches(_plain(given), [*known, *GROUPS], 1)
+    titles = sorted({method.title for method in known.values()})
+    hint = ""
+    if near:
+        best = near[0] if near[0] in GROUPS else known[near[0]].title
+        hint = f" Did you mean {best!r}?"
+    return (
+        f"There is no method {given!r}.{hint} Known are 'table', 'ablation', "
+        f"and {titles}."
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """The settings that every method may try, beside its own.
+
+    Attributes:
+        learning_rate: Values to choose from.
+        weight_decay: Values to choose from.
+        trials: int. The number of settings of each method.
+    """
+
+    learning_rate: Sequence[float] = (3e-4, 1e-3, 3e-3)
+    weight_decay: Sequence[float] = (1e-4, 1e-2)
+    trials: int = 6
+
+    def settings(self, method: registry.Method) -> list[dict[str, Any]]:
+        """Returns the settings to try: shared ones, and the method's in turn.
+
+        The first is the default: the middle one of the learning rates.
+        """
+        from sklearn.model_selection import ParameterGrid, ParameterSampler
+
+        def sample(grid: Mapping[str, Sequence]) -> list[dict[str, Any]]:
+            lists = {name: list(values) for name, values in grid.items()}
+            size = min(self.trials, len(ParameterGrid(lists)))
+            return list(ParameterSampler(lists, n_iter=size, random_state=0))
+
+        rates = sorted(self.learning_rate)
+        default = {
+            "learning_rate": rates[len(rates) // 2],
+            "weight_decay": list(self.weight_decay)[0],
+        }
+        shared = sample(
+            {
+                "learning_rate": self.learning_rate,
+                "weight_decay": self.weight_decay,
+            }
+        )
+        shared = [default, *(s for s in shared if s != default)][: self.trials]
+        own = sample(method.grid)
+        # Each whole round of `shared` meets `own` shifted by one more.
+        return [
+            {
+                **shared[index % len(shared)],
+                **own[(index + index // len(shared)) % len(own)],
+            }
+            for index in range(min(self.trials, len(shared) * len(own)))
+        ]
