@@ -4,7 +4,9 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 import sys
+import textwrap
 import time
 import traceback
 from collections.abc import Mapping, Sequence
@@ -91,10 +93,9 @@ class _Plan:
             self.diverged[method] = f"{error} {_short(what['setting'])}"
             return None
         except Exception as error:
-            self.failures[method] = f"{type(error).__name__}: {error}"
-            (self.folder / "errors.txt").open("a").write(
-                f"{json.dumps(what)}\n{traceback.format_exc()}\n"
-            )
+            self.failures[method] = _told(error)
+            with (self.folder / "errors.txt").open("a") as file:
+                file.write(f"{json.dumps(what)}\n{traceback.format_exc()}\n")
             return None
         record = {
             "epochs": trained.epochs,
@@ -206,9 +207,7 @@ class _Plan:
                     self.options,
                 )
             except Exception as error:
-                self.failures[what["method"]] = (
-                    f"{type(error).__name__}: {error}"
-                )
+                self.failures[what["method"]] = _told(error)
                 return None
             predictions = found.pop("predictions")
             rows = positions[predictions.rows]
@@ -471,6 +470,12 @@ def _fitting(
                 f"There are {len(data.modalities)}."
             )
     return {t: m for t, m in methods.items() if t not in unfit}, unfit
+
+
+def _told(error: Exception) -> str:
+    """Returns an error in one line, without the colours of a terminal."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", f"{type(error).__name__}: {error}")
+    return textwrap.shorten(text, 500)
 
 
 def _short(setting: dict) -> str:

@@ -1,0 +1,182 @@
+"""The command line on a table of files: killed, resumed, and predicting."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import own_table
+import pandas as pd
+import pytest
+from utils import only_on
+
+from keras_mla.comparison import command
+
+ROOT = pathlib.Path(__file__).parents[2]
+SMALL = (
+    "--methods=mla,ConcatFusion",
+    "--seeds=2",
+    "--trials=2",
+    "--epochs=2",
+    "--batch_size=16",
+    "--width=8",
+)
+
+
+def command_line(*arguments):
+    return [sys.executable, "-m", "keras_mla", *map(str, arguments)]
+
+
+def environment(**more):
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    return {
+        **os.environ,
+        "PYTHONPATH": path,
+        "KERAS_BACKEND": keras.backend.backend(),
+        **more,
+    }
+
+
+def run(*arguments, **more):
+    return subprocess.run(
+        command_line(*arguments),
+        env=environment(**more),
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+
+
+def records(folder):
+    path = folder / "runs.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [json.loads(line) for line in lines[1:]]
+
+
+def test_killed_resumed_and_used(tmp_path):
+    data = own_table.write(tmp_path)
+    out = tmp_path / "out"
+    given = ["compare", f"--data={data}", f"--out={out}"]
+    given += [*own_table.FLAGS, *SMALL]
+    process = subprocess.Popen(
+        command_line(*given),
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 200
+    while not records(out) and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    killed = records(out)
+    assert 1 <= len(killed) < 6
+    done = run(*given)
+    assert done.returncode == 0, done.stderr
+    # 2 methods x (2 settings + 1 more seed), the first ones as they were.
+    assert len(records(out)) == 6
+    assert records(out)[: len(killed)] == killed
+    text = (out / "report.html").read_text()
+    assert "<b>no</b>" not in text and "&lt;b&gt;no&lt;/b&gt;" in text
+    table = (out / "table.md").read_text()
+    assert "MLA" in table and "Concat" in table and table in done.stdout
+
+    # Predictions for raw rows are the model's own.
+    rows = pd.read_csv(data)
+    found = tmp_path / "found.csv"
+    done = run("predict", out / "model.keras", data, f"--out={found}")
+    assert done.returncode == 0, done.stderr
+    found = pd.read_csv(found)
+    model = keras.saving.load_model(out / "model.keras")
+    x = (
+        model.table.inputs(rows.assign(**{}), root=str(tmp_path))
+        if False
+        else None
+    )
+    model.table.root = str(tmp_path)
+    x = model.table.inputs(rows)
+    outputs = model.predict(x, verbose=0)
+    assert list(found["label"]) == model.table.decode_predictions(outputs)
+    share = keras.ops.convert_to_numpy(keras.ops.softmax(outputs))
+    np.testing.assert_allclose(found["probability yes"], share[:, 1], atol=1e-5)
+    assert model.modalities == own_table.MODALITIES
+    weighed = hasattr(model.fusion, "weights_of") if model.fusion else False
+    assert ("weight photo" in found) == (model.fusion is not None), weighed
+
+
+@only_on("torch")
+def test_another_backend_predicts_the_same(tmp_path):
+    data = own_table.write(tmp_path)
+    out = tmp_path / "out"
+    given = [f"--data={data}", f"--out={out}", *own_table.FLAGS, *SMALL]
+    assert command.run(["compare", *given, "--seeds=1", "--trials=1"]) == 0
+    tables = []
+    for backend in ("torch", "jax"):
+        done = run(
+            "predict",
+            out / "model.keras",
+            data,
+            "--id=id",
+            KERAS_BACKEND=backend,
+        )
+        assert done.returncode == 0, done.stderr
+        path = tmp_path / "predicted.csv"
+        path.write_text(done.stdout)
+        tables.append(pd.read_csv(path))
+    pd.testing.assert_frame_equal(*tables, atol=1e-5, rtol=1e-4)
+
+
+@only_on("torch")
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["compere"], "Did you mean 'compare'"),
+        (["compare", "--methds=MLA"], "no flag --methds. Did you mean"),
+        (["compare", "--methods=concatt"], "Did you mean 'Concat'"),
+        (["compare", "--seeds=many"], "--seeds takes whole numbers"),
+        (["compare", "--epochs=0"], "--epochs"),
+        (["compare", "--learning_rate=fast"], "--learning_rate takes numbers"),
+        (["compare", "--metric=acuracy"], "accuracy"),
+        (["compare", "--time_budget=soon"], "such as 20m"),
+        (["compare", "--encoder=mlp"], "--encoder takes modality:kind"),
+        (["compare", "--encoder=top:mpl"], "'mpl'"),
+        (["compare", "--data=nowhere.npz"], "nowhere.npz"),
+        (["compare", "--data=nowhere.csv", "--label=y"], "nowhere.csv"),
+        (["compare", "digits"], "'digits' is no flag"),
+        (["predict", "model.keras"], "predict model.keras new.csv"),
+        (["predict", "no.keras", "no.csv"], "no file no.keras"),
+    ],
+)
+def test_wrong_usage_is_one_line(tmp_path, capsys, arguments, message):
+    if arguments[0] == "compare":
+        arguments = [*arguments, f"--out={tmp_path / 'out'}"]
+    assert command.run(arguments) == 1
+    errors = capsys.readouterr().err.strip().splitlines()
+    assert message in errors[-1]
+    assert not any("Traceback" in line for line in errors)
+
+
+@only_on("torch")
+def test_a_missing_package_names_the_extra(tmp_path):
+    blocked = tmp_path / "absl"
+    blocked.mkdir()
+    (blocked / "__init__.py").write_text("")
+    code = (
+        "import sys; sys.modules['absl.flags'] = None; "
+        "from keras_mla.__main__ import main; sys.exit(main(['compare']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert 'pip install "keras-mla[compare]"' in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,462 @@
+"""The engine: what it reads, chooses, keeps, and survives."""
+
+import functools
+import json
+
+import keras
+import numpy as np
+import pytest
+from outside_methods import TaughtImputation
+from utils import mainly_on, only_on
+
+from keras_mla import models
+from keras_mla.comparison import compare, engine, training
+from keras_mla.comparison import data as data_lib
+from keras_mla.comparison import methods as methods_lib
+from keras_mla.comparison.encoders import kind_of, make_encoder
+from keras_mla.comparison.log import Log
+from keras_mla.comparison.metrics import METRICS
+from keras_mla.models import registry
+
+NAMES = ("text", "audio", "image")
+
+
+def arrays(samples=90, seed=0, noise=1.0):
+    """Three modalities that hint at one of three classes."""
+    rng = np.random.default_rng(seed)
+    y = np.arange(samples) % 3
+    x = {
+        name: (rng.normal(size=(samples, w)) * noise + y[:, None]).astype(
+            "float32"
+        )
+        for name, w in zip(NAMES, (4, 3, 5), strict=True)
+    }
+    return x, y
+
+
+small = functools.partial(
+    compare,
+    seeds=1,
+    trials=1,
+    epochs=2,
+    batch_size=16,
+    width=6,
+    report=False,
+    verbose=0,
+)
+
+
+def splits(**changes):
+    x, y = arrays()
+    rows = np.random.default_rng(0).permutation(len(y)).reshape(3, -1)
+    made = {
+        split: ({n: a[r] for n, a in x.items()}, y[r])
+        for split, r in zip(("train", "validation", "test"), rows, strict=True)
+    }
+    return {**made, **changes}
+
+
+# === Data ===
+
+
+@only_on("torch")
+def test_splits_are_given_drawn_or_named(tmp_path):
+    x, y = arrays()
+    drawn = data_lib.load((x, y))
+    sizes = [len(part.y) for part in drawn.folds[0].parts.values()]
+    assert sizes == [54, 18, 18] and drawn.modalities == NAMES
+    rows = [part.rows for part in drawn.folds[0].parts.values()]
+    assert sorted(np.concatenate(rows)) == list(range(90))
+    for part in drawn.folds[0].parts.values():
+        np.testing.assert_array_equal(part.x["text"], x["text"][part.rows])
+        assert set(np.bincount(part.y)) == {len(part.y) // 3}
+    path = tmp_path / "data.npz"
+    split = np.arange(90) // 30
+    np.savez(path, **x, y=y, split=split, id=np.arange(90) + 100)
+    named = data_lib.load(str(path))
+    for index, part in enumerate(named.folds[0].parts.values()):
+        np.testing.assert_array_equal(part.rows, np.flatnonzero(split == index))
+    positions, labels, ids, presence = named.test()
+    assert ids == [str(i) for i in range(160, 190)] and presence.all()
+    np.testing.assert_array_equal(labels, y[60:])
+    np.testing.assert_array_equal(positions[60:], np.arange(30))
+    assert (positions[:60] == -1).all()
+
+
+@only_on("torch")
+def test_folds_test_every_row_once_and_keep_groups_together():
+    x, y = arrays()
+    groups = np.arange(90) // 6
+    found = data_lib.load(({**x, "group": groups}, y), folds=5)
+    tested = np.concatenate([f.parts["test"].rows for f in found.folds])
+    assert sorted(tested) == list(range(90)) and found.modalities == NAMES
+    for fold in found.folds:
+        kept = [set(groups[part.rows]) for part in fold.parts.values()]
+        assert not (kept[0] & kept[1] or kept[0] & kept[2] or kept[1] & kept[2])
+
+
+@only_on("torch")
+def test_copies_across_splits_are_counted():
+    given = splits()
+    x, y = given["test"]
+    again = {
+        n: np.concatenate([a, given["train"][0][n][:4]]) for n, a in x.items()
+    }
+    given["test"] = again, np.concatenate([y, given["train"][1][:4]])
+    facts = data_lib.load(given).facts
+    [count] = [v for k, v in facts.items() if "copy" in k]
+    assert count == 4
+
+
+@only_on("torch")
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"y": None}, "has no array 'y'"),
+        ({"text": np.zeros((89, 7))}, "89 in 'text' and 90 in 'y'"),
+        ({"split": np.zeros(89)}, "89 in 'split' and 90 in 'y'"),
+        ({"text": np.array([["a"]] * 90, object)}, "arrays of objects"),
+        ({"text": np.array(["word"] * 90)}, "'text' .* cannot be a modality"),
+        ({"y": np.arange(90), "split": np.arange(90) // 30}, "between 0 and"),
+        ({"y": np.arange(90) % 3 - 1}, "Received: -1"),
+        ({"split": np.arange(90) // 45}, "each at least once"),
+        ({"y": np.array(["a"] * 90)}, "must be classes"),
+    ],
+)
+def test_bad_arrays(tmp_path, change, message):
+    x, y = arrays()
+    given = {**x, "y": y, **change}
+    path = tmp_path / "data.npz"
+    np.savez(path, **{k: v for k, v in given.items() if v is not None})
+    with pytest.raises(ValueError, match=message):
+        data_lib.load(str(path))
+
+
+# === Encoders ===
+
+
+@mainly_on("torch")
+def test_encoders_suit_arrays_and_scale_by_training_samples():
+    rng = np.random.default_rng(0)
+    present = np.arange(20) < 15
+    cases = {
+        "mlp": rng.normal(5, 3, (20, 7)).astype("float32"),
+        "conv1d": rng.normal(size=(20, 200, 3)).astype("float32"),
+        "conv2d": rng.integers(0, 255, (20, 16, 16, 3)).astype("uint8"),
+        "video": rng.random((20, 2, 16, 16, 3), "float32"),
+        "tokens": rng.integers(0, 9, (20, 6)).astype("int32"),
+    }
+    for kind, array in cases.items():
+        assert kind_of(array) == kind
+        encoder = make_encoder(array, present, width=5)
+        assert encoder(array).shape == (20, 5)
+        again = type(encoder).from_config(encoder.get_config())
+        again.set_weights(encoder.get_weights())
+        np.testing.assert_allclose(
+            keras.ops.convert_to_numpy(encoder(array)),
+            keras.ops.convert_to_numpy(again(array)),
+        )
+    # Absent samples do not count, and outliers are clipped.
+    array = cases["mlp"].copy()
+    array[15:] = 1e6
+    encoder = make_encoder(array, present)
+    [clip] = [layer for layer in encoder.layers if "clip" in layer.name]
+    inner = keras.Model(encoder.inputs, clip.output)
+    scaled = keras.ops.convert_to_numpy(inner(array))
+    np.testing.assert_allclose(scaled[:15].mean(0), 0, atol=1e-5)
+    np.testing.assert_allclose(scaled[:15].std(0), 1, atol=1e-4)
+    assert scaled.max() == 5
+    # A token that training lacks is padding, and padding says nothing.
+    words = np.array([[4, 5, 0, 0], [5, 4, 99, 0]], "int32")
+    encoder = make_encoder(words, np.array([True, False]), width=4)
+    first, second = keras.ops.convert_to_numpy(encoder(words))
+    np.testing.assert_allclose(first, second, atol=1e-6)
+    with pytest.raises(ValueError, match="Received: 'cnn'"):
+        make_encoder(words, np.ones(2, bool), "cnn")
+
+
+# === Choices ===
+
+
+@only_on("torch")
+def test_methods_by_any_name():
+    found = methods_lib.chosen(["concatfusion", "ogm-ge", "LATE FUSION"])
+    assert list(found) == ["Concat", "OGM-GE", "Late fusion"]
+    assert list(methods_lib.chosen("table")) == list(methods_lib.TABLE)
+    assert methods_lib.chosen(models.MLA)["MLA"] is registry.METHODS["MLA"]
+
+    class Mine(models.ConcatFusion):
+        pass
+
+    assert methods_lib.chosen([Mine])["Mine"].cls is Mine
+    with pytest.raises(ValueError, match="Did you mean 'Multi-loss'"):
+        methods_lib.chosen("multilos")
+    with pytest.raises(TypeError, match="Received: 3"):
+        methods_lib.chosen([3])
+
+
+@only_on("torch")
+def test_every_method_gets_as_many_settings():
+    grid = methods_lib.Grid(trials=6)
+    for method in methods_lib.chosen(["table", "ablation"]).values():
+        settings = grid.settings(method)
+        assert len(settings) == 6
+        assert settings[0]["learning_rate"] == 1e-3
+        assert len({json.dumps(s, sort_keys=True) for s in settings}) == 6
+        values = {name: {s[name] for s in settings} for name in method.grid}
+        assert all(values[n] == set(method.grid[n]) for n in method.grid)
+
+
+@mainly_on("torch")
+def test_validation_alone_chooses(tmp_path):
+    given = splits()
+    kwargs = {"methods": ["MLA", "Concat", "Ensemble"], "trials": 2}
+    first = small(given, out=tmp_path / "first", **kwargs)
+    x, y = given["test"]
+    permuted = splits(test=(x, np.roll(y, 1)))
+    second = small(permuted, out=tmp_path / "second", **kwargs)
+    assert first.winner == second.winner
+    for a, b in zip(first.runs, second.runs, strict=True):
+        assert (a.setting, a.epochs) == (b.setting, b.epochs)
+        assert a.validation == b.validation
+    # The winner has the best validation score of all.
+    best = max(first.runs, key=lambda run: run.validation["accuracy"])
+    assert best.validation["accuracy"] == max(
+        run.validation["accuracy"] for run in first.runs_of(first.winner)
+    )
+    # The curve's best epoch is the chosen one.
+    for run in first.runs_of("MLA"):
+        curve = run.curves["val_accuracy"]
+        assert curve[run.epochs["all"]] == max(curve)
+        assert run.validation["accuracy"] == max(curve)
+
+
+@mainly_on("torch")
+def test_predictions_are_those_of_the_model(tmp_path):
+    given = splits()
+    rng = np.random.default_rng(3)
+    for x, _ in given.values():
+        presence = rng.random((len(x["text"]), 3)) < 0.8
+        presence[
+            np.arange(len(presence)), rng.integers(0, 3, len(presence))
+        ] = 1
+        x["presence"] = presence
+    result = small(given, ["MLA"], out=tmp_path, report=False)
+    [run] = result.runs
+    data = data_lib.load(given)
+    options = training.Options(
+        METRICS["single_label"]["accuracy"], {}, 6, 2, 16, "adamw"
+    )
+    trained = training.train(
+        registry.METHODS["MLA"], data, data.folds[0], run.setting, 0, options
+    )
+    x, y = data.folds[0].parts["test"].x, data.folds[0].parts["test"].y
+    outputs = run.predictions.outputs
+    for subset in (("audio",), ("text", "image"), NAMES):
+        kept = x["presence"] & [name in subset for name in NAMES]
+        expected = trained.model.predict({**x, "presence": kept}, verbose=0)
+        np.testing.assert_allclose(
+            outputs["+".join(subset)], expected, atol=2e-6
+        )
+    assert set(run.predictions.weights) == set(NAMES)
+    np.testing.assert_array_equal(result.y, y)
+    np.testing.assert_array_equal(result.presence, x["presence"])
+    # Shares add up to the score beyond that of the training frequencies.
+    score = result.scores("MLA", METRICS["single_label"]["accuracy"])[0]
+    share = np.bincount(data.folds[0].parts["train"].y).argmax()
+    assert sum(run.worth.values()) == pytest.approx(score - np.mean(y == share))
+
+
+# === Runs ===
+
+
+@only_on("torch")
+def test_the_log_survives_a_kill(tmp_path):
+    path = tmp_path / "runs.jsonl"
+    log = Log(path, {"epochs": 2})
+    log.add({"seed": 0}, {"score": 1})
+    log.add({"seed": 1}, {"score": 2})
+    whole = path.read_bytes()
+    for cut in range(1, 33):
+        path.write_bytes(whole[:-cut])
+        found = Log(path, {"epochs": 2})
+        assert found.get({"seed": 0}) == {"run": {"seed": 0}, "score": 1}
+        assert found.get({"seed": 1}) is None
+        found.add({"seed": 1}, {"score": 2})
+        assert path.read_bytes() == whole
+    with pytest.raises(ValueError, match="other settings: \\['epochs'\\]"):
+        Log(path, {"epochs": 3})
+
+
+@mainly_on("torch")
+def test_a_run_goes_on_in_its_middle(tmp_path, monkeypatch):
+    data = data_lib.load(splits())
+    metric = METRICS["single_label"]["accuracy"]
+    options = training.Options(metric, {}, 6, 4, 16, "adamw")
+    setting = {"learning_rate": 1e-2, "weight_decay": 1e-4}
+    train = functools.partial(
+        training.train, registry.METHODS["MLA"], data, data.folds[0], setting, 0
+    )
+    expected = train(options)
+    monkeypatch.setattr(training, "_BACKUP_EVERY", 0)
+    folder = tmp_path / "backup"
+
+    class Stop(Exception):
+        pass
+
+    end = training._Backup.on_epoch_end
+
+    def stopped(self, epoch, logs=None):
+        end(self, epoch, logs)
+        if epoch == 1:
+            raise Stop
+
+    monkeypatch.setattr(training._Backup, "on_epoch_end", stopped)
+    with pytest.raises(Stop):
+        train(options, folder)
+    monkeypatch.setattr(training._Backup, "on_epoch_end", end)
+    resumed = train(options, folder)
+    assert resumed.curves == expected.curves
+    assert resumed.epochs == expected.epochs and not folder.exists()
+    for a, b in zip(
+        resumed.model.get_weights(), expected.model.get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+
+
+@mainly_on("torch")
+def test_a_failure_ends_one_method_alone(tmp_path):
+    class Broken(models.ConcatFusion):
+        def losses_of(self, *args, **kwargs):
+            raise RuntimeError("a fault of its author")
+
+        forward_pass = losses_of
+
+    result = small(splits(), [Broken, "Concat"], out=tmp_path)
+    assert result.methods == ("Concat",) and result.winner == "Concat"
+    assert "a fault of its author" in result.failures["Broken"]
+    assert "Traceback" in (tmp_path / "errors.txt").read_text()
+    with pytest.raises(ValueError, match="No method could be trained. Broken"):
+        small(splits(), [Broken], out=tmp_path / "alone")
+
+
+@only_on("torch")
+def test_what_diverges_is_not_chosen(tmp_path):
+    result = small(
+        splits(), ["Concat"], out=tmp_path, trials=2,
+        learning_rate=[1e-3, 1e30], optimizer="sgd", weight_decay=[0.0],
+    )  # fmt: skip
+    assert result.runs[0].setting["learning_rate"] == 1e-3
+
+
+@only_on("torch")
+def test_a_time_budget_runs_every_method_once_first(tmp_path, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(engine.time, "monotonic", lambda: clock[0])
+    done = []
+
+    def train(method, data, fold, setting, seed, options, folder=None):
+        clock[0] += 10
+        done.append((method.title, setting["learning_rate"], seed))
+        model = training.make_model(method, data, fold, setting, seed, options)
+        training.build(model, data, fold.parts["train"])
+        score = {"accuracy": setting["learning_rate"], "log_loss": 1.0}
+        return training.Trained(model, {"all": 0}, score, {}, 10.0)
+
+    monkeypatch.setattr(engine.training, "train", train)
+    result = small(
+        splits(), ["Concat", "Sum"], out=tmp_path, trials=3, seeds=2,
+        time_budget=45, weight_decay=[0.0],
+    )  # fmt: skip
+    assert done == [
+        ("Concat", 1e-3, 0),
+        ("Sum", 1e-3, 0),
+        *(("Concat", rate, 0) for _, rate, _ in done[2:3]),
+        *(("Sum", rate, 0) for _, rate, _ in done[3:4]),
+    ]
+    assert len(result.missing) == 4 and "Concat" in result.missing[0]
+
+
+@only_on("torch")
+def test_what_is_done_is_not_repeated(tmp_path, monkeypatch):
+    first = small(splits(), ["Concat"], out=tmp_path, trials=2, seeds=2)
+    monkeypatch.setattr(engine.training, "train", None)
+    again = small(splits(), ["Concat"], out=tmp_path, trials=2, seeds=2)
+    for a, b in zip(first.runs, again.runs, strict=True):
+        assert a.setting == b.setting and a.worth == b.worth
+        for key, outputs in a.predictions.outputs.items():
+            np.testing.assert_array_equal(outputs, b.predictions.outputs[key])
+    with pytest.raises(ValueError, match="other settings: \\['epochs'\\]"):
+        small(splits(), ["Concat"], out=tmp_path, trials=2, epochs=3)
+
+
+# === Other tasks, other data ===
+
+
+@mainly_on("torch")
+@pytest.mark.parametrize("task", ["multi_label", "regression"])
+def test_other_tasks(tmp_path, task):
+    given = splits()
+    for split, (x, y) in given.items():
+        labels = np.stack([y > 0, y > 1], axis=1).astype("float32")
+        y = labels if task == "multi_label" else y.astype("float32")
+        given[split] = x, y
+    result = small(given, ["MLA", "Concat", "QMF", "Ensemble"], out=tmp_path)
+    assert result.task == task
+    assert result.metric == {"multi_label": "map", "regression": "mae"}[task]
+    assert set(result.methods) | set(result.failures) == {
+        "MLA", "Concat", "QMF", "Ensemble",
+    }  # fmt: skip
+    assert "Concat" in result.methods
+    units = {"multi_label": 2, "regression": 1}[task]
+    assert result.outputs_of("Concat")[0].shape == (30, units)
+
+
+@mainly_on("torch")
+def test_folds(tmp_path):
+    x, y = arrays(60)
+    result = small((x, y), ["Concat"], folds=3, out=tmp_path, seeds=2)
+    assert [(r.fold, r.seed) for r in result.runs] == [
+        (f, s) for f in range(3) for s in range(2)
+    ]
+    assert len(result.outputs_of("Concat")) == 2
+    np.testing.assert_array_equal(result.y, y)
+
+
+@mainly_on("torch")
+def test_streams_and_own_encoders(tmp_path):
+    class Batches(keras.utils.PyDataset):
+        def __init__(self, x, y):
+            super().__init__()
+            self.x, self.y = x, y
+
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, i):
+            rows = slice(12 * i, 12 * i + 12)
+            return {n: a[rows] for n, a in self.x.items()}, self.y[rows]
+
+    def encoder():
+        return keras.Sequential([keras.Input((4,)), keras.layers.Dense(6)])
+
+    given = splits()
+    streams = {split: Batches(*part) for split, part in given.items()}
+    found = [
+        small(data, ["MLA"], out=tmp_path / str(i), encoders={"text": encoder})
+        for i, data in enumerate((given, streams))
+    ]
+    assert found[0].runs[0].predictions.outputs.keys() == (
+        found[1].runs[0].predictions.outputs.keys()
+    )
+    np.testing.assert_array_equal(found[0].y, found[1].y)
+
+
+@mainly_on("torch")
+def test_a_method_with_a_teacher(tmp_path):
+    method = registry.Method(
+        TaughtImputation, "Taught", "missing", "", needs=("teacher",),
+        teacher="ConcatFusion",
+    )  # fmt: skip
+    result = small(splits(), [method], out=tmp_path)
+    assert result.winner == "Taught" and not result.failures
