@@ -24,7 +24,7 @@ def subsets(modalities: Sequence[str], most: int = 5) -> list[tuple[str, ...]]:
     All of them for few modalities; beyond `most`, each modality alone, all but
     one, and all. Smaller subsets come first.
     """
-    sizes = range(1, len(modalities) + 1)
+    sizes: Sequence[int] = range(1, len(modalities) + 1)
     if len(modalities) > most:
         sizes = (1, len(modalities) - 1, len(modalities))
     return [
@@ -59,7 +59,9 @@ class Predictions:
         """Writes an `.npz`, which is whole or not there."""
         path = pathlib.Path(path)
         part = path.with_suffix(".partial.npz")
-        arrays = {f"output {k}": v for k, v in self.outputs.items()}
+        arrays: dict[str, Any] = {
+            f"output {k}": v for k, v in self.outputs.items()
+        }
         arrays |= {f"weight {k}": v for k, v in self.weights.items()}
         np.savez_compressed(part, rows=self.rows, **arrays)
         part.replace(path)

@@ -10,7 +10,7 @@ from outside_methods import TaughtImputation
 from utils import mainly_on, only_on
 
 from keras_mla import models
-from keras_mla.comparison import compare, engine, training
+from keras_mla.comparison import choice, compare, plan, sources, training
 from keras_mla.comparison import data as data_lib
 from keras_mla.comparison import methods as methods_lib
 from keras_mla.comparison.encoders import kind_of, make_encoder
@@ -62,7 +62,7 @@ def splits(**changes):
 @only_on("torch")
 def test_splits_are_given_drawn_or_named(tmp_path):
     x, y = arrays()
-    drawn = data_lib.load((x, y))
+    drawn = sources.load((x, y))
     sizes = [len(part.y) for part in drawn.folds[0].parts.values()]
     assert sizes == [54, 18, 18] and drawn.modalities == NAMES
     rows = [part.rows for part in drawn.folds[0].parts.values()]
@@ -73,7 +73,7 @@ def test_splits_are_given_drawn_or_named(tmp_path):
     path = tmp_path / "data.npz"
     split = np.arange(90) // 30
     np.savez(path, **x, y=y, split=split, id=np.arange(90) + 100)
-    named = data_lib.load(str(path))
+    named = sources.load(str(path))
     for index, part in enumerate(named.folds[0].parts.values()):
         np.testing.assert_array_equal(part.rows, np.flatnonzero(split == index))
     positions, labels, ids, presence = named.test()
@@ -87,7 +87,9 @@ def test_splits_are_given_drawn_or_named(tmp_path):
 def test_folds_test_every_row_once_and_keep_groups_together():
     x, y = arrays()
     groups = np.arange(90) // 6
-    found = data_lib.load(({**x, "group": groups}, y), folds=5)
+    found = sources.load(
+        ({**x, "group": groups}, y), division=data_lib.Division(folds=5)
+    )
     tested = np.concatenate([f.parts["test"].rows for f in found.folds])
     assert sorted(tested) == list(range(90)) and found.modalities == NAMES
     for fold in found.folds:
@@ -103,7 +105,7 @@ def test_copies_across_splits_are_counted():
         n: np.concatenate([a, given["train"][0][n][:4]]) for n, a in x.items()
     }
     given["test"] = again, np.concatenate([y, given["train"][1][:4]])
-    facts = data_lib.load(given).facts
+    facts = sources.load(given).facts
     [count] = [v for k, v in facts.items() if "copy" in k]
     assert count == 4
 
@@ -129,7 +131,7 @@ def test_bad_arrays(tmp_path, change, message):
     path = tmp_path / "data.npz"
     np.savez(path, **{k: v for k, v in given.items() if v is not None})
     with pytest.raises(ValueError, match=message):
-        data_lib.load(str(path))
+        sources.load(str(path))
 
 
 # === Encoders ===
@@ -160,8 +162,8 @@ def test_encoders_suit_arrays_and_scale_by_training_samples():
     array = cases["mlp"].copy()
     array[15:] = 1e6
     encoder = make_encoder(array, present)
-    [clip] = [layer for layer in encoder.layers if "clip" in layer.name]
-    inner = keras.Model(encoder.inputs, clip.output)
+    [clip] = [op for op in encoder.operations if "clip" in op.name]
+    inner = keras.Model(encoder.inputs[0], clip.output)
     scaled = keras.ops.convert_to_numpy(inner(array))
     np.testing.assert_allclose(scaled[:15].mean(0), 0, atol=1e-5)
     np.testing.assert_allclose(scaled[:15].std(0), 1, atol=1e-4)
@@ -243,7 +245,7 @@ def test_predictions_are_those_of_the_model(tmp_path):
         x["presence"] = presence
     result = small(given, ["MLA"], out=tmp_path, report=False)
     [run] = result.runs
-    data = data_lib.load(given)
+    data = sources.load(given)
     options = training.Options(
         METRICS["single_label"]["accuracy"], {}, 6, 2, 16, "adamw"
     )
@@ -290,7 +292,7 @@ def test_the_log_survives_a_kill(tmp_path):
 
 @mainly_on("torch")
 def test_a_run_goes_on_in_its_middle(tmp_path, monkeypatch):
-    data = data_lib.load(splits())
+    data = sources.load(splits())
     metric = METRICS["single_label"]["accuracy"]
     options = training.Options(metric, {}, 6, 4, 16, "adamw")
     setting = {"learning_rate": 1e-2, "weight_decay": 1e-4}
@@ -298,23 +300,23 @@ def test_a_run_goes_on_in_its_middle(tmp_path, monkeypatch):
         training.train, registry.METHODS["MLA"], data, data.folds[0], setting, 0
     )
     expected = train(options)
-    monkeypatch.setattr(training, "_BACKUP_EVERY", 0)
+    monkeypatch.setattr(choice, "BACKUP_EVERY", 0)
     folder = tmp_path / "backup"
 
     class Stop(Exception):
         pass
 
-    end = training._Backup.on_epoch_end
+    end = choice.Backup.on_epoch_end
 
     def stopped(self, epoch, logs=None):
         end(self, epoch, logs)
         if epoch == 1:
             raise Stop
 
-    monkeypatch.setattr(training._Backup, "on_epoch_end", stopped)
+    monkeypatch.setattr(choice.Backup, "on_epoch_end", stopped)
     with pytest.raises(Stop):
         train(options, folder)
-    monkeypatch.setattr(training._Backup, "on_epoch_end", end)
+    monkeypatch.setattr(choice.Backup, "on_epoch_end", end)
     resumed = train(options, folder)
     assert resumed.curves == expected.curves
     assert resumed.epochs == expected.epochs and not folder.exists()
@@ -352,7 +354,7 @@ def test_what_diverges_is_not_chosen(tmp_path):
 @only_on("torch")
 def test_a_time_budget_runs_every_method_once_first(tmp_path, monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr(engine.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(plan.time, "monotonic", lambda: clock[0])
     done = []
 
     def train(method, data, fold, setting, seed, options, folder=None):
@@ -363,7 +365,7 @@ def test_a_time_budget_runs_every_method_once_first(tmp_path, monkeypatch):
         score = {"accuracy": setting["learning_rate"], "log_loss": 1.0}
         return training.Trained(model, {"all": 0}, score, {}, 10.0)
 
-    monkeypatch.setattr(engine.training, "train", train)
+    monkeypatch.setattr(plan.training, "train", train)
     result = small(
         splits(), ["Concat", "Sum"], out=tmp_path, trials=3, seeds=2,
         time_budget=45, weight_decay=[0.0],
@@ -380,7 +382,7 @@ def test_a_time_budget_runs_every_method_once_first(tmp_path, monkeypatch):
 @only_on("torch")
 def test_what_is_done_is_not_repeated(tmp_path, monkeypatch):
     first = small(splits(), ["Concat"], out=tmp_path, trials=2, seeds=2)
-    monkeypatch.setattr(engine.training, "train", None)
+    monkeypatch.setattr(plan.training, "train", None)
     again = small(splits(), ["Concat"], out=tmp_path, trials=2, seeds=2)
     for a, b in zip(first.runs, again.runs, strict=True):
         assert a.setting == b.setting and a.worth == b.worth

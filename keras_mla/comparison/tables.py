@@ -1,0 +1,148 @@
+"""Reads the data of a comparison from a table."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from keras_mla.comparison.data import (
+    SPLITS,
+    Data,
+    Division,
+    Fold,
+    Part,
+    described,
+    stacked,
+)
+from keras_mla.datasets.readers import image
+from keras_mla.datasets.table import Image, Table, guess, read_table, values
+
+# Pictures that small encoders learn from.
+_PICTURES = image.ImageSettings(size=64)
+_KINDS = {"audio": "sound", "numeric": "number", "categorical": "category"}
+_SHARES = {"train": 0.6, "validation": 0.2, "test": 0.2}
+_INNER = {"train": 0.8, "validation": 0.2}
+
+
+def from_table(
+    name: str,
+    source: Any,
+    modalities: Any,
+    label: Any,
+    columns: Mapping[str, Sequence[str]],
+    id: str | None,
+    root: str | None,
+    division: Division,
+) -> Data:
+    """Reads a table, as `compare` says.
+
+    Raises:
+        ValueError: If columns, labels or splits are not as they should be.
+    """
+    split, group, seed = division.split, division.group, division.seed
+    if isinstance(source, str | os.PathLike):
+        frame = read_table(source)
+    else:
+        import pandas as pd
+
+        frame = (
+            source if isinstance(source, pd.DataFrame) else pd.DataFrame(source)
+        )
+    if label is None:
+        raise ValueError(
+            "Say which column holds the labels: `label=` (or --label). "
+            f"Columns: {list(frame.columns)}"
+        )
+    left = _not_modalities(label, id, split, group)
+    given, kinds = _modalities(frame, modalities, columns, left)
+
+    def new() -> Table:
+        return Table(given, label, id=id, kinds=kinds, root=root)
+
+    table = new()
+    if division.folds is not None:
+        divided = [
+            {**_inner(new(), rest, group, seed), "test": test}
+            for rest, test in table.folds(
+                frame, division.folds, group=group, seed=seed
+            )
+        ]
+    elif split is not None:
+        divided = [table.split(frame, column=split, group=group)]
+        for missing in set(SPLITS) - set(divided[0]):
+            raise ValueError(
+                f"Column {split!r} names no rows for {missing!r}: a comparison "
+                f"needs {list(SPLITS)}. Received: {sorted(divided[0])}"
+            )
+    else:
+        divided = [table.split(frame, _SHARES, group=group, seed=seed)]
+    position = {index: i for i, index in enumerate(frame.index)}
+    found = []
+    for parts in divided:
+        table = new().adapt(parts["train"], verbose=0)
+        made = {}
+        for part in SPLITS:
+            rows = parts[part]
+            x, y = table.arrays(rows)
+            x = stacked(table.modalities, x)
+            at = np.array([position[index] for index in rows.index])
+            made[part] = Part(x, y, at)
+        found.append(Fold(made, table))
+    ids = [str(i) for i in (frame.index if id is None else frame[id])]
+    first = found[0].table
+    assert first is not None
+    data = Data(
+        name,
+        first.task,
+        first.units,
+        first.classes,
+        first.modalities,
+        found,
+        ids,
+    )
+    return described(data)
+
+
+def _inner(table: Table, rest: Any, group: str | None, seed: int) -> dict:
+    return table.split(rest, _INNER, group=group, seed=seed)
+
+
+def _not_modalities(label: Any, *others: str | None) -> set[str]:
+    if isinstance(label, str):
+        named = {label}
+    else:
+        named = set(getattr(label, "columns", label))
+    return named | {name for name in others if name is not None}
+
+
+def _modalities(
+    frame: Any,
+    modalities: Any,
+    columns: Mapping[str, Sequence[str]],
+    left: set[str],
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Returns what `Table` takes: modalities, and the kinds of columns."""
+    kinds = {
+        column: _KINDS.get(kind, kind)
+        for kind, names in columns.items()
+        for column in names
+    }
+    if modalities is not None:
+        return dict(modalities), kinds
+    if not kinds:  # All columns, each as it looks.
+        kinds = {
+            str(column): guess.guess_kind(frame, column)
+            for column in frame.columns
+            if column not in left
+        }
+    given: dict[str, Any] = {}
+    for column, kind in kinds.items():
+        if kind in values.KINDS:
+            given.setdefault("table", []).append(column)
+        elif kind == "image":
+            given[column] = Image(column, _PICTURES)
+        else:
+            given[column] = column
+    made = [name for name, value in given.items() if isinstance(value, Image)]
+    return given, {c: kind for c, kind in kinds.items() if c not in made}
