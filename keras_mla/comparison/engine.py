@@ -62,7 +62,8 @@ def compare(
             `y`, and optionally `split`, `id`, `group` and `presence`) or of a
             table (CSV, Parquet); a DataFrame; `(x, y)` with a dict of arrays;
             or a dict of `"train"`, `"validation"` and `"test"`, each `(x, y)`
-            or batches of these (`tf.data.Dataset`, `PyDataset`).
+            or batches of these (`tf.data.Dataset`, `PyDataset`), or
+            `(batches, y)`, which spares a look at all batches for the labels.
         methods: Names, classes or `registry.Method`s. `"table"` are the
             methods of the paper's Table 1, `"ablation"` those of Table 3.
             Defaults to `"table"`.

@@ -1,5 +1,6 @@
 """Predicts a split, with all modalities and with subsets of them."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -16,23 +17,28 @@ from keras_mla.comparison.results import (
     subset_key,
     subsets,
 )
+from keras_mla.core.arrays import full_presence
 from keras_mla.layers import InverseVarianceFusion
 
 
 def predict(
-    model: Any, data: Data, part: Part, batch_size: int
+    model: Any, data: Data, part: Part, size: int
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Returns outputs of each modality and fused ones, and weights."""
-    if part.in_memory:
-        found = model.predict_modalities(part.x, batch_size)
-    else:
-        parts = [
-            model.predict_modalities(data_lib.stacked(data.modalities, x))
-            for x, _ in data_lib.batches_of(part, 0)
-        ]
-        found = keras.tree.map_structure(
-            lambda *arrays: np.concatenate(arrays), *parts
-        )
+    """Returns outputs of each modality and fused ones, and weights.
+
+    Args:
+        model: A trained model.
+        data: The data.
+        part: A split.
+        size: int. Samples in a batch.
+
+    Returns:
+        dict of modality, and `"fused"`, to outputs `(samples, units)`; and
+        dict of modality to weights `(samples,)`, empty if there are none.
+    """
+    found = _joined(
+        [model.predict_modalities(x, size) for x in _large_batches(data, part)]
+    )
     outputs = {name: found[name]["logits"] for name in data.modalities}
     weights = {
         name: found[name]["weight"]
@@ -58,23 +64,20 @@ def examine(
         dict of `"predictions"`, a `Predictions` whose rows are those of the
         data; `"gap"` and `"worth"`, as `Run` has them.
     """
-    test, names = fold.parts["test"], data.modalities
-    own, weights = predict(model, data, test, size)
-    everything = subset_key(names)
-    outputs = {everything: own["fused"]}
-    given = data_lib.presence_of(data, test)
-    for subset in subsets(names):
-        key = subset_key(subset)
-        if key not in outputs:
-            kept = given & [name in subset for name in names]
-            outputs[key] = _hidden(model, data, test, kept, size)
+    test = fold.parts["test"]
+    # One pass: a stream decodes its files each time.
+    parts = [_seen(model, data, x, size) for x in _large_batches(data, test)]
+    seen = _joined(parts)
+    outputs = seen["outputs"]
+    gap = {
+        f"{a} / {b}": float(distance)
+        for (a, b), distance in _gap(seen["features"], seen["given"]).items()
+    }
     worth = _worth(data, fold, outputs, metric)
-    features = _features(model, data, test, given, size)
-    gap = {f"{a} / {b}": d for (a, b), d in modality_gap(features).items()}
     if calibrate(model, fold, size):
         outputs[CALIBRATED] = predict(model, data, test, size)[0]["fused"]
     return {
-        "predictions": Predictions(test.rows, outputs, weights),
+        "predictions": Predictions(test.rows, outputs, seen["weights"]),
         "gap": gap,
         "worth": worth,
     }
@@ -92,42 +95,50 @@ def calibrate(model: Any, fold: Fold, size: int) -> bool:
     return True
 
 
-def _hidden(
-    model: Any, data: Data, part: Part, kept: np.ndarray, size: int
-) -> np.ndarray:
-    """Predicts with the modalities that `kept` leaves."""
-    if part.in_memory:
-        x = {**part.x, "presence": kept}
-        return model.predict(x, batch_size=size, verbose=0)
-    found, start = [], 0
-    for x, y in data_lib.batches_of(part, size):
-        rows = slice(start, start + len(y))
-        start += len(y)
-        x = {name: x[name] for name in data.modalities}
-        found.append(
-            keras.ops.convert_to_numpy(
-                model.predict_on_batch({**x, "presence": kept[rows]})
-            )
-        )
-    return np.concatenate(found)
+def _large_batches(data: Data, part: Part) -> Iterator[dict]:
+    """Yields the inputs of a split: arrays at once, batches one by one."""
+    for x, _ in data_lib.batches_of(part, max(len(part.y), 1)):
+        yield data_lib.stacked(data.modalities, x)
 
 
-def _features(
-    model: Any, data: Data, part: Part, given: np.ndarray, size: int
-) -> dict[str, np.ndarray]:
-    """Returns features of the samples that have all modalities."""
-    if len(data.modalities) < 2:
-        return {}
-    found: dict[str, list] = {}
-    for x, _ in data_lib.batches_of(part, max(size, 512)):
-        x = data_lib.stacked(data.modalities, x)
-        for name, values in model.features(x, size).items():
-            found.setdefault(name, []).append(values)
-    features = {
-        n: np.concatenate(v)[given.all(axis=1)] for n, v in found.items()
+def _joined(parts: list[Any]) -> Any:
+    """Joins equal structures of arrays along the samples."""
+    if len(parts) == 1:
+        return parts[0]
+    return keras.tree.map_structure(lambda *a: np.concatenate(a), *parts)
+
+
+def _seen(model: Any, data: Data, x: dict, size: int) -> dict[str, Any]:
+    """Returns what a model makes of a batch, and of parts of it."""
+    names = data.modalities
+    found = model.predict_modalities(x, size)
+    outputs = {subset_key(names): found["fused"]}
+    given = full_presence(names, x)
+    for subset in subsets(names):
+        key = subset_key(subset)
+        if key not in outputs:
+            kept = given & [name in subset for name in names]
+            hidden = {**x, "presence": kept}
+            outputs[key] = model.predict(hidden, batch_size=size, verbose=0)
+    return {
+        "outputs": outputs,
+        "weights": {
+            name: found[name]["weight"]
+            for name in names
+            if "weight" in found[name]
+        },
+        "features": model.features(x, size) if len(names) > 1 else {},
+        "given": given,
     }
-    same = len({v.shape[1:] for v in features.values()}) == 1
-    return features if same and given.all(axis=1).any() else {}
+
+
+def _gap(features: dict[str, np.ndarray], given: np.ndarray) -> dict:
+    """Returns the gap among samples that have all modalities."""
+    whole = given.all(axis=1)
+    sizes = {values.shape[1:] for values in features.values()}
+    if len(sizes) != 1 or not whole.any():
+        return {}
+    return modality_gap({n: values[whole] for n, values in features.items()})
 
 
 def _worth(

@@ -65,7 +65,8 @@ def _of_splits(name: str, given: Mapping, modalities: Any) -> Data:
     for split in SPLITS:
         part = given[split]
         if isinstance(part, tuple):
-            x, y = dict(part[0]), np.asarray(part[1])
+            x, y = part[0], np.asarray(part[1])
+            x = dict(x) if isinstance(x, Mapping) else x
         else:
             x, y = (
                 part,
