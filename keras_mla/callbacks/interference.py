@@ -42,8 +42,8 @@ class Interference(keras.callbacks.Callback):
             which is how much the loss rises between two steps of its own.
 
     Raises:
-        ValueError: If `every` is less than 1, no sample of `x` or of `batch`
-            has some modality, or the method trains in several stages on JAX.
+        ValueError: If `every` is less than 1, or no sample of `x` or of
+            `batch` has some modality.
 
     Example:
     >>> encoders = {
@@ -92,14 +92,6 @@ class Interference(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Raises unless each modality has samples."""
-        several = len(list(self.model.stages())) > 1
-        if several and keras.backend.backend() == "jax":
-            # The model would stay in the stage that was measured first.
-            raise ValueError(
-                "On JAX, `Interference` cannot measure a method that trains in "
-                "several stages. "
-                f"Received: a {type(self.model).__name__} on JAX"
-            )
         for x, _ in (self.probe, self.batch):
             names = self.model.modalities
             present = full_presence(names, self.model.prepare_inputs(x))

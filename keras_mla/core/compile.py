@@ -213,7 +213,8 @@ class CompiledModel(backend.internals.Compiled, CheckedModel):
             updates = [u for stage in self.plan.stages for u in stage.updates]
             optimizers.check_optimized(self.optimizer, updates)
             optimizers.check_moved(self.trainable_variables, updates)
-        super().make_train_function(force=force)
+        with backend.step.traced_anew(self, "train_step"):
+            super().make_train_function(force=force)
         if self.jit_compile:
             self.train_function = backend.step.compile_step(
                 self, self.train_function
@@ -226,7 +227,8 @@ class CompiledModel(backend.internals.Compiled, CheckedModel):
             self._cache_results()
             if self.built:
                 self.plan.tested = list(self.stages())
-        return super().make_test_function(force=force)
+        with backend.step.traced_anew(self, "test_step"):
+            return super().make_test_function(force=force)
 
     def _cache_results(self) -> None:
         """Caches the metrics by the names of their results.

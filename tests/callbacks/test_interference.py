@@ -2,9 +2,11 @@ import keras
 import numpy as np
 import pytest
 from utils import (
+    CLASSES,
     METHODS,
     WIDTHS,
     compiled,
+    encoder,
     half_presence,
     largest_difference,
     long,
@@ -16,7 +18,9 @@ from utils import (
     weights_of,
 )
 
+from keras_mla import models
 from keras_mla.callbacks import EpochSeed, Interference
+from keras_mla.core import Stage
 from keras_mla.core.rehearsal import Rehearsal
 
 NAMES = list(WIDTHS)
@@ -63,6 +67,29 @@ def test_leaves_training_as_it_is(presence):
         assert all(list(of_update) == NAMES for of_update in change.values())
     # A step for a modality moves the head that all share, not its encoder.
     assert callback.mean_change["text"]["audio"] != 0
+
+
+class TextFirst(models.LateFusion):
+    """Trains the first modality in the first epoch, then all."""
+
+    def stages(self):
+        updates = list(self.updates())
+        return [Stage(updates[:1], 1), Stage(updates)]
+
+
+def test_follows_the_stages_of_a_method():
+    x, y = make_data(24)
+    states = []
+    for measured in (False, True):
+        keras.utils.set_random_seed(3)
+        encoders = {name: encoder(width) for name, width in WIDTHS.items()}
+        model = compiled(TextFirst(encoders, CLASSES), "adam")
+        callback = Interference(x, y, every=3)
+        callbacks = [callback] if measured else []
+        model.fit(x, y, batch_size=8, epochs=2, verbose=0, callbacks=callbacks)
+        states.append(state_of(model))
+    assert largest_difference(*states) == 0
+    assert [list(c) for c in callback.history["change"]] == [["text"], NAMES]
 
 
 @mainly_on("torch")

@@ -6,6 +6,7 @@
   several losses, by one forward pass.
 - `apply_gradients(model, gradients, variables, active)`: an optimizer step.
 - `compile_step(model, step)`: the compiled train function.
+- `traced_anew(model, step)`: a context in which Keras compiles a step anew.
 - `keeping_weights(model)`: a context in which an error loses no weights.
 - `keeping_randomness()`: a context that leaves random numbers outside of
   variables as they are.
@@ -18,5 +19,6 @@ stateful_step = _find("stateful_step")
 value_and_grads = _find("value_and_grads")
 apply_gradients = _find("apply_gradients")
 compile_step = _find("compile_step")
+traced_anew = _find("traced_anew")
 keeping_weights = _find("keeping_weights")
 keeping_randomness = _find("keeping_randomness")

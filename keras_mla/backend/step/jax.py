@@ -140,6 +140,27 @@ def _variables(model: keras.Model, group: str) -> list:
 
 
 @contextlib.contextmanager
+def traced_anew(model: keras.Model, step: str) -> Iterator[None]:
+    """Gives a model's step an identity of its own.
+
+    Keras compiles the bound method, and all bound methods of a model are equal.
+    JAX would take what it has traced for an earlier one that is still alive,
+    such as that of another stage.
+
+    Args:
+        model: The model.
+        step: Name of the method, `"train_step"` or `"test_step"`.
+    """
+    bound = getattr(model, step)
+    # Not `setattr`, which Keras watches.
+    vars(model)[step] = lambda *args: bound(*args)
+    try:
+        yield
+    finally:
+        del vars(model)[step]
+
+
+@contextlib.contextmanager
 def keeping_weights(model: keras.Model) -> Iterator[None]:
     """Gives a model its weights back if an error interrupts it.
 
