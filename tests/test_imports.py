@@ -22,6 +22,7 @@ ALLOWED = {
     "encoders": {"layers", "backend"},
     "datasets": {"presence"},
     "analysis": {"core", "models"},
+    "comparison": {"datasets"},
     "presence": set(),
     "version": set(),
 }
