@@ -20,19 +20,19 @@ def height(rows: int, names: Sequence[str] = ()) -> int:
         rows: int. The number of rows.
         names: Sequence of str. The names in the figure's key.
     """
-    each = ROW if len(names) < 3 else 12 * len(names)
+    each = ROW if len(names) < 3 else 9 * len(names) + 8
     return 52 + each * rows + key_height(names)
 
 
-def key_height(names: Sequence[str]) -> int:
+def key_height(names: Sequence[str], width: float = WIDTH) -> int:
     """Returns the height of a key, in pixels."""
-    return 18 * math.ceil(len(names) / _columns(names)) if names else 0
+    return 18 * math.ceil(len(names) / _columns(names, width)) if names else 0
 
 
-def _columns(names: Sequence[str]) -> int:
+def _columns(names: Sequence[str], width: float) -> int:
     """Returns how many entries of a key fit beside each other."""
     widest = max(len(label(name)) for name in names)
-    return max(1, min(len(names), WIDTH // (8 * widest + 30)))
+    return max(1, min(len(names), int(width / (8 * widest + 25))))
 
 
 def dots(
@@ -56,7 +56,7 @@ def dots(
         title: str. What the axis shows.
         bold: str. The row whose label is bold.
     """
-    shift = 0.45 / max(len(series) - 1, 1)
+    shift = 0.55 / max(len(series) - 1, 1)
     for index, (name, found) in enumerate(series.items()):
         mine = color(index)
         axis.plot([], [], "o", color=mine, markersize=6, label=label(name))
@@ -110,7 +110,7 @@ def numbers_axis(axis: Any, text: Callable[[float], str]) -> None:
 def key(axis: Any) -> None:
     """Explains the colours of a panel above it, in rows from the left."""
     handles, labels = axis.get_legend_handles_labels()
-    columns = _columns(labels)
+    columns = _columns(labels, 72 * axis.figure.get_figwidth())
     # matplotlib fills column after column.
     order = [
         index

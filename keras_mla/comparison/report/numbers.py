@@ -15,7 +15,7 @@ ALPHA = 0.05
 # No line ends between a number and its unit.
 PERCENT = "\u00a0%"
 
-Text = Callable[[float], str]
+Format = Callable[[float], str]
 
 # What one report shows several times: resampling takes seconds, and so do the
 # metrics of many runs.
@@ -66,7 +66,7 @@ def scores(
 
 
 def spread(
-    values: Sequence[float], text: Text, deviation: Text | None = None
+    values: Sequence[float], text: Format, deviation: Format | None = None
 ) -> str:
     """Returns `"mean ± deviation"`; the mean alone for one value.
 
@@ -84,7 +84,7 @@ def spread(
     return f"{text(found.mean)} ± {(deviation or text)(found.deviation)}"
 
 
-def tick(metric: Any) -> Text:
+def tick(metric: Any) -> Format:
     """Returns the function from a metric's value to its text at an axis."""
     return lambda value: f"{metric.scale * value:.6g}".replace("-", "−")
 

@@ -30,7 +30,7 @@ def write(comparison: Comparison, folder: str | os.PathLike) -> pathlib.Path:
 
     The folder gets `report.html`, one file that needs no network and no
     script; `table.csv`, every metric of every method and part; `table.md`, the
-    table of methods; and `figures/<name>.svg`. Files of an earlier report are
+    table of methods; and `figures/<name>.svg`. Files of the same names are
     replaced.
 
     Args:

@@ -12,6 +12,8 @@ from keras_mla.comparison.report.drawing import INK, color, label
 from keras_mla.comparison.report.registry import section
 from keras_mla.comparison.results import Comparison, Run
 
+WIDTH = 300  # Pixels.
+
 
 @section("Learning curves")
 def curves(comparison: Comparison) -> list[Block] | None:
@@ -21,14 +23,17 @@ def curves(comparison: Comparison) -> list[Block] | None:
     if not runs:
         return None
     metric = numbers.metric_of(comparison)
-    span = _span([c for run in runs for c in _lines(comparison, run).values()])
+    lines = [c for run in runs for c in _lines(comparison, run).values()]
+    span = _span(lines, metric.higher_is_better)
+    names = [*comparison.modalities, "all"]
+    size = (WIDTH, 290 + marks.key_height(names, WIDTH))
     blocks: list[Block] = [
         Figure(
             f"curves-{index + 1}-{_slug(run.method)}",
             _drawing(comparison, run, span),
             f"Loss and validation {metric.title} of {run.method} by epoch.",
             run.method,
-            (300, 290 + marks.key_height([*comparison.modalities, "all"])),
+            size,
         )
         for index, run in enumerate(runs)
     ]
@@ -50,13 +55,16 @@ def _lines(comparison: Comparison, run: Run) -> dict[str, Sequence[float]]:
     return {m: curve for m, curve in found.items() if curve}
 
 
-def _span(lines: Sequence[Sequence[float]]) -> tuple[float, float] | None:
-    """Returns the limits of all curves, without a far outlier's epochs."""
+def _span(
+    lines: Sequence[Sequence[float]], higher_is_better: bool
+) -> tuple[float, float] | None:
+    """Returns the limits of all curves, but for their worst first epochs."""
     values = np.concatenate([np.asarray(line, float) for line in lines])
     values = values[np.isfinite(values)]
     if not values.size:
         return None
-    low, high = np.percentile(values, [1, 99])
+    ends = [2, 100] if higher_is_better else [0, 98]
+    low, high = np.percentile(values, ends)
     room = 0.06 * (high - low) or 0.5
     return float(low - room), float(high + room)
 

@@ -85,5 +85,5 @@ def _verdict(one: Any) -> str:
     if not math.isfinite(one.p_holm):
         return "not defined"
     if one.p_holm >= numbers.ALPHA:
-        return "not separable"
+        return "unsure"
     return "better" if one.better else "worse"

@@ -26,6 +26,10 @@ def hardest(comparison: Comparison) -> list[Block] | None:
         "all, with every seed."
     )
     if not len(rows):
+        text = (
+            f"{comparison.winner} gets each test sample right from some "
+            "modality, or from all, with some seed."
+        )
         return [Text(text)]
     if len(rows) > MOST:
         text += f" The first {MOST} are listed."

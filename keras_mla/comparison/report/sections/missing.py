@@ -40,7 +40,8 @@ def by_subset(comparison: Comparison) -> list[Block] | None:
     # Single modalities and all of them have their own section.
     if len(keep) <= len(comparison.modalities) + 1:
         return None
-    titles = [keys[index].replace("+", " + ") for index in keep]
+    named = subsets(comparison.modalities)
+    titles = [_title(named[index], comparison.modalities) for index in keep]
     rows = [
         [method, *(numbers.spread(found[i], metric.text) for i in keep)]
         for method, found in scores.items()
@@ -130,7 +131,10 @@ def by_rate(comparison: Comparison) -> list[Block] | None:
             (380, 250 + marks.key_height(list(curves))),
         ),
         Table(
-            ["Method", *(f"{100 * rate:.0f} %" for rate in RATES)],
+            [
+                "Method",
+                *(f"{100 * rate:.0f}{numbers.PERCENT}" for rate in RATES),
+            ],
             rows,
             title,
             marked=marked,
@@ -194,9 +198,21 @@ def hidden(
         kept: bool array `(rows, modalities)`.
     """
     outputs = predictions.outputs[subset_key(modalities)].copy()
-    for pattern in np.unique(kept, axis=0):
-        names = list(itertools.compress(modalities, pattern))
+    # Numbers are found faster than rows.
+    codes = kept @ (1 << np.arange(len(modalities)))
+    for code in np.unique(codes):
+        rows = np.flatnonzero(codes == code)
+        names = list(itertools.compress(modalities, kept[rows[0]]))
         if names:  # A sample without any modality stays as it is.
-            rows = (kept == pattern).all(axis=1)
             outputs[rows] = predictions.outputs[subset_key(names)][rows]
     return outputs
+
+
+def _title(subset: Sequence[str], modalities: Sequence[str]) -> str:
+    """Returns a short name of a subset."""
+    absent = [name for name in modalities if name not in subset]
+    if not absent:
+        return "all"
+    if len(absent) == 1 and len(modalities) > 3:
+        return f"all but {absent[0]}"
+    return " + ".join(subset)

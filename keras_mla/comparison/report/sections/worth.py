@@ -51,7 +51,7 @@ def worth(comparison: Comparison) -> list[Block] | None:
             draw,
             "Shapley value of each modality for each method; the table has "
             "the numbers.",
-            f"Shapley values{unit} on {metric.title}",
+            f"Shapley values{unit} on {numbers.in_sentence(metric)}",
             (380, marks.height(len(found), list(series))),
         ),
         _table(comparison, found, comparison.modalities, text, metric.text),
@@ -114,8 +114,8 @@ def _table(
     comparison: Comparison,
     found: Mapping[str, Mapping[str, list[float]]],
     columns: Sequence[str],
-    text: numbers.Text,
-    deviation: numbers.Text | None = None,
+    text: numbers.Format,
+    deviation: numbers.Format | None = None,
 ) -> Table:
     rows = [
         [
