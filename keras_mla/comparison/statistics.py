@@ -65,7 +65,7 @@ def interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
 
     Reference:
         Efron and Tibshirani, "An Introduction to the Bootstrap", 1993,
-        Section 12.4, "Student's t interval".
+        Chapter 12.
     """
     array = np.asarray(values, "float64").reshape(-1)
     if not array.size:
@@ -195,7 +195,7 @@ def compare_rows(
 
     Reference:
         Efron and Tibshirani, "An Introduction to the Bootstrap", 1993,
-        Chapter 13 (percentile intervals) and Section 15.4 (tests by them).
+        Chapter 13 (percentile intervals).
     """
     if reference not in outputs:
         raise ValueError(
