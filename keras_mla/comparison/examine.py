@@ -144,15 +144,18 @@ def _gap(features: dict[str, np.ndarray], given: np.ndarray) -> dict:
 def _worth(
     data: Data, fold: Fold, outputs: dict[str, np.ndarray], metric: Metric
 ) -> dict[str, float]:
-    """Returns each modality's Shapley value on the metric."""
+    """Returns each modality's Shapley value: positive if it helps."""
     names = data.modalities
     if any(subset_key(s) not in outputs for s in subsets(names, len(names))):
         return {}
     y = fold.parts["test"].y
     prior = _prior(data.task, fold.parts["train"].y, data.units, len(y))
 
+    sign = 1 if metric.higher_is_better else -1
+
     def value(subset: tuple[str, ...]) -> float:
-        return metric(y, outputs[subset_key(subset)] if subset else prior)
+        found = outputs[subset_key(subset)] if subset else prior
+        return sign * metric(y, found)
 
     return {n: float(v) for n, v in shapley_values(value, names).shares.items()}
 

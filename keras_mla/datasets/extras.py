@@ -5,7 +5,9 @@ from typing import Any
 
 _EXTRAS = {
     "av": ("PyAV", "media"),
+    "jinja2": ("Jinja2", "compare"),
     "keras_hub": ("keras-hub", "hub"),
+    "matplotlib": ("matplotlib", "compare"),
     "pandas": ("pandas", "tables"),
     "PIL.Image": ("Pillow", "media"),
     "pyarrow": ("pyarrow", "tables"),

@@ -1,0 +1,210 @@
+"""Numbers that several sections show, and their texts."""
+
+import contextlib
+import contextvars
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from keras_mla.comparison import metrics, statistics
+from keras_mla.comparison.results import Comparison
+
+ALPHA = 0.05
+# No line ends between a number and its unit.
+PERCENT = "\u00a0%"
+
+Format = Callable[[float], str]
+
+# What one report shows several times: resampling takes seconds, and so do the
+# metrics of many runs.
+_memory: contextvars.ContextVar[dict[Any, Any] | None] = contextvars.ContextVar(
+    "memory", default=None
+)
+
+
+@contextlib.contextmanager
+def remembered() -> Iterator[None]:
+    """Computes numbers once inside the context."""
+    token = _memory.set({})
+    try:
+        yield
+    finally:
+        _memory.reset(token)
+
+
+def _once(key: Any, compute: Callable[[], Any]) -> Any:
+    memory = _memory.get()
+    if memory is None:
+        return compute()
+    if key not in memory:
+        memory[key] = compute()
+    return memory[key]
+
+
+def metric_of(comparison: Comparison) -> Any:
+    """Returns the metric that a comparison chose by."""
+    return metrics.named(comparison.task, comparison.metric)
+
+
+def all_metrics(comparison: Comparison) -> list[Any]:
+    """Returns the task's metrics, first the one that chose."""
+    chosen = metric_of(comparison)
+    found = metrics.METRICS[comparison.task].values()
+    return [chosen, *(other for other in found if other.name != chosen.name)]
+
+
+def scores(
+    comparison: Comparison, method: str, metric: Any, key: str | None = None
+) -> list[float]:
+    """Returns a metric of each run of a method."""
+    return _once(
+        (id(comparison), method, metric.name, key),
+        lambda: comparison.scores(method, metric, key),
+    )
+
+
+def spread(
+    values: Sequence[float], text: Format, deviation: Format | None = None
+) -> str:
+    """Returns `"mean ± deviation"`; the mean alone for one value.
+
+    Args:
+        values: Sequence of float, one for each run.
+        text: Function from a number to its text.
+        deviation: Function from a deviation to its text. Defaults to `text`.
+    """
+    finite = [value for value in values if math.isfinite(value)]
+    if not finite:
+        return "–"
+    found = statistics.interval(finite)
+    if found.deviation is None:
+        return text(found.mean)
+    return f"{text(found.mean)} ± {(deviation or text)(found.deviation)}"
+
+
+def tick(metric: Any) -> Format:
+    """Returns the function from a metric's value to its text at an axis."""
+    return lambda value: f"{metric.scale * value:.6g}".replace("-", "−")
+
+
+def titled(metric: Any) -> str:
+    """Returns a metric's title with its unit."""
+    return f"{metric.title} (%)" if metric.percent else metric.title
+
+
+def in_sentence(metric: Any) -> str:
+    """Returns a metric's title in a sentence: `"accuracy"`, but `"AUROC"`."""
+    title = metric.title
+    return title[0].lower() + title[1:] if title[1:2].islower() else title
+
+
+def said(value: float, metric: Any) -> str:
+    """Returns a value of a metric for a sentence: `"97.1 %"`."""
+    return metric.text(value) + (PERCENT if metric.percent else "")
+
+
+def signed(value: float, metric: Any) -> str:
+    """Returns a difference of a metric, with its sign."""
+    if not math.isfinite(value):
+        return "–"
+    text = metric.text(abs(value))
+    if not text.strip("0."):
+        return text
+    return ("−" if value < 0 else "+") + text
+
+
+def probability(p: float) -> str:
+    """Returns a p-value's text."""
+    if not math.isfinite(p):
+        return "–"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def differences(comparison: Comparison) -> Mapping[str, Any]:
+    """Returns the difference of each other method from the winner.
+
+    Methods that have not run on all folds have none.
+    """
+    return _once(
+        (id(comparison), "differences"), lambda: _differences(comparison)
+    )
+
+
+def _differences(comparison: Comparison) -> Mapping[str, Any]:
+    outputs = {m: comparison.outputs_of(m) for m in comparison.methods}
+    outputs = {method: found for method, found in outputs.items() if found}
+    found: Mapping[str, Any] = {}
+    if comparison.winner in outputs and len(outputs) > 1:
+        found = statistics.compare_rows(
+            metric_of(comparison),
+            comparison.y,
+            outputs,
+            reference=comparison.winner,
+        )
+        found = {m: d for m, d in found.items() if m != comparison.winner}
+    return found
+
+
+def validation(comparison: Comparison, method: str) -> float:
+    """Returns the mean validation score of a method's runs, or NaN."""
+    runs = comparison.runs_of(method)
+    found = [run.validation.get(comparison.metric, math.nan) for run in runs]
+    return float(np.mean(found)) if found else math.nan
+
+
+def best_alone(comparison: Comparison) -> tuple[str, str] | None:
+    """Returns the method and modality that validate best alone.
+
+    Test data must not choose what the winner is compared with. The curves of
+    the validation split choose, at the best epoch of the modality.
+    """
+    metric = metric_of(comparison)
+    found: dict[tuple[str, str], float] = {}
+    for method in comparison.methods:
+        for name in comparison.modalities:
+            reached = []
+            for run in comparison.runs_of(method):
+                curve = run.curves.get(f"val_{name}_{metric.name}")
+                epoch = best_epoch(run, name)
+                if curve and epoch is not None and epoch < len(curve):
+                    reached.append(curve[epoch])
+            scored = scores(comparison, method, metric, name)
+            if scored and reached and math.isfinite(np.mean(reached)):
+                found[method, name] = float(np.mean(reached))
+    if not found:
+        return None
+    sign = 1 if metric.higher_is_better else -1
+    return max(found, key=lambda one: sign * found[one])
+
+
+def best_epoch(run: Any, name: str | None = None) -> int | None:
+    """Returns a run's best epoch, of a modality's network or of all."""
+    if name in run.epochs:
+        return run.epochs[name]
+    return run.epochs.get("all")
+
+
+def predicted(outputs: np.ndarray) -> np.ndarray:
+    """Returns the class that logits predict."""
+    return outputs.argmax(axis=1)
+
+
+def class_name(comparison: Comparison, index: int) -> str:
+    """Returns the name of a class, or its number."""
+    classes = comparison.classes
+    if classes is None or not 0 <= index < len(classes):
+        return str(index)
+    return str(classes[index])
+
+
+def listed(words: Sequence[str]) -> str:
+    """Returns words as a list in a sentence."""
+    *most, last = words
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """Returns a number with its noun: `"1 run"`, `"2 runs"`."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"

@@ -1,0 +1,83 @@
+"""The table of methods."""
+
+from keras_mla.comparison.report import marks, numbers
+from keras_mla.comparison.report.blocks import Block, Figure, Table, Text
+from keras_mla.comparison.report.registry import section
+from keras_mla.comparison.results import Comparison
+
+
+@section("The methods")
+def methods(comparison: Comparison) -> list[Block] | None:
+    """Shows every metric of every method."""
+    if not comparison.runs:
+        return None
+    metric = numbers.metric_of(comparison)
+    names = comparison.methods
+    values = [numbers.scores(comparison, name, metric) for name in names]
+    title = numbers.titled(metric)
+
+    def draw(figure: object) -> None:
+        axis = figure.subplots()  # type: ignore[attr-defined]
+        series = {"all modalities": values}
+        marks.dots(
+            axis, names, series, numbers.tick(metric), title, comparison.winner
+        )
+
+    runs = max(len(found) for found in values)
+    explained = (
+        "The number after ± is the standard deviation over runs (seeds or "
+        "folds); in the figure, a line spans one deviation each way and small "
+        "strokes are runs. "
+        if runs > 1
+        else "Each method has one run, so nothing is known about the spread "
+        "over seeds. "
+    )
+    spreads = ", ".join(
+        f"{name} {numbers.spread(found, metric.text)}"
+        for name, found in zip(names, values, strict=True)
+    )
+    return [
+        Figure(
+            "methods",
+            draw,
+            f"{title} of each method on test data: {spreads}.",
+            f"{title} on test data",
+            (380, marks.height(len(names))),
+        ),
+        table(comparison),
+        Text(
+            f"Bold: {comparison.winner}, chosen by "
+            f"{numbers.in_sentence(metric)} on validation data, not on "
+            f"test data. {explained}"
+            "↓ marks metrics of which less is better.",
+            "note",
+        ),
+    ]
+
+
+def table(comparison: Comparison) -> Table:
+    """Returns the table of methods."""
+    found = numbers.all_metrics(comparison)
+    rows = [
+        [
+            name,
+            *(
+                numbers.spread(
+                    numbers.scores(comparison, name, metric), metric.text
+                )
+                for metric in found
+            ),
+            len(comparison.runs_of(name)),
+        ]
+        for name in comparison.methods
+    ]
+    header = [
+        numbers.titled(metric) + ("" if metric.higher_is_better else " ↓")
+        for metric in found
+    ]
+    marked = [
+        index
+        for index, name in enumerate(comparison.methods)
+        if name == comparison.winner
+    ]
+    return Table(["Method", *header, "Runs"], rows, marked=marked)
