@@ -108,8 +108,8 @@ def starts():
     """Prints how long the command takes to start."""
     scripts = {
         "import keras": "import keras",
-        "the command": "import keras; from keras_mla.__main__ import main; "
-        "main(['--help'])",
+        "the command": "import keras; from keras_mla.comparison import "
+        "command; command.run(['--help'])",
         "the script": "import keras, pandas, sklearn.model_selection, "
         "sklearn.metrics, matplotlib.pyplot",
     }

@@ -2,20 +2,12 @@
 
 import sys
 
+from keras_mla.comparison import command
 
-def main(arguments: list[str] | None = None) -> int:
+
+def main() -> int:
     """Runs a command; returns the exit status."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    try:
-        from keras_mla.comparison import command
-    except ImportError as error:
-        print(
-            f"keras-mla needs the package {error.name}: "
-            'pip install "keras-mla[compare]"',
-            file=sys.stderr,
-        )
-        return 1
-    return command.run(arguments)
+    return command.run(sys.argv[1:])
 
 
 if __name__ == "__main__":

@@ -54,6 +54,7 @@ EVERYWHERE = (
     "core/test_order.py",
     "core/test_model_table.py",
     "callbacks/test_interference.py",
+    "comparison/test_command.py",
     "integration/test_data_doors.py",
 )
 

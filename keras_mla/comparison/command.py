@@ -1,6 +1,7 @@
 """The command line: `keras-mla compare` and `keras-mla predict`."""
 
 import difflib
+import importlib.util
 import os
 import pathlib
 import re
@@ -18,6 +19,9 @@ _USAGE = """keras-mla: which method learns best from your modalities?
 `keras-mla compare --help` and `keras-mla predict --help` list the flags.
 KERAS_BACKEND chooses among tensorflow, jax and torch.
 """
+
+
+_PACKAGES = ("sklearn", "scipy", "pandas", "matplotlib", "jinja2", "tqdm")
 
 
 class UsageError(ValueError):
@@ -119,6 +123,7 @@ def _compare(rest: list[str]) -> None:
     number("split_seed", 0, "Seed of random splits.", lower_bound=0, **own)
     text("out", "comparison", "Folder of the results.", **own)
     left = _parsed(values, "compare", rest)
+    _check_installed()
     if left:
         raise UsageError(f"{left[0]!r} is no flag. Flags begin with --.")
     from keras_mla.comparison.engine import compare
@@ -148,6 +153,15 @@ def _compare(rest: list[str]) -> None:
     for method, error in result.failures.items():
         print(f"{method} failed: {error}")
     print(f"Report: {table.with_name('report.html')}")
+
+
+def _check_installed() -> None:
+    """Raises unless all packages are there, before hours of training."""
+    for name in _PACKAGES:
+        if importlib.util.find_spec(name) is None:
+            raise ImportError(
+                f'It needs {name}: pip install "keras-mla[compare]"'
+            )
 
 
 def _seeds(given: list[str]) -> int | list[int]:
