@@ -22,6 +22,9 @@ from keras_mla.datasets.table import Image, Table, guess, read_table, values
 _PICTURES = image.ImageSettings(size=64)
 _KINDS = {"audio": "sound", "numeric": "number", "categorical": "category"}
 _SHARES = {"train": 0.6, "validation": 0.2, "test": 0.2}
+# Files of a split that take more are decoded in each epoch.
+MOST_BYTES = 2 << 30
+_BATCH_SIZE = 64
 _INNER = {"train": 0.8, "validation": 0.2}
 
 
@@ -49,6 +52,8 @@ def from_table(
         frame = (
             source if isinstance(source, pd.DataFrame) else pd.DataFrame(source)
         )
+    if not frame.index.is_unique:
+        frame = frame.reset_index(drop=True)
     if label is None:
         raise ValueError(
             "Say which column holds the labels: `label=` (or --label). "
@@ -84,10 +89,8 @@ def from_table(
         made = {}
         for part in SPLITS:
             rows = parts[part]
-            x, y = table.arrays(rows)
-            x = stacked(table.modalities, x)
             at = np.array([position[index] for index in rows.index])
-            made[part] = Part(x, y, at)
+            made[part] = _part(table, rows, at, part == "train", seed)
         found.append(Fold(made, table))
     ids = [str(i) for i in (frame.index if id is None else frame[id])]
     first = found[0].table
@@ -102,6 +105,24 @@ def from_table(
         ids,
     )
     return described(data)
+
+
+def _part(
+    table: Table, rows: Any, at: np.ndarray, training: bool, seed: int
+) -> Part:
+    """Returns a split as arrays, or as batches if it has too many files."""
+    size = sum(
+        4 * int(np.prod(field.shape))
+        for field in table.fields.values()
+        if not field.in_memory
+    )
+    if size * len(rows) <= MOST_BYTES:
+        x, y = table.arrays(rows)
+        return Part(stacked(table.modalities, x), y, at)
+    batches = table.batches(
+        rows, batch_size=_BATCH_SIZE, training=training, seed=seed
+    )
+    return Part(batches, table.labels(rows), at)
 
 
 def _inner(table: Table, rest: Any, group: str | None, seed: int) -> dict:

@@ -10,7 +10,14 @@ from outside_methods import TaughtImputation
 from utils import mainly_on, only_on
 
 from keras_mla import models
-from keras_mla.comparison import choice, compare, plan, sources, training
+from keras_mla.comparison import (
+    choice,
+    compare,
+    plan,
+    sources,
+    tables,
+    training,
+)
 from keras_mla.comparison import data as data_lib
 from keras_mla.comparison import methods as methods_lib
 from keras_mla.comparison.encoders import kind_of, make_encoder
@@ -452,6 +459,32 @@ def test_streams_and_own_encoders(tmp_path):
         found[1].runs[0].predictions.outputs.keys()
     )
     np.testing.assert_array_equal(found[0].y, found[1].y)
+
+
+@only_on("torch")
+def test_tables_of_too_many_files_are_streams(tmp_path, monkeypatch):
+    import pandas as pd
+    from own_table import write
+
+    frame = pd.read_csv(write(tmp_path, rows=30))
+    frame = frame.dropna(subset=["photo", "title"], how="all")
+    given = {
+        "label": "kind",
+        "columns": {"image": ["photo"], "text": ["title"]},
+    }
+    given["root"] = str(tmp_path)
+    found = []
+    for most in (1 << 30, 0):
+        monkeypatch.setattr(tables, "MOST_BYTES", most)
+        out = tmp_path / str(most)
+        found.append(small(frame, ["MLA"], out=out, **given))
+        data = sources.load(frame, **given)
+        assert data.folds[0].parts["test"].in_memory == (most > 0)
+    first, second = found
+    np.testing.assert_array_equal(first.y, second.y)
+    np.testing.assert_array_equal(first.presence, second.presence)
+    assert first.ids == second.ids
+    assert first.classes == ["<b>no</b>", "yes"]
 
 
 @mainly_on("torch")

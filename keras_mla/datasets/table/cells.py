@@ -21,6 +21,7 @@ def place(frame: Any, position: int, column: str = "") -> str:
     """
     source = frame.attrs.get("source")
     label = frame.index[position]
+    label = label.item() if isinstance(label, np.generic) else label
     if source is not None and isinstance(label, int | np.integer):
         # As a person counts: without the header, from 1.
         row = f"{source}, row {int(label) + 1}"
