@@ -10,6 +10,8 @@ from typing import Any
 
 from absl import flags
 
+from keras_mla.comparison.methods import chosen
+
 _USAGE = """keras-mla: which method learns best from your modalities?
 
   keras-mla compare --data=table.csv --label=kind --out=results
@@ -184,7 +186,10 @@ def define_flags(values: flags.FlagValues, **defaults: Any) -> list[str]:
     define("list", "methods", ["table"], "Names, or 'table' or 'ablation'.")
     define("string", "metric", None, "What chooses, such as f1_macro.")
     define("list", "seeds", ["3"], "A number of seeds, or seeds as 0,1,2.")
-    define("integer", "trials", 6, "Settings of each method.", **least)
+    trials = "Settings of each method."
+    if "trials" in defaults and defaults["trials"] is None:
+        trials += " None is one for each learning rate and weight decay."
+    define("integer", "trials", 6, trials, **least)
     define("integer", "trial_seeds", 1, "Seeds of a setting.", **least)
     define("integer", "epochs", 30, "Epochs of a run.", **least)
     define("integer", "batch_size", 64, "Samples in a batch.", **least)
@@ -204,14 +209,16 @@ def arguments(values: flags.FlagValues) -> dict[str, Any]:
     Raises:
         ValueError: If the value of a flag is wrong.
     """
+    names = [n.replace(";", ",") for n in values["methods"].value]
+    chosen(names)  # Raises before any data are read.
     budget = values["time_budget"].value
     rates = _numbers("learning_rate", values["learning_rate"].value)
     decays = _numbers("weight_decay", values["weight_decay"].value)
     direct = ("metric", "trial_seeds", "epochs", "batch_size", "optimizer")
     return {
-        "methods": [n.replace(";", ",") for n in values["methods"].value],
+        "methods": names,
         "seeds": _seeds(values["seeds"].value),
-        "trials": values["trials"].value or len(rates) * len(decays),
+        "trials": values["trials"].value or max(1, len(rates) * len(decays)),
         "learning_rate": rates or None,
         "weight_decay": decays,
         "time_budget": None if budget is None else seconds(budget),

@@ -515,10 +515,7 @@ def test_ids_are_indices_of_samples(folder, reader, on_error):
             listed, {"x": read}, batch_size=3, training=True, seed=2,
             on_error=on_error, sample_ids=True, engine=engine,
         )  # fmt: skip
-        found = [
-            keras.tree.map_structure(np.asarray, batch)
-            for batch in data
-        ]
+        found = [keras.tree.map_structure(np.asarray, batch) for batch in data]
         ids = np.concatenate([x["sample_id"] for x, _ in found])
         assert ids.dtype == np.int32
         kept = [i for i in range(7) if i != 4 or on_error == "raise"]
