@@ -13,30 +13,28 @@ digit; no picture is in two splits.
 ```shell
 KERAS_BACKEND=torch python experiments/av_digits.py --data_dir=av_digits
 ```
+
+The flags of `keras-mla compare` mean the same here, as `table1.py` says.
+`--out` gets `report.html` and `accuracies.md`.
 """
 
+import functools
 import os
 import pathlib
+import sys
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-import common  # noqa: E402
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
-import runs  # noqa: E402
-from absl import app, flags  # noqa: E402
+import paper_tables  # noqa: E402
+import streams  # noqa: E402
+from absl import flags  # noqa: E402
 
-import keras_mla  # noqa: E402
+from keras_mla.comparison import command, compare  # noqa: E402
 from keras_mla.datasets import audio  # noqa: E402
 
-FLAGS = flags.FLAGS
-common.define_flags(
-    "out/av_digits", epochs=20, batch_size=64, learning_rate="1e-3"
-)
-flags.DEFINE_enum("pairing", "speaker", ["speaker", "official"], "The split.")
-
-MODALITIES = ("audio", "image")
 SPEAKERS = {
     "train": ["george", "jackson", "lucas"],
     "validation": ["nicolas"],
@@ -62,10 +60,13 @@ def read(folder: pathlib.Path) -> tuple[np.ndarray, ...]:
 
 
 def split(
-    digits: np.ndarray, speakers: np.ndarray, indices: np.ndarray
+    pairing: str,
+    digits: np.ndarray,
+    speakers: np.ndarray,
+    indices: np.ndarray,
 ) -> dict[str, np.ndarray]:
     """Returns the rows of each split."""
-    if FLAGS.pairing == "speaker":
+    if pairing == "speaker":
         rows = {k: np.isin(speakers, who) for k, who in SPEAKERS.items()}
         return {name: np.flatnonzero(row) for name, row in rows.items()}
     rest = np.random.default_rng(0).permutation(np.flatnonzero(indices >= 5))
@@ -74,7 +75,9 @@ def split(
     return {"train": kept, "validation": held, "test": test}
 
 
-def load(folder: pathlib.Path, cache: pathlib.Path) -> dict[str, tuple]:
+def load(
+    folder: pathlib.Path, cache: pathlib.Path, pairing: str
+) -> dict[str, tuple]:
     """Returns `{split: ({"audio", "image"}, label)}`."""
     if not cache.exists():  # Written under its name only when it is whole.
         part = cache.with_suffix(".partial.npz")
@@ -84,7 +87,7 @@ def load(folder: pathlib.Path, cache: pathlib.Path) -> dict[str, tuple]:
         sounds, digits, speakers, indices = (file[k] for k in file.files)
     with np.load(folder / "mnist_10k.npz", allow_pickle=False) as file:
         images, labels = file["image"], file["label"]
-    rows = split(digits, speakers, indices)
+    rows = split(pairing, digits, speakers, indices)
     # Each split gets pictures of its own, and draws from these alone.
     rng = np.random.default_rng(0)
     pool = np.array_split(rng.permutation(len(images)), len(rows))
@@ -112,30 +115,60 @@ def encoder(shape: tuple[int, ...], name: str) -> keras.Model:
     return keras.Sequential(blocks, name=name)
 
 
-def make_model(method: str) -> keras.Model:
-    """Returns the model of a method."""
-    encoders = {m: encoder(s, f"{m}_encoder") for m, s in SHAPES.items()}
-    return common.make_method(method, encoders, 10)
+def define_flags(values: flags.FlagValues) -> list[str]:
+    """Defines the flags; returns those that every comparison has."""
+    own: dict[str, Any] = {"flag_values": values}
+    flags.DEFINE_string("data_dir", None, "Folder of the data.", **own)
+    pairings = ["speaker", "official"]
+    flags.DEFINE_enum("pairing", "speaker", pairings, "The split.", **own)
+    return command.define_flags(
+        values,
+        methods=["Concat", "Late fusion", "MLA; no projection", "MLA"],
+        trials=None,
+        epochs=20,
+        batch_size=64,
+        learning_rate=["1e-3"],
+        weight_decay=["0"],
+        out="out/av_digits",
+    )
 
 
-def main(_: Any) -> None:
+def run(arguments: list[str]) -> None:
     """Trains every method with every seed; prints and saves the table."""
-    output = common.prepare()
-    folder = pathlib.Path(FLAGS.data_dir).expanduser()
-    data = load(folder, output / "spectrograms.npz")
-    methods = common.method_names()
-    results = runs.compare(output, methods, make_model, lambda seed: data)
-    common.report(
-        output,
-        {m: common.accuracies(r, MODALITIES) for m, r in results.items()},
-        f"Digits, {FLAGS.pairing}",
+    values = flags.FlagValues()
+    shared = define_flags(values)
+    streams.parse(values, "av_digits.py", arguments)
+    given = command.arguments(values)
+    output = pathlib.Path(given.pop("out")).expanduser()
+    output.mkdir(parents=True, exist_ok=True)
+    folder = pathlib.Path(values["data_dir"].value).expanduser()
+    pairing = values["pairing"].value
+    title = f"Digits, {pairing}"
+    result = compare(
+        streams.data(
+            title,
+            load(folder, output / "spectrograms.npz", pairing),
+            tuple(SHAPES),
+            [str(digit) for digit in range(10)],
+            streams.facts(values, shared),
+        ),
+        encoders={
+            name: functools.partial(encoder, shape, f"{name}_encoder")
+            for name, shape in SHAPES.items()
+        },
+        out=output,
+        **given,
     )
-    last = methods[-1]
-    log = results[last][0]["folder"] / "log.csv"
-    keras_mla.analysis.plot_history(
-        runs.history(log), MODALITIES, path=output / "history.png"
-    )
+    found = paper_tables.accuracies(result)
+    text = paper_tables.markdown(title, found)
+    paper_tables.show(output / "accuracies.md", text, found)
+    paper_tables.tell(result)
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the script; returns the exit status."""
+    return command.status("av_digits.py", lambda: run(arguments))
 
 
 if __name__ == "__main__":
-    app.run(main)
+    sys.exit(main(sys.argv[1:]))

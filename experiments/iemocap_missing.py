@@ -2,7 +2,7 @@
 
 The folder holds the official release, see `keras_mla.datasets.iemocap`. At
 each missing rate, a share of all sounds, pictures and texts is missing from
-training, validation and test alike, drawn anew for each seed:
+training, validation and test alike, the same for all methods and seeds:
 
 - `--missing=keep_one`: every sample keeps at least one modality, so that the
   highest rate is two thirds;
@@ -20,67 +20,73 @@ KERAS_BACKEND=jax python experiments/iemocap_missing.py \
     --vocabulary=bert-base-uncased/vocab.txt --image_size=256 \
     --text_length=256 --audio_frames=1024 --mels=128 --learning_rate=1e-5
 ```
+
+Each rate is a comparison of its own, with its report, in a folder of `--out`.
+The same command goes on after a kill. The flags of `keras-mla compare` mean the
+same here, as `table1.py` says.
 """
 
 import os
+import pathlib
+import sys
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-import common  # noqa: E402
-import keras  # noqa: E402
-import m3ae  # noqa: E402
-import runs  # noqa: E402
-from absl import app, flags  # noqa: E402
+import paper_tables  # noqa: E402
+import sets  # noqa: E402
+import streams  # noqa: E402
+from absl import flags  # noqa: E402
 
-import keras_mla  # noqa: E402
-from keras_mla.datasets import audio, iemocap, missing, pipeline  # noqa: E402
+from keras_mla.comparison import command, compare  # noqa: E402
+from keras_mla.datasets import missing  # noqa: E402
 
-FLAGS = flags.FLAGS
-MODALITIES = ("audio", "image", "text")
-common.define_flags(
-    "out/iemocap", epochs=30, batch_size=32, learning_rate="3e-4"
-)
-common.define_stream_flags()
-m3ae.define_flags(MODALITIES)
-flags.DEFINE_list(
-    "rates", [f"0.{i}" for i in range(1, 8)], "Missing rates to try."
-)
-flags.DEFINE_enum(
-    "missing",
-    "keep_one",
-    ["keep_one", "independent"],
-    "Whether a sample keeps at least one modality.",
-)
-flags.DEFINE_enum("protocol", "random", ["random", "session"], "The split.")
-flags.DEFINE_integer("classes", 4, "Number of emotions, 4 or 6.")
-flags.DEFINE_integer("audio_frames", 512, "Length in steps of 10 ms.")
-flags.DEFINE_integer("mels", 64, "Height of a spectrogram.")
-flags.DEFINE_float("weight_decay", 0.05, "Weight decay of AdamW.")
+METHODS = ("Concat", "Late fusion", "MLA; no projection", "MLA")
+SET = sets.SETS["iemocap"]
 
 
-def presence(samples: dict[str, list], rate: float, seed: int) -> dict:
-    """Draws which modalities the samples of each split have."""
-    return {
-        split: missing.missing_presence(
-            len(part),
-            MODALITIES,
-            rate,
-            seed=3 * seed + index,
-            keep_one=FLAGS.missing == "keep_one",
-        )
-        for index, (split, part) in enumerate(samples.items())
-    }
+def define_flags(values: flags.FlagValues) -> list[str]:
+    """Defines the flags; returns those that every comparison has."""
+    own: dict[str, Any] = {"flag_values": values}
+    streams.define_flags(values)
+    SET.define(values)
+    rates = [f"0.{i}" for i in range(1, 8)]
+    flags.DEFINE_list("rates", rates, "Missing rates to try.", **own)
+    flags.DEFINE_enum(
+        "missing",
+        "keep_one",
+        ["keep_one", "independent"],
+        "Whether a sample keeps at least one modality.",
+        **own,
+    )
+    defaults = {"methods": list(METHODS), "trials": None}
+    defaults["out"] = "out/iemocap_missing"
+    return command.define_flags(values, **{**defaults, **SET.defaults})
 
 
-def draw(path: Any, values: dict[str, dict[str, list[float]]]) -> None:
+def rates_of(values: flags.FlagValues) -> list[float]:
+    """Returns the missing rates.
+
+    Raises:
+        ValueError: If one is no number.
+    """
+    given = values["rates"].value
+    try:
+        return [float(rate) for rate in given]
+    except ValueError:
+        raise command.UsageError(
+            f"--rates takes numbers. Received: {','.join(given)}"
+        ) from None
+
+
+def draw(path: pathlib.Path, values: paper_tables.Values) -> None:
     """Draws accuracy over the missing rate, a line for each method."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5, 4), layout="constrained")
     axes = figure.subplots()
     for method, parts in values.items():
-        pairs = [common.tables.mean_and_deviation(v) for v in parts.values()]
+        pairs = [paper_tables.mean_and_deviation(v) for v in parts.values()]
         means, errors = zip(*pairs, strict=True)
         axes.errorbar(list(parts), means, errors, label=method, capsize=2)
     axes.set_xlabel("Missing rate")
@@ -89,57 +95,55 @@ def draw(path: Any, values: dict[str, dict[str, list[float]]]) -> None:
     figure.savefig(path, dpi=150)
 
 
-def main(_: Any) -> None:
+def run(arguments: list[str]) -> None:
     """Trains at each rate, prints and saves."""
-    output = common.prepare(free=("rates",))
-    share = 0.1 if FLAGS.protocol == "session" else 0.0
-    samples = {
-        split: iemocap.files(
-            FLAGS.data_dir,
-            split,
-            classes=FLAGS.classes,
-            protocol=FLAGS.protocol,
-            validation_share=share,
-            on_error=FLAGS.on_error,
+    values = flags.FlagValues()
+    shared = define_flags(values)
+    streams.parse(values, "iemocap_missing.py", arguments)
+    given, rates = command.arguments(values), rates_of(values)
+    output = pathlib.Path(given.pop("out")).expanduser()
+    samples: Any = SET.samples(values)
+    inputs = SET.inputs(values, output, samples["train"])
+    samples = streams.readable(samples, inputs.readers, values)
+    found: dict[str, dict[str, list[float]]] = {}
+    for rate in rates:
+        presence = {
+            split: missing.missing_presence(
+                len(part),
+                tuple(inputs.readers),
+                rate,
+                seed=index,
+                keep_one=values["missing"].value == "keep_one",
+            )
+            for index, (split, part) in enumerate(samples.items())
+        }
+        data = streams.streamed(
+            f"{SET.title}, {100 * rate:g} % missing",
+            samples,
+            inputs.readers,
+            SET.classes(values),
+            values,
+            {**streams.facts(values, shared), "rate": rate},
+            presence,
         )
-        for split in common.SPLITS
-    }
-    words = m3ae.vocabulary(output, samples["train"])
-    fbank = audio.Fbank(frames=FLAGS.audio_frames, mels=FLAGS.mels)
-    readers = {
-        "audio": pipeline.audio_reader(fbank),
-        "image": pipeline.video_reader(m3ae.image_settings(), None, "image"),
-        "text": m3ae.text_reader(words),
-    }
-    cavmae = keras_mla.encoders.CAVMAE
-
-    def model(method: str) -> Any:
-        sound = m3ae.encoder("audio", cavmae, input_shape=fbank.shape)
-        encoders = {"audio": sound, **m3ae.image_and_text(words)}
-        return common.make_method(method, encoders, FLAGS.classes)
-
-    values: dict[str, dict[str, list[float]]] = {}
-    for rate in map(float, FLAGS.rates):
-
-        def data(seed: int, rate: float = rate) -> dict[str, Any]:
-            drawn = presence(samples, rate, seed)
-            return common.streams(samples, readers, seed, drawn)
-
-        results = runs.compare(
-            output / f"missing-{rate:g}",
-            common.method_names(),
-            model,
+        result = compare(
             data,
-            lambda rate: keras.optimizers.AdamW(
-                rate, weight_decay=FLAGS.weight_decay
-            ),
+            encoders=inputs.encoders,
+            out=output / f"missing-{rate:g}",
+            **given,
         )
-        for method, records in results.items():
-            column = common.accuracies(records, MODALITIES)["all"]
-            values.setdefault(method, {})[f"{100 * rate:g} %"] = column
-    common.report(output, values, "IEMOCAP, missing rate")
-    draw(output / "rates.png", values)
+        for method, parts in paper_tables.accuracies(result).items():
+            found.setdefault(method, {})[f"{100 * rate:g} %"] = parts["all"]
+        paper_tables.tell(result)
+    text = paper_tables.markdown("IEMOCAP, missing rate", found)
+    paper_tables.show(output / "table2.md", text, found)
+    draw(output / "rates.png", found)
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the script; returns the exit status."""
+    return command.status("iemocap_missing.py", lambda: run(arguments))
 
 
 if __name__ == "__main__":
-    app.run(main)
+    sys.exit(main(sys.argv[1:]))

@@ -12,7 +12,8 @@ in pairs of equal seeds. For the base and SGD, it also measures *interference*:
 how much a step for one modality changes the others' logits on the same batch,
 relative to its own.
 
-`--data` takes what `compare_methods.py` takes, several separated by commas.
+`--data` is `digits` or an `.npz` that `keras-mla compare` takes, or several
+separated by commas.
 Runs are appended to `<out>/<data>.jsonl` as they end, and a restart continues
 from there. At the end, the script writes `table.md` and `figure.png`.
 """
@@ -33,13 +34,13 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 import keras
 import numpy as np
 from absl import app, flags
-from comparison import data as data_sets
 from comparison import study_tables
-from comparison.runs import Runs
-from comparison.trial import Trial, pretrained
+from comparison.trial import Trial, pretrained, scaled
 from tqdm import tqdm
 
 import keras_mla
+from keras_mla.comparison import sources
+from keras_mla.comparison.log import Log
 from keras_mla.layers import GradientProjector
 
 FLAGS = flags.FLAGS
@@ -118,9 +119,9 @@ def mla(projector):
 
 def study(name, source, bar):
     """Makes the missing runs of a data set; returns all its runs."""
-    data = data_sets.load(source)
+    data = scaled(sources.load(source))
     path = pathlib.Path(FLAGS.out) / f"{name}.jsonl"
-    runs = Runs(path, {"data": name, "epochs": FLAGS.epochs})
+    log = Log(path, {"data": name, "epochs": FLAGS.epochs})
     records = []
     for factor in FLAGS.factors or FACTORS:
         rates = RATES[FACTORS[factor].get("optimizer", "AdamW")]
@@ -135,7 +136,8 @@ def study(name, source, bar):
                 run, projector, factor, data, starts, encoders
             )
             what = {"factor": factor, "projector": projector}
-            records.append(runs.get(make, starts=starts, **what))
+            what["starts"] = starts
+            records.append(log.get(what) or log.add(what, make()))
             bar.update()
     return records
 

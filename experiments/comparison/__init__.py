@@ -1,1 +1,1 @@
-"""Parts of `compare_methods.py`."""
+"""Parts of `projection_study.py`, and `make_npz.py`."""

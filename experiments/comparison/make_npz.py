@@ -1,4 +1,4 @@
-"""Writes an `.npz` that `compare_methods.py` takes, from published files.
+"""Writes an `.npz` that `keras-mla compare` takes, from published files.
 
     python experiments/comparison/make_npz.py --source=av_digits \
         --data_dir=/path/to/av_digits --pairing=speaker --out=av_speaker.npz

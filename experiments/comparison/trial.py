@@ -6,15 +6,69 @@ every array. JAX maps the model's own training step over this axis, and scans it
 over batches.
 """
 
+import dataclasses
+
 import jax
 import keras
 import numpy as np
 from jax import numpy as jnp
 
 import keras_mla
-from comparison import data as data_sets
 
 BASE = {"optimizer": "AdamW", "epochs": 1, "batch_size": 64, "width": 64}
+
+
+@dataclasses.dataclass
+class Arrays:
+    """The data of a study.
+
+    Attributes:
+        x: dict of split to dict of modality to array.
+        y: dict of split to classes.
+        classes: The number of classes.
+    """
+
+    x: dict
+    y: dict
+    classes: int
+
+    @property
+    def modalities(self):
+        """Names of the modalities."""
+        return tuple(self.x["train"])
+
+
+def scaled(data):
+    """Returns data of a comparison, scaled to unit deviation in training.
+
+    The factors of the study, such as noise, count on this scale. Numbers are
+    clipped at 5 deviations. A feature is scaled by itself; what has an order or
+    a place is scaled all alike.
+    """
+    parts = data.folds[0].parts
+    x = {split: {} for split in parts}
+    for name in data.modalities:
+        train = parts["train"].x[name].astype("float32")
+        axis = 0 if train.ndim == 2 else None
+        mean = train.mean(axis)
+        deviation = np.maximum(train.std(axis), 1e-6)
+        for split, part in parts.items():
+            array = (part.x[name].astype("float32") - mean) / deviation
+            x[split][name] = np.clip(array, -5, 5)
+    y = {split: part.y.astype("int32") for split, part in parts.items()}
+    return Arrays(x, y, data.units)
+
+
+def make_encoder(size, width):
+    """Returns two Dense layers, for inputs that are scaled already."""
+    layers = keras.layers
+    return keras.Sequential(
+        [
+            keras.Input((size,)),
+            layers.Dense(2 * width, activation="relu"),
+            layers.Dense(width, activation="relu"),
+        ]
+    )
 
 
 def optimizer(name):
@@ -46,7 +100,7 @@ class Trial:
 
     Args:
         method: Called with encoders and the number of classes.
-        data: A `Data`.
+        data: `Arrays`.
         factor: dict of what differs from `BASE`.
         starts: List of `(seed, learning rate)`.
         encoders: dict of modality to the weights of its encoder, each with
@@ -63,9 +117,7 @@ class Trial:
                 keras.utils.set_random_seed(seed)
                 models[seed] = method(
                     {
-                        m: data_sets.make_encoder(
-                            a, "mlp", self.factor["width"]
-                        )
+                        m: make_encoder(a.shape[1], self.factor["width"])
                         for m, a in self.x["train"].items()
                     },
                     data.classes,

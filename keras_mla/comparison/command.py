@@ -11,6 +11,8 @@ from typing import Any
 
 from absl import flags
 
+from keras_mla.comparison.methods import chosen
+
 _USAGE = """keras-mla: which method learns best from your modalities?
 
   keras-mla compare --data=table.csv --label=kind --out=results
@@ -42,19 +44,33 @@ def run(arguments: list[str]) -> int:
     if name in ("--help", "-h", "help"):
         print(_USAGE)
         return 0
-    try:
+
+    def command() -> None:
         if name not in _COMMANDS:
             raise UsageError(
                 f"There is no command {name!r}.{_near(name, _COMMANDS)} "
                 f"Commands: {', '.join(_COMMANDS)}."
             )
         _COMMANDS[name](rest)
+
+    return status(f"keras-mla {name}", command)
+
+
+def status(name: str, function: Callable[[], None]) -> int:
+    """Calls a function; returns the exit status, as `run` says.
+
+    Args:
+        name: str. What the line of an error begins with.
+        function: The function.
+    """
+    try:
+        function()
     except KeyboardInterrupt:
         print("Stopped. The same command goes on from here.", file=sys.stderr)
         return 130
     except (ValueError, ImportError, OSError, flags.Error) as error:
         line = " ".join(str(error).split())
-        print(f"keras-mla {name}: {line}", file=sys.stderr)
+        print(f"{name}: {line}", file=sys.stderr)
         return 1
     return 0
 
@@ -64,8 +80,18 @@ def _near(name: str, known: Any) -> str:
     return f" Did you mean {near[0]!r}?" if near else ""
 
 
-def _parsed(values: flags.FlagValues, name: str, rest: list[str]) -> list[str]:
-    """Parses flags; returns what is no flag."""
+def parse(values: flags.FlagValues, name: str, rest: list[str]) -> list[str]:
+    """Parses flags; returns what is no flag. `--help` lists flags and exits.
+
+    Args:
+        values: `FlagValues` with flags that are defined.
+        name: str. Name of the command.
+        rest: list of str. What stands behind the name.
+
+    Raises:
+        ValueError: If there is no such flag.
+        absl.flags.Error: If the value of a flag is wrong.
+    """
     flags.DEFINE_boolean("help", False, "Lists the flags.", flag_values=values)
     try:
         positional = values([name, *rest])[1:]
@@ -75,7 +101,7 @@ def _parsed(values: flags.FlagValues, name: str, rest: list[str]) -> list[str]:
             f"{_near(error.flagname, list(values))}"
         ) from error
     if values["help"].value:
-        print(f"keras-mla {name}")
+        print(name)
         for flag in values:
             known = values[flag]
             default = known.default_as_str or "none"
@@ -107,22 +133,9 @@ def _compare(rest: list[str]) -> None:
     text("root", None, "Folder of the files. Default: the table's.", **own)
     many("encoder", [], "Kinds of small encoders, as modality:kind.", **own)
     number("width", 64, "Features of an encoder.", lower_bound=1, **own)
-    many("methods", ["table"], "Names, or 'table' or 'ablation'.", **own)
-    text("metric", None, "What chooses, such as f1_macro.", **own)
-    many("seeds", ["3"], "A number of seeds, or seeds as 0,1,2.", **own)
-    number("trials", 6, "Settings of each method.", lower_bound=1, **own)
-    number("trial_seeds", 1, "Seeds of a setting.", lower_bound=1, **own)
-    number("epochs", 30, "Epochs of a run.", lower_bound=1, **own)
-    number("batch_size", 64, "Samples in a batch.", lower_bound=1, **own)
-    flags.DEFINE_enum(
-        "optimizer", "adamw", ["adamw", "sgd"], "AdamW, or SGD.", **own
-    )
-    many("learning_rate", [], "Values to choose from.", **own)
-    many("weight_decay", ["1e-4", "1e-2"], "Values to choose from.", **own)
-    text("time_budget", None, "Such as 90s, 20m or 2h.", **own)
     number("split_seed", 0, "Seed of random splits.", lower_bound=0, **own)
-    text("out", "comparison", "Folder of the results.", **own)
-    left = _parsed(values, "compare", rest)
+    shared = define_flags(values)
+    left = parse(values, "keras-mla compare", rest)
     _check_installed()
     if left:
         raise UsageError(f"{left[0]!r} is no flag. Flags begin with --.")
@@ -133,22 +146,18 @@ def _compare(rest: list[str]) -> None:
     kinds = ("image", "audio", "video", "text", "numeric", "categorical")
     columns = {kind: given.pop(kind) for kind in kinds}
     label = given.pop("label")
-    budget = given.pop("time_budget")
-    rates = _numbers("learning_rate", given.pop("learning_rate"))
+    for flag in shared:
+        del given[flag]
     result = compare(
         given.pop("data"),
-        [name.replace(";", ",") for name in given.pop("methods")],
         modalities=given.pop("modalities") or None,
         label=(label[0] if len(label) == 1 else label) or None,
         columns={k: v for k, v in columns.items() if v},
         encoders=_encoders(given.pop("encoder")),
-        seeds=_seeds(given.pop("seeds")),
-        learning_rate=rates or None,
-        weight_decay=_numbers("weight_decay", given.pop("weight_decay")),
-        time_budget=None if budget is None else seconds(budget),
+        **arguments(values),
         **given,
     )
-    table = pathlib.Path(given["out"]) / "table.md"
+    table = pathlib.Path(values["out"].value) / "table.md"
     print(f"\n{table.read_text()}")
     for method, error in result.failures.items():
         print(f"{method} failed: {error}")
@@ -162,6 +171,74 @@ def _check_installed() -> None:
             raise ImportError(
                 f'It needs {name}: pip install "keras-mla[compare]"'
             )
+
+
+def define_flags(values: flags.FlagValues, **defaults: Any) -> list[str]:
+    """Defines the flags of methods, of what is spent on them, and of results.
+
+    `arguments` returns what the flags mean.
+
+    Args:
+        values: `FlagValues` to define the flags in.
+        **defaults: Defaults of flags, in place of those of `keras-mla
+            compare`. `trials=None` is a setting for each pair of a learning
+            rate and a weight decay.
+
+    Returns:
+        Names of the flags.
+    """
+    before = set(values)
+
+    def define(
+        kind: str, name: str, default: Any, help: str, **more: Any
+    ) -> None:
+        default = defaults.pop(name, default)
+        make = getattr(flags, f"DEFINE_{kind}")
+        make(name, default, help=help, flag_values=values, **more)
+
+    least = {"lower_bound": 1}
+    define("list", "methods", ["table"], "Names, or 'table' or 'ablation'.")
+    define("string", "metric", None, "What chooses, such as f1_macro.")
+    define("list", "seeds", ["3"], "A number of seeds, or seeds as 0,1,2.")
+    trials = "Settings of each method."
+    if "trials" in defaults and defaults["trials"] is None:
+        trials += " None is one for each learning rate and weight decay."
+    define("integer", "trials", 6, trials, **least)
+    define("integer", "trial_seeds", 1, "Seeds of a setting.", **least)
+    define("integer", "epochs", 30, "Epochs of a run.", **least)
+    define("integer", "batch_size", 64, "Samples in a batch.", **least)
+    kinds = ["adamw", "sgd"]
+    define("enum", "optimizer", "adamw", "AdamW, or SGD.", enum_values=kinds)
+    define("list", "learning_rate", [], "Values to choose from.")
+    decays = ["1e-4", "1e-2"]
+    define("list", "weight_decay", decays, "Values to choose from.")
+    define("string", "time_budget", None, "Such as 90s, 20m or 2h.")
+    define("string", "out", "comparison", "Folder of the results.")
+    return sorted(set(values) - before)
+
+
+def arguments(values: flags.FlagValues) -> dict[str, Any]:
+    """Returns the arguments of `compare` that flags of `define_flags` mean.
+
+    Raises:
+        ValueError: If the value of a flag is wrong.
+    """
+    names = [n.replace(";", ",") for n in values["methods"].value]
+    chosen(names)  # Raises before any data are read.
+    budget = values["time_budget"].value
+    rates = _numbers("learning_rate", values["learning_rate"].value)
+    decays = _numbers("weight_decay", values["weight_decay"].value)
+    direct = ("metric", "trial_seeds", "epochs", "batch_size", "optimizer")
+    return {
+        "methods": names,
+        "seeds": _seeds(values["seeds"].value),
+        "trials": values["trials"].value or max(1, len(rates) * len(decays)),
+        "learning_rate": rates or None,
+        "weight_decay": decays,
+        "time_budget": None if budget is None else seconds(budget),
+        "out": values["out"].value,
+        **{name: values[name].value for name in direct},
+    }
 
 
 def _seeds(given: list[str]) -> int | list[int]:
@@ -216,7 +293,7 @@ def _predict(rest: list[str]) -> None:
     flags.DEFINE_string("id", None, "Column of names of the rows.", **own)
     flags.DEFINE_string("out", None, "CSV to write. Default: print.", **own)
     flags.DEFINE_integer("batch_size", 64, "Rows in a batch.", **own)
-    left = _parsed(values, "predict", rest)
+    left = parse(values, "keras-mla predict", rest)
     if len(left) != 2:
         raise UsageError(
             "Say which model predicts which rows: "

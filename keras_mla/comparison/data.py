@@ -22,7 +22,8 @@ class Part:
 
     Attributes:
         x: dict of arrays, with `"presence"` as a bool array
-            `(samples, modalities)`; or batches of `(inputs, labels)`.
+            `(samples, modalities)`; or batches of `(inputs, labels)`; or a
+            function that returns such batches for the seed of a run.
         y: Labels of all samples.
         rows: int array. Positions among all samples of the data.
     """
@@ -35,6 +36,10 @@ class Part:
     def in_memory(self) -> bool:
         """Whether the inputs are arrays."""
         return isinstance(self.x, dict)
+
+    def batches(self, seed: int = 0) -> Any:
+        """Returns the batches of a stream, in the order of a seed."""
+        return self.x(seed) if callable(self.x) else self.x
 
 
 @dataclasses.dataclass
@@ -62,7 +67,9 @@ class Data:
         modalities: tuple of names.
         folds: list of `Fold`.
         ids: list of str. A name for each sample.
-        facts: dict of what the report should tell.
+        facts: dict of what the report should tell, such as the settings of
+            readers. The log holds it: a comparison goes on from a log only if
+            its facts are the same.
     """
 
     name: str
@@ -92,7 +99,7 @@ class Data:
 def batches_of(part: Part, size: int) -> Iterator[tuple[dict, np.ndarray]]:
     """Yields inputs and labels of a split, in order."""
     if not part.in_memory:
-        for batch in part.x:
+        for batch in part.batches():
             yield dict(batch[0]), np.asarray(ops.convert_to_numpy(batch[1]))
         return
     for start in range(0, len(part.y), size):

@@ -4,7 +4,7 @@ import os
 import pathlib
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -16,7 +16,7 @@ from keras_mla.comparison.examine import calibrate
 from keras_mla.comparison.log import Log
 from keras_mla.comparison.methods import Grid, chosen
 from keras_mla.comparison.plan import Plan
-from keras_mla.comparison.results import Comparison
+from keras_mla.comparison.results import Comparison, Run
 from keras_mla.models import registry
 
 
@@ -43,6 +43,7 @@ def compare(
     optimizer: Any = "adamw",
     learning_rate: Sequence[float] | None = None,
     weight_decay: Sequence[float] = (1e-4, 1e-2),
+    callbacks: Sequence[Callable[[], Any]] = (),
     time_budget: float | None = None,
     split_seed: int = 0,
     out: str | os.PathLike | None = None,
@@ -64,6 +65,8 @@ def compare(
             or a dict of `"train"`, `"validation"` and `"test"`, each `(x, y)`
             or batches of these (`tf.data.Dataset`, `PyDataset`), or
             `(batches, y)`, which spares a look at all batches for the labels.
+            In place of training batches, `(function, y)` may hold a function
+            that returns the batches for the seed of a run. Or a `Data`.
         methods: Names, classes or `registry.Method`s. `"table"` are the
             methods of the paper's Table 1, `"ablation"` those of Table 3.
             Defaults to `"table"`.
@@ -96,6 +99,10 @@ def compare(
         learning_rate: Values to choose from. Defaults to 3e-4, 1e-3, 3e-3
             (SGD: 1e-2, 3e-2, 1e-1).
         weight_decay: Values to choose from. Defaults to 1e-4 and 1e-2.
+        callbacks: Functions that return new callbacks for each run, such as
+            one that returns a `keras.callbacks.LearningRateScheduler`. The
+            callbacks must keep no state between epochs, because a killed run
+            goes on with new ones. Defaults to none.
         time_budget: float. Seconds after which no run begins. Each method
             runs once first, then settings, then seeds. Defaults to no limit.
         split_seed: int. Seed of random splits. Defaults to `0`.
@@ -155,8 +162,9 @@ def compare(
         "trials": trials,
         "trial_seeds": trial_seeds,
         **kept,
+        "callbacks": [_name(function) for function in callbacks],
         "folds": folds,
-        "samples": found.facts.get("samples"),
+        **found.facts,
         "split_seed": split_seed,
         "backend": keras.backend.backend(),
     }
@@ -167,7 +175,13 @@ def compare(
         named,
         {title: grid.settings(method) for title, method in named.items()},
         training.Options(
-            measure, encoders or {}, width, epochs, batch_size, optimizer
+            measure,
+            encoders or {},
+            width,
+            epochs,
+            batch_size,
+            optimizer,
+            tuple(callbacks),
         ),
         Log(folder / "runs.jsonl", told),
         folder,
@@ -206,6 +220,12 @@ def compare(
         method: [r for r in records if r["run"]["method"] == method]
         for method in {run.method for run in runs}
     }
+    record_of = {Log.key(record["run"]): record for record in records}
+
+    def model_of(run: Run) -> Any:
+        what = {key: getattr(run, key) for key in records[0]["run"]}
+        return plan.trained(record_of[Log.key(what)]).model
+
     winner = max(by_method, key=lambda m: plan.rank(by_method[m]))
     for method, message in plan.diverged.items():
         if method not in by_method:
@@ -225,12 +245,16 @@ def compare(
         plan.missing,
         {
             **found.facts,
-            "settings": {**told, "seeds": list(seeds)},
+            "settings": {
+                **{k: v for k, v in told.items() if k not in found.facts},
+                "seeds": list(seeds),
+            },
             "versions": _versions(),
             "command": " ".join(sys.argv),
             "seconds": round(time.monotonic() - start, 1),
         },
         folder,
+        model_of,
     )
     if report:
         best = max(by_method[winner], key=lambda record: plan.rank([record]))

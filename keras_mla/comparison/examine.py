@@ -91,7 +91,9 @@ def calibrate(model: Any, fold: Fold, size: int) -> bool:
         not model.task.certain and not isinstance(fusion, InverseVarianceFusion)
     ):
         return False
-    model.calibrate((part.x, part.y) if part.in_memory else part.x, size)
+    model.calibrate(
+        (part.x, part.y) if part.in_memory else part.batches(), size
+    )
     return True
 
 

@@ -139,7 +139,8 @@ class Grid:
     def settings(self, method: registry.Method) -> list[dict[str, Any]]:
         """Returns the settings to try: shared ones, and the method's in turn.
 
-        The first is the default: the middle one of the learning rates.
+        The first is the default: the middle one of the learning rates, and
+        the first value of each of the method's own settings.
         """
         from sklearn.model_selection import ParameterGrid, ParameterSampler
 
@@ -160,7 +161,9 @@ class Grid:
             }
         )
         shared = [default, *(s for s in shared if s != default)][: self.trials]
+        first = {name: list(values)[0] for name, values in method.grid.items()}
         own = sample(method.grid)
+        own = [first, *(s for s in own if s != first)][: len(own)]
         # Each whole round of `shared` meets `own` shifted by one more.
         return [
             {

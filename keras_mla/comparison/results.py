@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -141,6 +141,8 @@ class Comparison:
         facts: dict of str. What the report prints at its end: sizes of the
             splits, duplicates, settings, versions, the command.
         folder: path of the results, or `None`.
+        model_of: Function that returns the trained model of a `Run`, or
+            `None`.
     """
 
     name: str
@@ -157,6 +159,7 @@ class Comparison:
     missing: list[str] = dataclasses.field(default_factory=list)
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)
     folder: pathlib.Path | None = None
+    model_of: Callable[[Run], Any] | None = None
 
     @property
     def methods(self) -> tuple[str, ...]:

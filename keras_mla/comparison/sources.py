@@ -20,6 +20,7 @@ from keras_mla.comparison.data import (
     take,
 )
 from keras_mla.comparison.tables import from_table
+from keras_mla.core.batch import RESERVED
 from keras_mla.datasets.table import splits
 from keras_mla.presence import stack_presence
 
@@ -78,10 +79,10 @@ def _of_splits(name: str, given: Mapping, modalities: Any) -> Data:
         start += len(y)
     first = parts["train"]
     if first.in_memory:
-        names = tuple(modalities or (n for n in first.x if n != "presence"))
+        names = tuple(modalities or (n for n in first.x if n not in RESERVED))
     else:
-        inputs = next(iter(first.x))[0]
-        names = tuple(modalities or (n for n in inputs if n != "presence"))
+        inputs = next(iter(first.batches()))[0]
+        names = tuple(modalities or (n for n in inputs if n not in RESERVED))
     for part in parts.values():
         if part.in_memory:
             part.x = _inputs(names, part.x)

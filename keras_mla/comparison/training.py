@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -48,6 +48,8 @@ class Options:
         batch_size: int.
         optimizer: str, a key of `OPTIMIZERS`, or a function of learning rate
             and weight decay.
+        callbacks: Functions that return new callbacks, which need no state of
+            their own to go on after a kill.
     """
 
     metric: Metric
@@ -56,6 +58,7 @@ class Options:
     epochs: int
     batch_size: int
     optimizer: Any
+    callbacks: Sequence[Callable[[], Any]] = ()
 
 
 @dataclasses.dataclass
@@ -177,7 +180,7 @@ def train(
         extra["teacher"] = taught.model
     seeds = EpochSeed(seed)
     model = make_model(method, data, fold, setting, seed, options, **extra)
-    x, y = train.x, train.y
+    x, y = train.batches(seed), train.y
     if train.in_memory:
         x = {**x, "sample_id": np.arange(len(y))}
         if "complete" in method.needs:
@@ -192,7 +195,9 @@ def train(
         options.batch_size,
         own="monitor" in method.defaults,
     )
-    callbacks: list[Any] = [seeds, choose]
+    # `choose` comes last: what the others log is in the curves.
+    callbacks: list[Any] = [seeds, *(make() for make in options.callbacks)]
+    callbacks.append(choose)
     first_epoch = 0
     if folder is not None and not choose.own:
         folder.mkdir(parents=True, exist_ok=True)

@@ -41,7 +41,7 @@ class Method:
             method accepts. Defaults to `1`.
         needs: tuple of requirements, each one of `NEEDS`.
         grid: dict from each setting that is worth choosing on validation data
-            to the values to try.
+            to the values to try. The first value is the default.
         arguments: Function that turns settings of the grid into arguments of
             the constructor. Defaults to the settings themselves.
         defaults: dict of constructor arguments that a comparison should pass.
@@ -155,7 +155,7 @@ METHODS: dict[str, Method] = {
             "balanced",
             "Peng et al., CVPR 2022",
             fewest_modalities=2,
-            grid={"alpha": (0.1, 0.4, 0.8)},
+            grid={"alpha": (0.8, 0.4, 0.1)},
         ),
         Method(
             QMF,

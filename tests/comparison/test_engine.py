@@ -23,6 +23,7 @@ from keras_mla.comparison import methods as methods_lib
 from keras_mla.comparison.encoders import kind_of, make_encoder
 from keras_mla.comparison.log import Log
 from keras_mla.comparison.metrics import METRICS
+from keras_mla.datasets import pipeline
 from keras_mla.models import registry
 
 NAMES = ("text", "audio", "image")
@@ -211,6 +212,8 @@ def test_every_method_gets_as_many_settings():
         settings = grid.settings(method)
         assert len(settings) == 6
         assert settings[0]["learning_rate"] == 1e-3
+        for name, values in method.grid.items():
+            assert settings[0][name] == values[0]
         assert len({json.dumps(s, sort_keys=True) for s in settings}) == 6
         values = {name: {s[name] for s in settings} for name in method.grid}
         assert all(values[n] == set(method.grid[n]) for n in method.grid)
@@ -485,6 +488,55 @@ def test_tables_of_too_many_files_are_streams(tmp_path, monkeypatch):
     np.testing.assert_array_equal(first.presence, second.presence)
     assert first.ids == second.ids
     assert first.classes == ["<b>no</b>", "yes"]
+
+
+@only_on("torch")
+def test_a_stream_has_ids_and_an_order_of_each_seed(tmp_path):
+    x, y = arrays()
+    samples = [
+        pipeline.Sample(str(i), int(y[i]), {n: x[n][i] for n in NAMES}, "")
+        for i in range(90)
+    ]
+    readers = {
+        name: pipeline.Reader(
+            functools.partial(lambda name, s: s.inputs[name], name),
+            "float32",
+            x[name].shape[1:],
+        )
+        for name in NAMES
+    }
+    seeds = []
+
+    def train(seed):
+        seeds.append(seed)
+        return pipeline.build(
+            samples, readers, training=True, seed=seed, sample_ids=True
+        )
+
+    given = {
+        "train": (train, y),
+        "validation": (pipeline.build(samples, readers), y),
+        "test": (pipeline.build(samples, readers), y),
+    }
+    rate = keras.callbacks.LearningRateScheduler
+    result = small(
+        given, ["QMF"], seeds=2, out=tmp_path, learning_rate=[1.0],
+        callbacks=[lambda: rate(lambda epoch: 0.1 ** (epoch + 1))],
+    )  # fmt: skip
+    assert result.modalities == NAMES and not result.failures
+    assert set(seeds) == {0, 1}
+    for run in result.runs:
+        assert run.curves["learning_rate"] == pytest.approx([0.1, 0.01])
+        outputs = result.model_of(run).predict(x, verbose=0)
+        np.testing.assert_allclose(
+            run.predictions.outputs["+".join(NAMES)], outputs, atol=1e-5
+        )
+    # What the data say of themselves is a part of the settings.
+    with pytest.raises(ValueError, match="other settings: \\['pixels'\\]"):
+        data = sources.load(given)
+        data.facts["pixels"] = 32
+        small(data, ["QMF"], out=tmp_path, learning_rate=[1.0],
+              callbacks=[lambda: None])  # fmt: skip
 
 
 @mainly_on("torch")

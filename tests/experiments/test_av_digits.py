@@ -1,7 +1,7 @@
 import numpy as np
 import soundfile
 from script_runs import read_table, run
-from utils import long, only_on
+from utils import only_on
 
 
 def write_data(folder):
@@ -21,21 +21,27 @@ def write_data(folder):
 
 
 @only_on("torch")
-@long()
-def test_runs_offline_and_goes_on_where_it_stopped(tmp_path):
+def test_runs_offline_and_goes_on_where_it_stopped(tmp_path, capsys):
     write_data(tmp_path / "data")
-    arguments = ("av_digits", tmp_path / "data", tmp_path / "out")
-    first = run(*arguments, "--methods=Concat,MLA")
-    table = read_table(tmp_path / "out")
+    out = tmp_path / "out"
+    arguments = (
+        "av_digits",
+        f"--data_dir={tmp_path / 'data'}",
+        f"--out={out}",
+        "--epochs=1",
+        "--seeds=1",
+    )
+    assert run(*arguments, "--methods=Concat") == 0, capsys.readouterr().err
+    table = read_table(out / "accuracies.md")
     assert table[0] == ["Digits, speaker", "audio", "image", "all"]
-    methods = [row[0] for row in table[1:]]
-    assert methods == ["Concat", "MLA"]
-    assert (tmp_path / "out" / "table.md").read_text() in first
-    figure = (tmp_path / "out" / "history.png").read_bytes()
-    assert figure.startswith(b"\x89PNG")
-    (tmp_path / "out" / "MLA-0.001-seed0" / "result.json").unlink()
-    again = run(*arguments, "--methods=MLA")
-    assert "recording" not in again
-    assert read_table(tmp_path / "out") == [table[0], table[2]]
-    refused = run(*arguments, "--pairing=official", code=1)
-    assert "holds runs with other flags" in refused
+    first = (out / "runs.jsonl").read_text()
+    capsys.readouterr()
+    assert run(*arguments, "--methods=Concat,MLA") == 0
+    assert "recording" not in capsys.readouterr().out
+    assert (out / "runs.jsonl").read_text().startswith(first)
+    again = read_table(out / "accuracies.md")
+    assert again[:2] == table and again[2][0] == "MLA"
+    assert run(*arguments, "--pairing=official") == 1
+    refused = capsys.readouterr().err
+    assert "holds runs with other settings: " in refused
+    assert "'pairing'" in refused

@@ -11,10 +11,9 @@ import soundfile
 from PIL import Image
 from utils import long, only_on
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path.append(str(ROOT / "experiments"))
+from keras_mla.comparison import sources
 
-from comparison import data  # noqa: E402
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def make(folder, *flags):
@@ -29,7 +28,7 @@ def make(folder, *flags):
     done = subprocess.run(command, capture_output=True, text=True)
     if not out.exists():
         raise RuntimeError(done.stderr)
-    data.load(str(out))  # A comparison takes it.
+    sources.load(str(out))  # A comparison takes it.
     with np.load(out, allow_pickle=False) as file:
         return {name: file[name] for name in file.files}
 

@@ -16,15 +16,15 @@ if keras.backend.backend() != "jax":
     pytest.skip("The study runs on JAX alone.", allow_module_level=True)
 
 from comparison import study_tables, trial  # noqa: E402
-from comparison.data import Data  # noqa: E402
 
 from keras_mla import MLA  # noqa: E402
+from keras_mla.comparison import sources  # noqa: E402
 
 
 def toy():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(128, 3, 2))
-    return Data(
+    return trial.Arrays(
         x={"train": {"a": x, "b": x}, "test": {"a": x, "b": x}},
         y={"train": rng.integers(0, 3, 128), "test": rng.integers(0, 3, 128)},
         classes=3,
@@ -62,8 +62,7 @@ def test_starts_side_by_side_train_as_each_alone():
         arrays = {m: a.reshape(128, -1) for m, a in data.x["train"].items()}
         arrays = {m: a.astype("float32") for m, a in arrays.items()}
         encoders = {
-            m: trial.data_sets.make_encoder(a, "mlp", 4)
-            for m, a in arrays.items()
+            m: trial.make_encoder(a.shape[1], 4) for m, a in arrays.items()
         }
         model = MLA(encoders, 3)
         model.compile(
@@ -84,6 +83,22 @@ def test_starts_side_by_side_train_as_each_alone():
         logits = model.predict(arrays, verbose=0)
         right = np.mean(logits.argmax(1) == data.y["test"])
         assert many.accuracy("test")[index] == pytest.approx(right)
+
+
+def test_data_are_scaled_by_training_samples():
+    rng = np.random.default_rng(0)
+    y = np.arange(30) % 3
+    x = {"a": rng.normal(3, 5, (30, 4)), "b": 9 * rng.random((30, 6, 6))}
+    split = np.arange(30) // 10
+    x["a"][25] = 1e4
+    found = trial.scaled(sources.load(({**x, "split": split}, y)))
+    assert found.classes == 3 and found.modalities == ("a", "b")
+    np.testing.assert_array_equal(found.y["test"], y[20:])
+    train = found.x["train"]
+    np.testing.assert_allclose(train["a"].std(0), 1, atol=1e-5)
+    np.testing.assert_allclose(train["a"].mean(0), 0, atol=1e-5)
+    assert train["b"].std() == pytest.approx(1, abs=1e-5)
+    assert found.x["test"]["a"].max() == 5
 
 
 def test_factors_change_inputs():

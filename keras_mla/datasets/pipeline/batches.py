@@ -36,6 +36,7 @@ def build(
     cache_dir: str | os.PathLike | None = None,
     on_error: str = "raise",
     presence: Any | None = None,
+    sample_ids: bool = False,
     engine: str | None = None,
     use_multiprocessing: bool = False,
 ) -> "tf.data.Dataset | Batches":
@@ -87,6 +88,9 @@ def build(
         presence: bool array `(samples, modalities)`, see
             `missing.missing_presence`; or a dict or DataFrame of modality name
             to bool array `(samples,)`. What is absent is not decoded.
+        sample_ids: bool. Whether the inputs hold `"sample_id"`, the index of
+            each sample in `samples`: int32 `(batch,)`. QMF needs it in
+            training. Defaults to `False`.
         engine: `"tensorflow"` for a `tf.data.Dataset`, `"python"` for a
             `keras.utils.PyDataset`. Defaults to `"tensorflow"` if TensorFlow
             and, for spectrograms, tensorflow-io are installed, else to
@@ -164,6 +168,7 @@ def build(
             presence is not None or problems.absent or not loader.presence.all()
         ),
         positional=positional,
+        identified=sample_ids,
         epochs=Epochs(),
         notes=Notes(),
     )

@@ -33,7 +33,8 @@ def join(
         for values in zip(*(row.arrays for row in kept), strict=True)
     ]
     present = np.stack([row.present for row in kept])
-    return _finished(plan, arrays, present), plan.labels[indices[fine]]
+    indices = indices[fine]
+    return _finished(plan, arrays, present, indices), plan.labels[indices]
 
 
 def example(plan: Plan) -> tuple:
@@ -45,11 +46,15 @@ def example(plan: Plan) -> tuple:
         for reader in plan.loader.readers.values()
     ]
     present: np.ndarray = np.ones((1, len(arrays)), bool)
-    return _finished(plan, arrays, present), plan.labels[:1]
+    first: np.ndarray = np.zeros(1, int)
+    return _finished(plan, arrays, present, first), plan.labels[:1]
 
 
 def _finished(
-    plan: Plan, arrays: Sequence[np.ndarray], present: np.ndarray
+    plan: Plan,
+    arrays: Sequence[np.ndarray],
+    present: np.ndarray,
+    indices: np.ndarray,
 ) -> dict[str, Any]:
     """Returns a batch's inputs, with what readers do with whole batches."""
     x: dict[str, Any] = {}
@@ -60,6 +65,8 @@ def _finished(
         x["presence"] = present
     elif plan.marked:
         x["presence"] = dict(zip(readers, present.T.copy(), strict=True))
+    if plan.identified:
+        x["sample_id"] = indices.astype("int32")
     return x
 
 

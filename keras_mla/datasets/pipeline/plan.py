@@ -22,6 +22,7 @@ class Plan:
         shuffle: bool. Whether each epoch has an order of its own.
         marked: bool. Whether the inputs hold `"presence"`.
         positional: bool. Whether `"presence"` is one array, not a dict.
+        identified: bool. Whether the inputs hold `"sample_id"`.
         epochs: `Epochs`. It counts epochs.
         notes: `Notes`. It keeps what could not be decoded.
     """
@@ -33,6 +34,7 @@ class Plan:
     shuffle: bool
     marked: bool
     positional: bool
+    identified: bool
     epochs: order.Epochs
     notes: Notes
 

@@ -139,6 +139,8 @@ def _samples(tf: Any, plan: Plan, data: Any) -> Any:
         elif plan.marked:
             columns = tf.unstack(present, axis=-1)
             x["presence"] = dict(zip(names, columns, strict=True))
+        if plan.identified:
+            x["sample_id"] = tf.cast(index, tf.int32)
         row = x, tf.gather(labels, index)
         return (fine, *row) if loader.problems.skip else row
 

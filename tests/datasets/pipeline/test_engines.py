@@ -496,3 +496,30 @@ def test_keras_alone_begins_an_epoch_each_time():
     epochs = [model.predict(data, verbose=0)[:, 0].tolist() for _ in range(2)]
     for epoch, rows in enumerate(epochs):
         assert rows == order.permutation(0, epoch, 8).tolist()
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+@pytest.mark.parametrize("reader", ["text", "picture"])
+def test_ids_are_indices_of_samples(folder, reader, on_error):
+    def decode(sample):
+        value = int(sample.inputs["x"])
+        if value == 4 and on_error == "skip":
+            raise ValueError("not four")
+        return np.float32([value])
+
+    features = (lambda value: value + 0) if reader == "picture" else None
+    read = pipeline.Reader(decode, "float32", (1,), features=features)
+    listed = [pipeline.Sample(f"s{i}", i, {"x": i}, "") for i in range(7)]
+    for engine in ENGINES:
+        data = pipeline.build(
+            listed, {"x": read}, batch_size=3, training=True, seed=2,
+            on_error=on_error, sample_ids=True, engine=engine,
+        )  # fmt: skip
+        found = [keras.tree.map_structure(np.asarray, batch) for batch in data]
+        ids = np.concatenate([x["sample_id"] for x, _ in found])
+        assert ids.dtype == np.int32
+        kept = [i for i in range(7) if i != 4 or on_error == "raise"]
+        assert sorted(ids) == kept
+        np.testing.assert_array_equal(
+            ids, np.concatenate([x["x"] for x, _ in found])[:, 0]
+        )
