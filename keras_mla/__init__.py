@@ -11,12 +11,14 @@
 - `datasets`: five data sets from their files, tables and files of your own, and
   missing and unpaired modalities.
 - `metrics`: the calibration error.
+- `comparison`: which method wins on your data, with a report.
 - `analysis`: plots of training; the worth of modalities, laziness,
   interference, the spectrum of P, and the modality gap.
 """
 
 from keras_mla import analysis as analysis
 from keras_mla import callbacks as callbacks
+from keras_mla import comparison as comparison
 from keras_mla import core as core
 from keras_mla import datasets as datasets
 from keras_mla import encoders as encoders
@@ -35,6 +37,7 @@ __all__ = [
     "__version__",
     "analysis",
     "callbacks",
+    "comparison",
     "core",
     "datasets",
     "encoders",
