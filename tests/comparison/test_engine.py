@@ -300,9 +300,36 @@ def test_the_log_survives_a_kill(tmp_path):
         Log(path, {"epochs": 3})
 
 
+def streamed(x, y, seeds=None):
+    """Returns splits as the pipeline reads them, each with all samples."""
+    samples = [
+        pipeline.Sample(str(i), int(y[i]), {n: x[n][i] for n in NAMES}, "")
+        for i in range(len(y))
+    ]
+    readers = {
+        name: pipeline.Reader(
+            functools.partial(lambda name, s: s.inputs[name], name),
+            "float32",
+            x[name].shape[1:],
+        )
+        for name in NAMES
+    }
+
+    def train(seed):
+        if seeds is not None:
+            seeds.append(seed)
+        return pipeline.build(
+            samples, readers, training=True, seed=seed, sample_ids=True
+        )
+
+    whole = pipeline.build(samples, readers)
+    return {"train": (train, y), "validation": (whole, y), "test": (whole, y)}
+
+
 @mainly_on("torch")
-def test_a_run_goes_on_in_its_middle(tmp_path, monkeypatch):
-    data = sources.load(splits())
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_run_goes_on_in_its_middle(tmp_path, monkeypatch, stream):
+    data = sources.load(streamed(*arrays()) if stream else splits())
     metric = METRICS["single_label"]["accuracy"]
     options = training.Options(metric, {}, 6, 4, 16, "adamw")
     setting = {"learning_rate": 1e-2, "weight_decay": 1e-4}
@@ -493,31 +520,8 @@ def test_tables_of_too_many_files_are_streams(tmp_path, monkeypatch):
 @only_on("torch")
 def test_a_stream_has_ids_and_an_order_of_each_seed(tmp_path):
     x, y = arrays()
-    samples = [
-        pipeline.Sample(str(i), int(y[i]), {n: x[n][i] for n in NAMES}, "")
-        for i in range(90)
-    ]
-    readers = {
-        name: pipeline.Reader(
-            functools.partial(lambda name, s: s.inputs[name], name),
-            "float32",
-            x[name].shape[1:],
-        )
-        for name in NAMES
-    }
     seeds = []
-
-    def train(seed):
-        seeds.append(seed)
-        return pipeline.build(
-            samples, readers, training=True, seed=seed, sample_ids=True
-        )
-
-    given = {
-        "train": (train, y),
-        "validation": (pipeline.build(samples, readers), y),
-        "test": (pipeline.build(samples, readers), y),
-    }
+    given = streamed(x, y, seeds)
     rate = keras.callbacks.LearningRateScheduler
     result = small(
         given, ["QMF"], seeds=2, out=tmp_path, learning_rate=[1.0],
