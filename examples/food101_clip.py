@@ -17,6 +17,8 @@ encoders' features of the two modalities lie in the test split.
 KERAS_BACKEND=jax python examples/food101_clip.py --data_dir=UPMC-Food-101 \
     --preset=clip_vit_base_patch32
 ```
+
+It needs the extras `hub`, `media` and `compare`.
 """
 
 import concurrent.futures
