@@ -49,10 +49,13 @@ class Fold:
     Attributes:
         parts: dict of split to `Part`.
         table: The adapted `Table` that the inputs come from, or `None`.
+        sample: Training inputs and their presence, which small encoders are
+            scaled by, once they are read.
     """
 
     parts: dict[str, Part]
     table: Table | None = None
+    sample: tuple[dict, np.ndarray] | None = None
 
 
 @dataclasses.dataclass
@@ -152,6 +155,11 @@ class Division:
 def described(data: Data) -> Data:
     """Adds sizes, and samples of which another split has a copy."""
     first = data.folds[0].parts
+    seen = hashlib.blake2b(digest_size=8)
+    for fold in data.folds:
+        for part in fold.parts.values():
+            seen.update(np.ascontiguousarray(part.rows).tobytes())
+            seen.update(np.ascontiguousarray(part.y).tobytes())
     data.facts["samples"] = {s: len(part.y) for s, part in first.items()}
     if all(part.in_memory for part in first.values()):
         prints = {s: _fingerprints(part) for s, part in first.items()}
@@ -159,6 +167,11 @@ def described(data: Data) -> Data:
             p in prints["train"] | prints["validation"]
             for p in _listed(first["test"])
         )
+        for split in SPLITS:
+            for one in _listed(first[split]):
+                seen.update(one)
+    # So that a log is not continued with other data of the same sizes.
+    data.facts["fingerprint"] = seen.hexdigest()
     return data
 
 

@@ -164,6 +164,10 @@ def compare(
         **kept,
         "callbacks": [_name(function) for function in callbacks],
         "folds": folds,
+        "split": split,
+        "group": group,
+        "label": str(label) if isinstance(label, str | list) else None,
+        "columns": {k: list(v) for k, v in (columns or {}).items()},
         **found.facts,
         "split_seed": split_seed,
         "backend": keras.backend.backend(),
@@ -218,8 +222,13 @@ def compare(
     )
     by_method = {
         method: [r for r in records if r["run"]["method"] == method]
-        for method in {run.method for run in runs}
+        for method in dict.fromkeys(run.method for run in runs)
     }
+    if not runs:
+        raise ValueError(
+            "No method could predict the test split. "
+            + "; ".join(f"{m}: {e}" for m, e in plan.failures.items())
+        )
     record_of = {Log.key(record["run"]): record for record in records}
 
     def model_of(run: Run) -> Any:
@@ -264,10 +273,11 @@ def compare(
             found.folds[best["run"]["fold"]],
             batch_size,
         )
-        trained.model.save(folder / "model.keras")
         from keras_mla.comparison.report import write
 
+        # First: a model may have a part that cannot be saved.
         write(result, folder)
+        trained.model.save(folder / "model.keras")
     return result
 
 

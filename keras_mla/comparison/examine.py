@@ -99,7 +99,15 @@ def calibrate(model: Any, fold: Fold, size: int) -> bool:
 
 def _large_batches(data: Data, part: Part) -> Iterator[dict]:
     """Yields the inputs of a split: arrays at once, batches one by one."""
-    for x, _ in data_lib.batches_of(part, max(len(part.y), 1)):
+    start = 0
+    for x, y in data_lib.batches_of(part, max(len(part.y), 1)):
+        stop = start + len(y)
+        if not np.array_equal(y, part.y[start:stop], equal_nan=True):
+            raise ValueError(
+                "The batches of a split come in another order than their "
+                "labels were read in: validation and test must not be shuffled."
+            )
+        start = stop
         yield data_lib.stacked(data.modalities, x)
 
 
@@ -121,7 +129,12 @@ def _seen(model: Any, data: Data, x: dict, size: int) -> dict[str, Any]:
         if key not in outputs:
             kept = given & [name in subset for name in names]
             hidden = {**x, "presence": kept}
-            outputs[key] = model.predict(hidden, batch_size=size, verbose=0)
+            # Nothing is known of samples without any modality.
+            outputs[key] = (
+                model.predict(hidden, batch_size=size, verbose=0)
+                if kept.any()
+                else np.zeros_like(found["fused"])
+            )
     return {
         "outputs": outputs,
         "weights": {

@@ -81,7 +81,11 @@ def chosen(methods: Any) -> dict[str, registry.Method]:
             own = registry.METHODS.get(given.__name__)
             if own is None or own.cls is not given:
                 own = registry.Method(given, given.__name__, "own", "")
-            found[own.title] = own
+            if found.setdefault(own.title, own).cls is not given:
+                raise ValueError(
+                    f"Two methods have the title {own.title!r}. Give one of "
+                    "them another, with `registry.Method`."
+                )
         elif not isinstance(given, str):
             raise TypeError(
                 "A method must be a name, a subclass of `MultimodalModel`, or "

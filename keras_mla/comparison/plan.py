@@ -145,13 +145,15 @@ class Plan:
     def _best(self, tried: list[tuple[dict, list[dict]]]) -> tuple:
         return max(tried, key=lambda pair: self.rank(pair[1]))
 
-    def rank(self, records: Sequence[dict]) -> tuple[float, float]:
+    def rank(self, records: Sequence[dict]) -> tuple[float, ...]:
         """Returns what is larger for better records."""
         metric = self.options.metric
         found = [record["validation"] for record in records]
         sign = 1 if metric.higher_is_better else -1
         score = sign * float(np.mean([v[metric.name] for v in found]))
-        return score, -float(np.mean([v.get("log_loss", 0.0) for v in found]))
+        tie = -float(np.mean([v.get("log_loss", 0.0) for v in found]))
+        lowest = -float("inf")
+        return tuple(lowest if np.isnan(v) else v for v in (score, tie))
 
     def _drop_all_but_best(self, tried: list) -> None:
         """Deletes weights that no final run needs."""
@@ -230,7 +232,11 @@ def _told(error: Exception) -> str:
 
 
 def _short(setting: dict) -> str:
-    return ", ".join(f"{key} {value:g}" for key, value in setting.items())
+    told = {
+        key: f"{value:g}" if isinstance(value, int | float) else str(value)
+        for key, value in setting.items()
+    }
+    return ", ".join(f"{key} {value}" for key, value in told.items())
 
 
 def _slug(name: str) -> str:

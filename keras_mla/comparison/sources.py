@@ -135,7 +135,8 @@ def _of_arrays(
     x = {n: _modality(name, n, arrays[n]) for n in modalities or arrays}
     if not x:
         raise ValueError(f"{name} has no arrays beside 'y'.")
-    for key, array in {**x, "split": parts_of, "id": ids}.items():
+    others = {"split": parts_of, "id": ids, "group": groups}
+    for key, array in {**x, **others}.items():
         rows = None if array is None else len(keras.tree.flatten(array)[0])
         if rows not in (None, len(y)):
             raise ValueError(
@@ -143,13 +144,26 @@ def _of_arrays(
                 f"{rows} in {key!r} and {len(y)} in 'y'"
             )
     if presence is not None:
-        x["presence"] = np.asarray(stack_presence(tuple(x), presence), bool)
+        if isinstance(presence, Mapping):
+            presence = {n: presence[n] for n in x if n in presence}
+            presence = stack_presence(tuple(x), presence)
+        else:  # Its columns are all arrays, in their order.
+            presence = np.asarray(presence, bool)
+            if presence.shape != (len(y), len(arrays)):
+                raise ValueError(
+                    f"The array 'presence' of {name} must have a column for "
+                    f"each of {list(arrays)}. Received: shape {presence.shape}"
+                )
+            presence = presence[:, [list(arrays).index(n) for n in x]]
+        x["presence"] = np.asarray(presence, bool)
     strata = y if y.ndim == 1 and y.dtype.kind in "iub" else None
     all_rows = np.arange(len(y))
     if division.folds is not None:
         divided = _in_folds(len(y), division.folds, strata, groups, seed)
     elif parts_of is not None:
         divided = [_by_number(name, np.asarray(parts_of))]
+        if groups is not None:
+            _check_groups(name, divided[0], np.asarray(groups))
     else:
         divided = [splits.at_random(len(y), _SHARES, strata, groups, seed)]
     task, units, classes = _task(name, y, y[divided[0]["train"]])
@@ -198,6 +212,20 @@ def _by_number(name: str, split: np.ndarray) -> dict[str, np.ndarray]:
             f"(test), each at least once. Received: {np.unique(split)}"
         )
     return rows
+
+
+def _check_groups(
+    name: str, parts: dict[str, np.ndarray], groups: np.ndarray
+) -> None:
+    """Raises if a group is in two splits."""
+    seen: dict[Any, str] = {}
+    for split, rows in parts.items():
+        for group in np.unique(groups[rows]).tolist():
+            if seen.setdefault(group, split) != split:
+                raise ValueError(
+                    f"Group {group!r} of {name} is in {seen[group]!r} and in "
+                    f"{split!r}."
+                )
 
 
 def _in_folds(

@@ -94,7 +94,7 @@ def make_model(
     if fold.table is not None:
         kwargs["table"] = fold.table
     model = method.make(
-        _encoders(data, train, options),
+        _encoders(data, fold, options),
         data.units,
         len(train.y),
         own,
@@ -107,16 +107,17 @@ def make_model(
     return model
 
 
-def _encoders(data: Data, train: Part, options: Options) -> dict[str, Any]:
-    encoders, sample = {}, None
+def _encoders(data: Data, fold: Fold, options: Options) -> dict[str, Any]:
+    encoders = {}
     for name in data.modalities:
         given = options.encoders.get(name)
         if callable(given) and not isinstance(given, str):
             encoders[name] = given()
             continue
-        if sample is None:
-            sample = _sample(data, train)
-        x, presence = sample
+        if fold.sample is None:
+            # Once: shuffled batches would scale each model in another way.
+            fold.sample = _sample(data, fold.parts["train"])
+        x, presence = fold.sample
         present = presence[:, data.modalities.index(name)]
         encoders[name] = make_encoder(x[name], present, given, options.width)
     return encoders

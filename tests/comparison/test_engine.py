@@ -551,3 +551,54 @@ def test_a_method_with_a_teacher(tmp_path):
     )  # fmt: skip
     result = small(splits(), [method], out=tmp_path)
     assert result.winner == "Taught" and not result.failures
+
+
+@only_on("torch")
+def test_what_would_be_silently_wrong_is_refused(tmp_path):
+    x, y = arrays()
+    split, group = np.arange(90) // 30, np.arange(90) // 20
+    with pytest.raises(ValueError, match="Group 1 of data is in 'train' and"):
+        sources.load(({**x, "split": split, "group": group}, y))
+    # Columns of presence follow the modalities that are chosen.
+    presence = np.random.default_rng(0).random((90, 3)) < 0.7
+    found = sources.load(
+        ({**x, "presence": presence}, y), modalities=["image", "text"]
+    )
+    part = found.folds[0].parts["test"]
+    np.testing.assert_array_equal(
+        part.x["presence"], presence[part.rows][:, [2, 0]]
+    )
+    with pytest.raises(ValueError, match="a column for each"):
+        sources.load(({**x, "presence": presence[:, :2]}, y))
+
+    class Shuffled(keras.utils.PyDataset):
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, i):
+            rows = np.random.default_rng().permutation(30)
+            return {n: a[rows] for n, a in x.items()}, y[rows]
+
+    with pytest.raises(ValueError, match="must not be shuffled"):
+        small(splits(validation=(Shuffled(), y[:30])), ["Concat"], out=tmp_path)
+
+    class MLA(models.ConcatFusion):
+        pass
+
+    with pytest.raises(ValueError, match="Two methods have the title 'MLA'"):
+        methods_lib.chosen(["MLA", MLA])
+    # Other data of the same sizes are not continued.
+    small((x, y), ["Concat"], out=tmp_path / "once")
+    with pytest.raises(ValueError, match="fingerprint"):
+        small((x, np.roll(y, 1)), ["Concat"], out=tmp_path / "once")
+
+
+@only_on("torch")
+def test_a_modality_that_no_test_sample_has(tmp_path):
+    given = splits()
+    for index, (x, _) in enumerate(given.values()):
+        rows = len(x["text"])
+        x["presence"] = np.ones((rows, 3), bool)
+        x["presence"][:, 1] = index < 2
+    result = small(given, ["MLA"], out=tmp_path)
+    assert not result.runs[0].predictions.outputs["audio"].any()
