@@ -34,8 +34,8 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import paper_tables  # noqa: E402
-import sets  # noqa: E402
 import streams  # noqa: E402
+import table1_sets as sets  # noqa: E402
 from absl import flags  # noqa: E402
 
 from keras_mla.comparison import command, compare  # noqa: E402
