@@ -3,7 +3,6 @@
 import json
 import pathlib
 import time
-from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -45,31 +44,37 @@ class Choice(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Adds the scores to the logs; keeps the weights if they are better."""
         logs = {} if logs is None else logs
-        outputs, _ = predict(self.model, self.data, self.part, self.batch_size)
+        outputs = predict(self.model, self.data, self.part, self.batch_size)
         name = self.metric.name
         for modality in self.data.modalities:
             logs[f"val_{modality}_{name}"] = self.metric(
                 self.part.y, outputs[modality]
             )
-        scores = self._measured(outputs["fused"])
-        logs[f"val_{name}"] = scores[name]
+        fused = outputs["fused"]
+        score = self.metric(self.part.y, fused)
+        logs[f"val_{name}"] = score
         for key, value in logs.items():
             self.curves.setdefault(key, []).append(float(value))
-        rank = self._rank(scores)
-        if np.isnan(rank[0]) or (self.best is not None and rank <= self.best):
+        if np.isnan(score):
             return
-        self.best, self.best_epoch, self.scores = rank, epoch, scores
+        rank = self._rank(score, fused)
+        if self.best is not None and rank <= self.best:
+            return
+        self.best, self.best_epoch = rank, epoch
         if not self.own:
+            self.scores = self._measured(fused)
             self.weights = self.model.get_weights()
 
     def _measured(self, fused: np.ndarray) -> dict[str, float]:
         return {n: m(self.part.y, fused) for n, m in self.measures.items()}
 
-    def _rank(self, scores: Mapping[str, float]) -> tuple[float, ...]:
+    def _rank(self, score: float, fused: np.ndarray) -> tuple[float, ...]:
         """Returns what is larger for a better epoch; of equals, the surer."""
         sign = 1 if self.metric.higher_is_better else -1
-        tie = -scores.get("log_loss", 0.0)
-        return sign * scores[self.metric.name], np.nan_to_num(tie)
+        if "log_loss" not in self.measures:
+            return sign * score, 0.0
+        tie = -self.measures["log_loss"](self.part.y, fused)
+        return sign * score, float(np.nan_to_num(tie))
 
     def finish(self) -> None:
         """Restores the best epoch; measures a choice of the method itself."""
@@ -80,7 +85,7 @@ class Choice(keras.callbacks.Callback):
             self.epochs = {"all": self.best_epoch}
             return
         self.epochs = dict(self.model.best_epochs)
-        outputs, _ = predict(self.model, self.data, self.part, self.batch_size)
+        outputs = predict(self.model, self.data, self.part, self.batch_size)
         self.scores = self._measured(outputs["fused"])
 
 

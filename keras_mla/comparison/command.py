@@ -1,7 +1,5 @@
 """The command line: `keras-mla compare` and `keras-mla predict`."""
 
-import difflib
-import importlib.util
 import os
 import pathlib
 import re
@@ -12,6 +10,7 @@ from typing import Any
 from absl import flags
 
 from keras_mla.comparison.methods import chosen
+from keras_mla.comparison.names import hint
 
 _USAGE = """keras-mla: which method learns best from your modalities?
 
@@ -21,9 +20,6 @@ _USAGE = """keras-mla: which method learns best from your modalities?
 `keras-mla compare --help` and `keras-mla predict --help` list the flags.
 KERAS_BACKEND chooses among tensorflow, jax and torch.
 """
-
-
-_PACKAGES = ("sklearn", "scipy", "pandas", "matplotlib", "jinja2", "tqdm")
 
 
 class UsageError(ValueError):
@@ -48,7 +44,7 @@ def run(arguments: list[str]) -> int:
     def command() -> None:
         if name not in _COMMANDS:
             raise UsageError(
-                f"There is no command {name!r}.{_near(name, _COMMANDS)} "
+                f"There is no command {name!r}.{hint(name, _COMMANDS)} "
                 f"Commands: {', '.join(_COMMANDS)}."
             )
         _COMMANDS[name](rest)
@@ -75,11 +71,6 @@ def status(name: str, function: Callable[[], None]) -> int:
     return 0
 
 
-def _near(name: str, known: Any) -> str:
-    near = difflib.get_close_matches(name, list(known), 1)
-    return f" Did you mean {near[0]!r}?" if near else ""
-
-
 def parse(values: flags.FlagValues, name: str, rest: list[str]) -> list[str]:
     """Parses flags; returns what is no flag. `--help` lists flags and exits.
 
@@ -98,7 +89,7 @@ def parse(values: flags.FlagValues, name: str, rest: list[str]) -> list[str]:
     except flags.UnrecognizedFlagError as error:
         raise UsageError(
             f"There is no flag --{error.flagname}."
-            f"{_near(error.flagname, list(values))}"
+            f"{hint(error.flagname, values)}"
         ) from error
     if values["help"].value:
         print(name)
@@ -136,7 +127,6 @@ def _compare(rest: list[str]) -> None:
     number("split_seed", 0, "Seed of random splits.", lower_bound=0, **own)
     shared = define_flags(values)
     left = parse(values, "keras-mla compare", rest)
-    _check_installed()
     if left:
         raise UsageError(f"{left[0]!r} is no flag. Flags begin with --.")
     from keras_mla.comparison.engine import compare
@@ -162,15 +152,6 @@ def _compare(rest: list[str]) -> None:
     for method, error in result.failures.items():
         print(f"{method} failed: {error}")
     print(f"Report: {table.with_name('report.html')}")
-
-
-def _check_installed() -> None:
-    """Raises unless all packages are there, before hours of training."""
-    for name in _PACKAGES:
-        if importlib.util.find_spec(name) is None:
-            raise ImportError(
-                f'It needs {name}: pip install "keras-mla[compare]"'
-            )
 
 
 def define_flags(values: flags.FlagValues, **defaults: Any) -> list[str]:

@@ -14,6 +14,9 @@ from keras_mla.datasets.table import Table
 from keras_mla.presence import stack_presence
 
 SPLITS = ("train", "validation", "test")
+# Shares of samples where no split is given, and of training samples of a fold.
+SHARES = {"train": 0.6, "validation": 0.2, "test": 0.2}
+INNER = {"train": 0.8, "validation": 0.2}
 
 
 @dataclasses.dataclass
@@ -162,20 +165,19 @@ def described(data: Data) -> Data:
             seen.update(np.ascontiguousarray(part.y).tobytes())
     data.facts["samples"] = {s: len(part.y) for s, part in first.items()}
     if all(part.in_memory for part in first.values()):
-        prints = {s: _fingerprints(part) for s, part in first.items()}
-        data.facts["test samples with a copy in training or validation"] = sum(
-            p in prints["train"] | prints["validation"]
-            for p in _listed(first["test"])
-        )
+        prints = {split: _listed(part) for split, part in first.items()}
+        others = {*prints["train"], *prints["validation"]}
+        copies = "test samples with a copy in training or validation"
+        data.facts[copies] = sum(one in others for one in prints["test"])
         for split in SPLITS:
-            for one in _listed(first[split]):
-                seen.update(one)
+            seen.update(b"".join(prints[split]))
     # So that a log is not continued with other data of the same sizes.
     data.facts["fingerprint"] = seen.hexdigest()
     return data
 
 
 def _listed(part: Part) -> list[bytes]:
+    """Returns a fingerprint of each sample's inputs."""
     leaves = keras.tree.flatten(
         {k: v for k, v in part.x.items() if k != "presence"}
     )
@@ -188,7 +190,3 @@ def _listed(part: Part) -> list[bytes]:
         ).digest()
         for i in range(len(part.y))
     ]
-
-
-def _fingerprints(part: Part) -> set[bytes]:
-    return set(_listed(part))

@@ -1,5 +1,6 @@
 """The comparison: which runs to make, in which order, and what they say."""
 
+import importlib.util
 import os
 import pathlib
 import sys
@@ -18,6 +19,8 @@ from keras_mla.comparison.methods import Grid, chosen
 from keras_mla.comparison.plan import Plan
 from keras_mla.comparison.results import Comparison, Run
 from keras_mla.models import registry
+
+_OF_REPORT = ("jinja2", "matplotlib")
 
 
 def compare(
@@ -116,6 +119,7 @@ def compare(
 
     Raises:
         ValueError: If data or arguments do not fit, or all methods fail.
+        ImportError: If a package is missing that the extra `compare` brings.
 
     Example:
     ```python
@@ -126,6 +130,9 @@ def compare(
     ```
     """
     start = time.monotonic()
+    _check_installed(report)
+    if columns and modalities:
+        raise ValueError("Give `columns` or `modalities`, not both.")
     found = sources.load(
         data,
         modalities=modalities,
@@ -135,8 +142,6 @@ def compare(
         root=root,
         division=Division(split, group, folds, split_seed),
     )
-    if columns and modalities:
-        raise ValueError("Give `columns` or `modalities`, not both.")
     named, unfit = _fitting(chosen(methods), found)
     measure = metrics.named(found.task, metric)
     rates = learning_rate or (
@@ -279,6 +284,15 @@ def compare(
         write(result, folder)
         trained.model.save(folder / "model.keras")
     return result
+
+
+def _check_installed(report: bool) -> None:
+    """Raises unless all packages are there, before hours of training."""
+    for name in ("sklearn", "scipy", "tqdm", *_OF_REPORT * report):
+        if importlib.util.find_spec(name) is None:
+            raise ImportError(
+                f'It needs {name}: pip install "keras-mla[compare]"'
+            )
 
 
 def _fitting(

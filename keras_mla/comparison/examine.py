@@ -23,8 +23,8 @@ from keras_mla.layers import InverseVarianceFusion
 
 def predict(
     model: Any, data: Data, part: Part, size: int
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Returns outputs of each modality and fused ones, and weights.
+) -> dict[str, np.ndarray]:
+    """Returns outputs of each modality, and fused ones.
 
     Args:
         model: A trained model.
@@ -33,19 +33,13 @@ def predict(
         size: int. Samples in a batch.
 
     Returns:
-        dict of modality, and `"fused"`, to outputs `(samples, units)`; and
-        dict of modality to weights `(samples,)`, empty if there are none.
+        dict of modality, and `"fused"`, to outputs `(samples, units)`.
     """
     found = _joined(
         [model.predict_modalities(x, size) for x in _large_batches(data, part)]
     )
     outputs = {name: found[name]["logits"] for name in data.modalities}
-    weights = {
-        name: found[name]["weight"]
-        for name in data.modalities
-        if "weight" in found[name]
-    }
-    return {**outputs, "fused": found["fused"]}, weights
+    return {**outputs, "fused": found["fused"]}
 
 
 def examine(
@@ -75,7 +69,7 @@ def examine(
     }
     worth = _worth(data, fold, outputs, metric)
     if calibrate(model, fold, size):
-        outputs[CALIBRATED] = predict(model, data, test, size)[0]["fused"]
+        outputs[CALIBRATED] = predict(model, data, test, size)["fused"]
     return {
         "predictions": Predictions(test.rows, outputs, seen["weights"]),
         "gap": gap,

@@ -11,17 +11,17 @@ class Log:
 
     Args:
         path: The file, with a JSON record a line. The first line holds
-            `header`. `None` keeps records in memory alone.
+            `header`.
         header: dict of what all runs have in common.
 
     Raises:
         ValueError: If the file exists with another header.
     """
 
-    def __init__(self, path: str | os.PathLike | None, header: dict) -> None:
-        self.path = None if path is None else pathlib.Path(path)
+    def __init__(self, path: str | os.PathLike, header: dict) -> None:
+        self.path = pathlib.Path(path)
         self.records: dict[str, dict] = {}
-        if self.path is None or not self.path.exists():
+        if not self.path.exists():
             self._append(header)
             return
         lines = self.path.read_bytes().split(b"\n")
@@ -60,9 +60,8 @@ class Log:
         return record
 
     def _append(self, record: dict) -> None:
-        if self.path is not None:
-            with self.path.open("a") as file:
-                file.write(json.dumps(record) + "\n")
+        with self.path.open("a") as file:
+            file.write(json.dumps(record) + "\n")
 
     @staticmethod
     def key(what: dict[str, Any]) -> str:

@@ -1,11 +1,11 @@
 """The methods to compare, by name, and the settings to choose from."""
 
 import dataclasses
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from keras_mla.comparison.names import hint
 from keras_mla.core import MultimodalModel
 from keras_mla.layers import AverageFusion, EntropyFusion, GradientProjector
 from keras_mla.models import MLA, registry
@@ -114,15 +114,15 @@ def _plain(name: str) -> str:
 
 
 def _unknown(given: str, known: Mapping[str, registry.Method]) -> str:
-    near = difflib.get_close_matches(_plain(given), [*known, *GROUPS], 1)
-    titles = sorted({method.title for method in known.values()})
-    hint = ""
-    if near:
-        best = near[0] if near[0] in GROUPS else known[near[0]].title
-        hint = f" Did you mean {best!r}?"
+    titles = {name: method.title for name, method in known.items()}
+    near = hint(
+        _plain(given),
+        [*titles, *GROUPS],
+        shown=lambda name: titles.get(name, name),
+    )
     return (
-        f"There is no method {given!r}.{hint} Known are 'table', 'ablation', "
-        f"and {titles}."
+        f"There is no method {given!r}.{near} Known are 'table', 'ablation', "
+        f"and {sorted(set(titles.values()))}."
     )
 
 

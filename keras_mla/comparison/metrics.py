@@ -1,13 +1,15 @@
 """Metrics of test predictions, on all rows and on resampled rows."""
 
 import dataclasses
-import difflib
-import importlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
+from keras_mla.comparison.names import hint
+from keras_mla.datasets.extras import need
+
+_TASK = "compare methods"
 # Bins of the calibration error, as in `ExpectedCalibrationError`.
 BINS = 15
 # Elements of the largest array that resampling makes at once: 16 MB.
@@ -15,23 +17,6 @@ ELEMENTS = 2**21
 
 # A function of weights `(n, draws)` that returns an array `(draws,)`.
 Sampler = Callable[[np.ndarray], np.ndarray]
-
-
-def need(module: str) -> Any:
-    """Imports a module of scikit-learn or SciPy.
-
-    Raises:
-        ImportError: If the package is not installed. The message names the
-            extra that brings the package.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        name = {"sklearn": "scikit-learn", "scipy": "SciPy"}
-        raise ImportError(
-            f"{name[module.partition('.')[0]]} is needed to compare methods: "
-            'pip install "keras-mla[compare]".'
-        ) from error
 
 
 def number(value: float, digits: int) -> str:
@@ -262,7 +247,9 @@ def _sparse(
 ) -> Any:
     """Returns a sparse matrix; `matrix @ weights` adds weights by groups."""
     values = np.broadcast_to(np.asarray(values, "float64"), groups.shape)
-    return need("scipy.sparse").csr_array((values, (groups, rows)), shape=shape)
+    return need("scipy.sparse", _TASK).csr_array(
+        (values, (groups, rows)), shape=shape
+    )
 
 
 def _by_class(classes: np.ndarray, rows: np.ndarray, units: int) -> Any:
@@ -274,7 +261,7 @@ def _class_counts(y: np.ndarray, logits: np.ndarray) -> Sampler:
     """Counts each class's rows, predictions and hits: `(3, units, draws)`."""
     predicted, units = logits.argmax(axis=1), logits.shape[1]
     rows = np.arange(len(y))
-    matrix = need("scipy.sparse").vstack(
+    matrix = need("scipy.sparse", _TASK).vstack(
         [
             _by_class(y, rows, units),
             _by_class(predicted, rows, units),
@@ -288,7 +275,7 @@ def _class_counts(y: np.ndarray, logits: np.ndarray) -> Sampler:
 def _label_counts(y: np.ndarray, logits: np.ndarray) -> Sampler:
     """Counts each label's rows, predictions and hits: `(3, units, draws)`."""
     predicted, units = logits > 0, logits.shape[1]
-    matrix = need("scipy.sparse").csr_array(
+    matrix = need("scipy.sparse", _TASK).csr_array(
         np.hstack([y, predicted, y & predicted]).T.astype("float64")
     )
     return lambda weights: (matrix @ weights).reshape(3, units, -1)
@@ -350,7 +337,9 @@ def _accumulated(values: np.ndarray) -> np.ndarray:
 
 
 def _accuracy(y: np.ndarray, logits: np.ndarray) -> float:
-    return need("sklearn.metrics").accuracy_score(y, logits.argmax(axis=1))
+    return need("sklearn.metrics", _TASK).accuracy_score(
+        y, logits.argmax(axis=1)
+    )
 
 
 def _accuracy_sampler(y: np.ndarray, logits: np.ndarray) -> Sampler:
@@ -359,7 +348,7 @@ def _accuracy_sampler(y: np.ndarray, logits: np.ndarray) -> Sampler:
 
 def _balanced_accuracy(y: np.ndarray, logits: np.ndarray) -> float:
     # `balanced_accuracy_score` warns of predicted classes that do not occur.
-    return need("sklearn.metrics").recall_score(
+    return need("sklearn.metrics", _TASK).recall_score(
         y,
         logits.argmax(axis=1),
         labels=np.unique(y),
@@ -379,7 +368,7 @@ def _balanced_accuracy_sampler(y: np.ndarray, logits: np.ndarray) -> Sampler:
 
 
 def _f1_score(y: np.ndarray, predicted: np.ndarray, average: str) -> float:
-    return need("sklearn.metrics").f1_score(
+    return need("sklearn.metrics", _TASK).f1_score(
         y, predicted, average=average, zero_division=0
     )
 
@@ -424,7 +413,7 @@ def _ranked_classes(
 
 
 def _auroc(y: np.ndarray, logits: np.ndarray) -> float:
-    area = need("sklearn.metrics").roc_auc_score
+    area = need("sklearn.metrics", _TASK).roc_auc_score
     areas = [area(p, scores) for scores, p in _ranked_classes(y, logits)]
     return float(np.mean(areas)) if areas else float("nan")
 
@@ -452,7 +441,7 @@ def _auroc_sampler(y: np.ndarray, logits: np.ndarray) -> Sampler:
 
 
 def _log_loss(y: np.ndarray, logits: np.ndarray) -> float:
-    return need("sklearn.metrics").log_loss(
+    return need("sklearn.metrics", _TASK).log_loss(
         y, _softmax(logits), labels=np.arange(logits.shape[1])
     )
 
@@ -484,7 +473,7 @@ def _ece_sampler(y: np.ndarray, logits: np.ndarray) -> Sampler:
 
 
 def _map(y: np.ndarray, logits: np.ndarray) -> float:
-    precision = need("sklearn.metrics").average_precision_score
+    precision = need("sklearn.metrics", _TASK).average_precision_score
     found = [
         precision(positive, scores)
         for positive, scores in zip(y.T, logits.T, strict=True)
@@ -547,7 +536,7 @@ def _exact_match_sampler(y: np.ndarray, logits: np.ndarray) -> Sampler:
 
 
 def _labels_log_loss(y: np.ndarray, logits: np.ndarray) -> float:
-    return need("sklearn.metrics").log_loss(
+    return need("sklearn.metrics", _TASK).log_loss(
         y.ravel(), _sigmoid(logits).ravel(), labels=[False, True]
     )
 
@@ -561,7 +550,7 @@ def _labels_log_loss_sampler(y: np.ndarray, logits: np.ndarray) -> Sampler:
 
 
 def _mae(y: np.ndarray, predictions: np.ndarray) -> float:
-    return need("sklearn.metrics").mean_absolute_error(y, predictions)
+    return need("sklearn.metrics", _TASK).mean_absolute_error(y, predictions)
 
 
 def _mae_sampler(y: np.ndarray, predictions: np.ndarray) -> Sampler:
@@ -569,7 +558,9 @@ def _mae_sampler(y: np.ndarray, predictions: np.ndarray) -> Sampler:
 
 
 def _rmse(y: np.ndarray, predictions: np.ndarray) -> float:
-    return need("sklearn.metrics").root_mean_squared_error(y, predictions)
+    return need("sklearn.metrics", _TASK).root_mean_squared_error(
+        y, predictions
+    )
 
 
 def _rmse_sampler(y: np.ndarray, predictions: np.ndarray) -> Sampler:
@@ -581,7 +572,7 @@ def _r2(y: np.ndarray, predictions: np.ndarray) -> float:
     varied = (y != y[:1]).any(axis=0)
     if not varied.any():
         return float("nan")
-    return need("sklearn.metrics").r2_score(
+    return need("sklearn.metrics", _TASK).r2_score(
         y[:, varied], predictions[:, varied], multioutput="uniform_average"
     )
 
@@ -712,10 +703,8 @@ def named(task: str, name: str | None = None) -> Metric:
         return next(iter(known.values()))
     key = str(name).strip().lower().replace("-", "_").replace(" ", "_")
     if key not in known:
-        near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(
             f"A metric of the task {task!r} must be one of {list(known)}."
-            f"{hint} Received: {name!r}"
+            f"{hint(key, known, 0.5)} Received: {name!r}"
         )
     return known[key]

@@ -11,6 +11,8 @@ import numpy as np
 from keras import ops
 
 from keras_mla.comparison.data import (
+    INNER,
+    SHARES,
     SPLITS,
     Data,
     Division,
@@ -23,9 +25,6 @@ from keras_mla.comparison.tables import from_table
 from keras_mla.core.batch import RESERVED
 from keras_mla.datasets.table import splits
 from keras_mla.presence import stack_presence
-
-_SHARES = {"train": 0.6, "validation": 0.2, "test": 0.2}
-_INNER = {"train": 0.8, "validation": 0.2}
 
 
 def load(
@@ -165,7 +164,7 @@ def _of_arrays(
         if groups is not None:
             _check_groups(name, divided[0], np.asarray(groups))
     else:
-        divided = [splits.at_random(len(y), _SHARES, strata, groups, seed)]
+        divided = [splits.at_random(len(y), SHARES, strata, groups, seed)]
     task, units, classes = _task(name, y, y[divided[0]["train"]])
     if task == "single_label":
         y = y.reshape(-1).astype("int32")
@@ -237,7 +236,7 @@ def _in_folds(
     for rest, test in splits.in_folds(count, folds, strata, groups, seed):
         inner = splits.at_random(
             len(rest),
-            _INNER,
+            INNER,
             None if strata is None else strata[rest],
             None if groups is None else groups[rest],
             seed,
@@ -299,7 +298,7 @@ def digits() -> dict[str, np.ndarray]:
     images, y = load_digits(return_X_y=True)
     split: np.ndarray = np.zeros(len(y), int)
     for index, rows in enumerate(
-        splits.at_random(len(y), _SHARES, y, None, 0).values()
+        splits.at_random(len(y), SHARES, y, None, 0).values()
     ):
         split[rows] = index
     return {

@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_mla.comparison import metrics
 from keras_mla.comparison.metrics import Metric
+from keras_mla.datasets.extras import need
 
 # Differences of this size, relative to the values, are rounding errors.
 ROUNDING = 1e-12
@@ -79,7 +80,7 @@ def interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
     if count == 1:
         return Interval(mean, None, None, 1)
     deviation = float(array.std(ddof=1))
-    quantile = metrics.need("scipy.special").stdtrit(
+    quantile = need("scipy.special", "compare methods").stdtrit(
         count - 1, (1 + confidence) / 2
     )
     return Interval(

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 from keras_mla.comparison.data import (
+    INNER,
+    SHARES,
     SPLITS,
     Data,
     Division,
@@ -21,11 +23,9 @@ from keras_mla.datasets.table import Image, Table, guess, read_table, values
 # Pictures that small encoders learn from.
 _PICTURES = image.ImageSettings(size=64)
 _KINDS = {"audio": "sound", "numeric": "number", "categorical": "category"}
-_SHARES = {"train": 0.6, "validation": 0.2, "test": 0.2}
 # Files of a split that take more are decoded in each epoch.
 MOST_BYTES = 2 << 30
 _BATCH_SIZE = 64
-_INNER = {"train": 0.8, "validation": 0.2}
 
 
 def from_table(
@@ -81,7 +81,7 @@ def from_table(
                 f"needs {list(SPLITS)}. Received: {sorted(divided[0])}"
             )
     else:
-        divided = [table.split(frame, _SHARES, group=group, seed=seed)]
+        divided = [table.split(frame, SHARES, group=group, seed=seed)]
     position = {index: i for i, index in enumerate(frame.index)}
     found = []
     for parts in divided:
@@ -126,7 +126,7 @@ def _part(
 
 
 def _inner(table: Table, rest: Any, group: str | None, seed: int) -> dict:
-    return table.split(rest, _INNER, group=group, seed=seed)
+    return table.split(rest, INNER, group=group, seed=seed)
 
 
 def _not_modalities(label: Any, *others: str | None) -> set[str]:

@@ -171,21 +171,21 @@ def train(
     """
     keras.utils.clear_session(free_memory=False)
     start = time.monotonic()
-    train = fold.parts["train"]
+    part = fold.parts["train"]
     extra = {}
     if method.teacher is not None:
         first = registry.METHODS[method.teacher]
         shared = {k: setting[k] for k in ("learning_rate", "weight_decay")}
         at = None if folder is None else folder / "teacher"
-        taught = train_(first, data, fold, shared, seed, options, at)
+        taught = train(first, data, fold, shared, seed, options, at)
         extra["teacher"] = taught.model
     seeds = EpochSeed(seed)
     model = make_model(method, data, fold, setting, seed, options, **extra)
-    x, y = train.batches(seed), train.y
-    if train.in_memory:
+    x, y = part.batches(seed), part.y
+    if part.in_memory:
         x = {**x, "sample_id": np.arange(len(y))}
         if "complete" in method.needs:
-            whole = data_lib.presence_of(data, train).all(axis=1)
+            whole = data_lib.presence_of(data, part).all(axis=1)
             x, y = data_lib.take(x, whole), y[whole]
     if "adapt" in method.needs:
         model.adapt(x, y)
@@ -203,18 +203,18 @@ def train(
     if folder is not None and not choose.own:
         folder.mkdir(parents=True, exist_ok=True)
         backup = Backup(folder, choose)
-        build(model, data, train)
+        build(model, data, part)
         first_epoch = backup.restore(model)
         callbacks.append(backup)
     arguments: dict[str, Any] = {"x": x}
-    if train.in_memory:
+    if part.in_memory:
         arguments |= {"y": y, "batch_size": options.batch_size}
     model.fit(
         **arguments,
         epochs=options.epochs,
         initial_epoch=first_epoch,
         callbacks=callbacks,
-        shuffle=train.in_memory,
+        shuffle=part.in_memory,
         verbose=0,
     )
     seconds = time.monotonic() - start
@@ -228,9 +228,6 @@ def train(
     return Trained(
         model, choose.epochs, choose.scores, choose.curves, round(seconds, 2)
     )
-
-
-train_ = train
 
 
 def build(model: Any, data: Data, part: Part) -> None:
