@@ -122,7 +122,7 @@ def _compare(rest: list[str]) -> None:
     text("group", None, "Column of groups: none is in two splits.", **own)
     number("folds", None, "Number of folds.", lower_bound=2, **own)
     text("root", None, "Folder of the files. Default: the table's.", **own)
-    many("encoder", [], "Kinds of small encoders, as modality:kind.", **own)
+    many("encoder", [], "Encoders, as modality:kind or modality:preset.", **own)
     number("width", 64, "Features of an encoder.", lower_bound=1, **own)
     number("split_seed", 0, "Seed of random splits.", lower_bound=0, **own)
     shared = define_flags(values)

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_mla.comparison.frozen import Frozen
 from keras_mla.core.arrays import full_presence
 from keras_mla.datasets.table import Table
 from keras_mla.presence import stack_presence
@@ -24,25 +25,33 @@ class Part:
     """A split.
 
     Attributes:
-        x: dict of arrays, with `"presence"` as a bool array
+        source: dict of arrays, with `"presence"` as a bool array
             `(samples, modalities)`; or batches of `(inputs, labels)`; or a
             function that returns such batches for the seed of a run.
         y: Labels of all samples.
         rows: int array. Positions among all samples of the data.
+        shared: bool. Whether `source` holds the arrays of all samples, which
+            spares each fold a copy of them. Defaults to `False`.
     """
 
-    x: Any
+    source: Any
     y: np.ndarray
     rows: np.ndarray
+    shared: bool = False
+
+    @property
+    def x(self) -> Any:
+        """The split's own inputs: arrays, batches, or a function."""
+        return take(self.source, self.rows) if self.shared else self.source
 
     @property
     def in_memory(self) -> bool:
         """Whether the inputs are arrays."""
-        return isinstance(self.x, dict)
+        return isinstance(self.source, dict)
 
     def batches(self, seed: int = 0) -> Any:
         """Returns the batches of a stream, in the order of a seed."""
-        return self.x(seed) if callable(self.x) else self.x
+        return self.source(seed) if callable(self.source) else self.x
 
 
 @dataclasses.dataclass
@@ -73,6 +82,7 @@ class Data:
         modalities: tuple of names.
         folds: list of `Fold`.
         ids: list of str. A name for each sample.
+        frozen: dict of modality to `Frozen`, an encoder that stays as it is.
         facts: dict of what the report should tell, such as the settings of
             readers. The log holds it: a comparison goes on from a log only if
             its facts are the same.
@@ -85,6 +95,7 @@ class Data:
     modalities: tuple[str, ...]
     folds: list[Fold]
     ids: list[str]
+    frozen: dict[str, Frozen] = dataclasses.field(default_factory=dict)
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def test(self) -> tuple[np.ndarray, np.ndarray, list[str], np.ndarray]:
@@ -108,9 +119,10 @@ def batches_of(part: Part, size: int) -> Iterator[tuple[dict, np.ndarray]]:
         for batch in part.batches():
             yield dict(batch[0]), np.asarray(ops.convert_to_numpy(batch[1]))
         return
+    x = part.x
     for start in range(0, len(part.y), size):
         rows = slice(start, start + size)
-        yield take(part.x, rows), part.y[rows]
+        yield take(x, rows), part.y[rows]
 
 
 def take(x: Any, rows: Any) -> Any:
@@ -155,8 +167,13 @@ class Division:
     seed: int = 0
 
 
-def described(data: Data) -> Data:
-    """Adds sizes, and samples of which another split has a copy."""
+def described(data: Data, prints: Sequence[bytes] | None = None) -> Data:
+    """Adds sizes, and samples of which another split has a copy.
+
+    Args:
+        data: The data.
+        prints: A fingerprint of each sample. Defaults to those of arrays.
+    """
     first = data.folds[0].parts
     seen = hashlib.blake2b(digest_size=8)
     for fold in data.folds:
@@ -164,13 +181,17 @@ def described(data: Data) -> Data:
             seen.update(np.ascontiguousarray(part.rows).tobytes())
             seen.update(np.ascontiguousarray(part.y).tobytes())
     data.facts["samples"] = {s: len(part.y) for s, part in first.items()}
-    if all(part.in_memory for part in first.values()):
-        prints = {split: _listed(part) for split, part in first.items()}
-        others = {*prints["train"], *prints["validation"]}
+    found = {}
+    if prints is not None:
+        found = {s: [prints[i] for i in p.rows] for s, p in first.items()}
+    elif all(part.in_memory for part in first.values()):
+        found = {split: _listed(part) for split, part in first.items()}
+    if found:
+        others = {*found["train"], *found["validation"]}
         copies = "test samples with a copy in training or validation"
-        data.facts[copies] = sum(one in others for one in prints["test"])
+        data.facts[copies] = sum(one in others for one in found["test"])
         for split in SPLITS:
-            seen.update(b"".join(prints[split]))
+            seen.update(b"".join(found[split]))
     # So that a log is not continued with other data of the same sizes.
     data.facts["fingerprint"] = seen.hexdigest()
     return data

@@ -1,6 +1,6 @@
 """Small encoders, trained from scratch, that suit a modality's values."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -11,6 +11,7 @@ KINDS = ("mlp", "conv1d", "conv2d", "tokens", "video")
 # Longer features are taken for a waveform.
 _LONGEST_FEATURE = 4000
 _OUTLIER = 5.0
+_CHUNK = 1024
 
 
 def kind_of(values: Any) -> str:
@@ -96,11 +97,9 @@ def _words(values: Any, present: np.ndarray, width: int) -> tuple:
 def _scaled(values: np.ndarray, present: np.ndarray) -> tuple:
     """Scales numbers to unit deviation in training."""
     inputs = keras.Input(values.shape[1:], dtype=values.dtype.name)
-    given = np.asarray(values[present], "float64")
     # Each feature by itself; what has an order or a place all alike.
     apart = values.ndim == 2
-    mean = given.mean(0) if apart else given.mean()
-    variance = np.maximum(given.var(0) if apart else given.var(), 1e-12)
+    mean, variance = _moments(values, np.flatnonzero(present), apart)
     scale = layers.Normalization(
         axis=-1 if apart else None,
         mean=mean.tolist(),
@@ -109,6 +108,24 @@ def _scaled(values: np.ndarray, present: np.ndarray) -> tuple:
     x = scale(ops.cast(inputs, "float32"))
     # What hardly varies in training may be an outlier elsewhere.
     return inputs, ops.clip(x, -_OUTLIER, _OUTLIER)
+
+
+def _moments(
+    values: np.ndarray, rows: np.ndarray, apart: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns mean and variance of some rows, without a copy of them all."""
+    axis = 0 if apart else None
+
+    def mean_of(function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        parts = [
+            np.mean(function(values[part].astype("float64")), axis) * len(part)
+            for part in np.array_split(rows, -(-len(rows) // _CHUNK))
+        ]
+        return np.sum(parts, axis=0) / len(rows)
+
+    mean = mean_of(lambda part: part)
+    variance = mean_of(lambda part: (part - mean) ** 2)
+    return mean, np.maximum(variance, 1e-12)
 
 
 def _mlp(x: Any, width: int) -> Any:

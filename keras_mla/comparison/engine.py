@@ -14,6 +14,7 @@ from keras_mla import version
 from keras_mla.comparison import metrics, sources, training
 from keras_mla.comparison.data import Data, Division
 from keras_mla.comparison.examine import calibrate
+from keras_mla.comparison.frozen import Presets
 from keras_mla.comparison.log import Log
 from keras_mla.comparison.methods import Grid, chosen
 from keras_mla.comparison.plan import Plan
@@ -87,8 +88,13 @@ def compare(
         root: str. The folder of the files that a table names. Defaults to the
             table's own.
         encoders: dict of modality to a kind of small encoder (`"mlp"`,
-            `"conv1d"`, `"conv2d"`, `"tokens"`, `"video"`), or to a function
-            that returns a new encoder. Defaults to the kind that suits.
+            `"conv1d"`, `"conv2d"`, `"tokens"`, `"video"`); to a preset of
+            Keras Hub for pictures, videos or texts, by name (which is
+            downloaded) or folder; or to a function that returns a new
+            encoder. A preset stays frozen under a small trained `"mlp"`; its
+            features are computed once and kept in `out`, and the models that
+            come out hold it. (For batches it runs in each step.) Defaults to
+            the small kind that suits.
         width: int. Number of features of a small encoder. Defaults to `64`.
         metric: str. What is chosen by. Defaults to `"accuracy"`, `"map"` for
             several labels, `"mae"` for regression.
@@ -133,6 +139,7 @@ def compare(
     _check_installed(report)
     if columns and modalities:
         raise ValueError("Give `columns` or `modalities`, not both.")
+    folder = pathlib.Path(out) if out is not None else _temporary()
     found = sources.load(
         data,
         modalities=modalities,
@@ -141,6 +148,7 @@ def compare(
         id=id,
         root=root,
         division=Division(split, group, folds, split_seed),
+        presets=Presets.given(encoders, folder / "features", verbose),
     )
     named, unfit = _fitting(chosen(methods), found)
     measure = metrics.named(found.task, metric)
@@ -177,7 +185,6 @@ def compare(
         "split_seed": split_seed,
         "backend": keras.backend.backend(),
     }
-    folder = pathlib.Path(out) if out is not None else _temporary()
     folder.mkdir(parents=True, exist_ok=True)
     plan = Plan(
         found,
@@ -238,7 +245,8 @@ def compare(
 
     def model_of(run: Run) -> Any:
         what = {key: getattr(run, key) for key in records[0]["run"]}
-        return plan.trained(record_of[Log.key(what)]).model
+        record = record_of[Log.key(what)]
+        return plan.of_raw(record, plan.trained(record).model)
 
     winner = max(by_method, key=lambda m: plan.rank(by_method[m]))
     for method, message in plan.diverged.items():
@@ -282,7 +290,7 @@ def compare(
 
         # First: a model may have a part that cannot be saved.
         write(result, folder)
-        trained.model.save(folder / "model.keras")
+        plan.of_raw(best, trained.model).save(folder / "model.keras")
     return result
 
 

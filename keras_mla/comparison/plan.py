@@ -194,6 +194,19 @@ class Plan:
             record["seconds"],
         )
 
+    def of_raw(self, record: dict, model: Any) -> Any:
+        """Returns a final run's model, with its frozen encoders in it."""
+        what = record["run"]
+        return training.of_raw(
+            model,
+            self.methods[what["method"]],
+            self.data,
+            self.data.folds[what["fold"]],
+            what["setting"],
+            what["seed"],
+            self.options,
+        )
+
     def examined(self, record: dict, positions: np.ndarray) -> Run | None:
         """Returns a final run with its predictions for the test split."""
         what = record["run"]

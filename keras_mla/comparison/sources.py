@@ -19,8 +19,8 @@ from keras_mla.comparison.data import (
     Fold,
     Part,
     described,
-    take,
 )
+from keras_mla.comparison.frozen import Frozen, Presets
 from keras_mla.comparison.tables import from_table
 from keras_mla.core.batch import RESERVED
 from keras_mla.datasets.table import splits
@@ -36,6 +36,7 @@ def load(
     id: str | None = None,
     root: str | None = None,
     division: Division = Division(),  # noqa: B008
+    presets: Presets = Presets(),  # noqa: B008
 ) -> Data:
     """Returns the data of a comparison, as `compare` takes them.
 
@@ -46,20 +47,30 @@ def load(
         return source
     name = str(source) if isinstance(source, str | os.PathLike) else "data"
     if isinstance(source, Mapping) and set(source) == set(SPLITS):
-        return _of_splits(name, source, modalities)
+        return _of_splits(name, source, modalities, presets)
     if isinstance(source, str) and source == "digits":
-        return _of_arrays(name, digits(), modalities, division)
+        return _of_arrays(name, digits(), modalities, division, presets)
     if name.endswith(".npz"):
-        return _of_arrays(name, read_npz(name), modalities, division)
+        return _of_arrays(name, read_npz(name), modalities, division, presets)
     if isinstance(source, tuple) and len(source) == 2:
         x, y = source
-        return _of_arrays(name, {**x, "y": y}, modalities, division)
+        return _of_arrays(name, {**x, "y": y}, modalities, division, presets)
     return from_table(
-        name, source, modalities, label, columns or {}, id, root, division
+        name,
+        source,
+        modalities,
+        label,
+        columns or {},
+        id,
+        root,
+        division,
+        presets,
     )
 
 
-def _of_splits(name: str, given: Mapping, modalities: Any) -> Data:
+def _of_splits(
+    name: str, given: Mapping, modalities: Any, presets: Presets
+) -> Data:
     """Takes splits as they are: `(x, y)`, or batches of them."""
     parts, start = {}, 0
     for split in SPLITS:
@@ -84,11 +95,19 @@ def _of_splits(name: str, given: Mapping, modalities: Any) -> Data:
         names = tuple(modalities or (n for n in inputs if n not in RESERVED))
     for part in parts.values():
         if part.in_memory:
-            part.x = _inputs(names, part.x)
+            part.source = _inputs(names, part.source)
+    frozen: dict[str, Frozen] = {}
+    if all(part.in_memory for part in parts.values()):
+        for part in parts.values():
+            part.source, frozen = presets.of_arrays(part.source)
+    elif not first.in_memory:
+        # What is shuffled or augmented has no features to keep.
+        frozen = presets.of_batch(dict(next(iter(first.batches()))[0]))
     y = np.concatenate([parts[s].y for s in SPLITS])
     task, units, classes = _task(name, y, first.y)
     ids = [str(i) for i in range(start)]
-    data = Data(name, task, units, classes, names, [Fold(parts)], ids)
+    folds = [Fold(parts)]
+    data = Data(name, task, units, classes, names, folds, ids, frozen)
     return described(data)
 
 
@@ -106,6 +125,7 @@ def _of_arrays(
     arrays: dict[str, Any],
     modalities: Any,
     division: Division,
+    presets: Presets,
 ) -> Data:
     """Splits arrays by `split`, by seed, or in folds."""
     split, group, seed = division.split, division.group, division.seed
@@ -155,6 +175,7 @@ def _of_arrays(
                 )
             presence = presence[:, [list(arrays).index(n) for n in x]]
         x["presence"] = np.asarray(presence, bool)
+    x, frozen = presets.of_arrays(x)
     strata = y if y.ndim == 1 and y.dtype.kind in "iub" else None
     all_rows = np.arange(len(y))
     if division.folds is not None:
@@ -177,12 +198,11 @@ def _of_arrays(
         classes,
         names,
         [
-            Fold(
-                {s: Part(take(x, rows), y[rows], rows) for s, rows in p.items()}
-            )
+            Fold({s: Part(x, y[rows], rows, True) for s, rows in p.items()})
             for p in divided
         ],
         [str(i) for i in names_of],
+        frozen,
     )
     return described(data)
 

@@ -17,13 +17,14 @@ from keras_mla.comparison.data import (
     described,
     stacked,
 )
+from keras_mla.comparison.frozen import Presets, prints
 from keras_mla.datasets.readers import image
 from keras_mla.datasets.table import Image, Table, guess, read_table, values
 
 # Pictures that small encoders learn from.
 _PICTURES = image.ImageSettings(size=64)
 _KINDS = {"audio": "sound", "numeric": "number", "categorical": "category"}
-# Files of a split that take more are decoded in each epoch.
+# Files that take more, in all splits of all folds, are decoded in each epoch.
 MOST_BYTES = 2 << 30
 _BATCH_SIZE = 64
 
@@ -37,6 +38,7 @@ def from_table(
     id: str | None,
     root: str | None,
     division: Division,
+    presets: Presets,
 ) -> Data:
     """Reads a table, as `compare` says.
 
@@ -61,6 +63,7 @@ def from_table(
         )
     left = _not_modalities(label, id, split, group)
     given, kinds = _modalities(frame, modalities, columns, left)
+    given, frozen = presets.of_columns(given, kinds, frame)
 
     def new() -> Table:
         return Table(given, label, id=id, kinds=kinds, root=root)
@@ -86,11 +89,14 @@ def from_table(
     found = []
     for parts in divided:
         table = new().adapt(parts["train"], verbose=0)
+        read = presets.of_table(table, frame, frozen)
+        in_memory = _bytes(read) * len(frame) * len(divided) <= MOST_BYTES
         made = {}
         for part in SPLITS:
             rows = parts[part]
             at = np.array([position[index] for index in rows.index])
-            made[part] = _part(table, rows, at, part == "train", seed)
+            make = _arrays if in_memory else _batches
+            made[part] = make(read, rows, at, part == "train", seed)
         found.append(Fold(made, table))
     ids = [str(i) for i in (frame.index if id is None else frame[id])]
     first = found[0].table
@@ -103,26 +109,37 @@ def from_table(
         first.modalities,
         found,
         ids,
+        frozen,
     )
-    return described(data)
+    return described(data, prints(frame, first.fields, root))
 
 
-def _part(
-    table: Table, rows: Any, at: np.ndarray, training: bool, seed: int
-) -> Part:
-    """Returns a split as arrays, or as batches if it has too many files."""
-    size = sum(
+def _bytes(table: Table) -> int:
+    """Returns the bytes of a row's decoded files."""
+    return sum(
         4 * int(np.prod(field.shape))
         for field in table.fields.values()
         if not field.in_memory
     )
-    if size * len(rows) <= MOST_BYTES:
-        x, y = table.arrays(rows)
-        return Part(stacked(table.modalities, x), y, at)
-    batches = table.batches(
-        rows, batch_size=_BATCH_SIZE, training=training, seed=seed
-    )
-    return Part(batches, table.labels(rows), at)
+
+
+def _arrays(
+    table: Table, rows: Any, at: np.ndarray, training: bool, seed: int
+) -> Part:
+    x, y = table.arrays(rows)
+    return Part(stacked(table.modalities, x), y, at)
+
+
+def _batches(
+    table: Table, rows: Any, at: np.ndarray, training: bool, seed: int
+) -> Part:
+    def batches(seed: int) -> Any:
+        return table.batches(
+            rows, batch_size=_BATCH_SIZE, training=training, seed=seed
+        )
+
+    source = batches if training else batches(seed)
+    return Part(source, table.labels(rows), at)
 
 
 def _inner(table: Table, rest: Any, group: str | None, seed: int) -> dict:

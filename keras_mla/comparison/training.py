@@ -15,6 +15,7 @@ from keras_mla.comparison import data as data_lib
 from keras_mla.comparison.choice import Backup, Choice
 from keras_mla.comparison.data import Data, Fold, Part
 from keras_mla.comparison.encoders import make_encoder
+from keras_mla.comparison.frozen import whole
 from keras_mla.comparison.metrics import Metric
 from keras_mla.models import registry
 
@@ -79,9 +80,22 @@ def make_model(
     setting: Mapping[str, Any],
     seed: int,
     options: Options,
+    raw: bool = False,
     **kwargs: Any,
 ) -> Any:
-    """Returns a compiled model of a method, built from a seed."""
+    """Returns a compiled model of a method, built from a seed.
+
+    Args:
+        method: The method.
+        data: `Data`.
+        fold: One of its folds.
+        setting: dict of learning rate, weight decay and the method's own.
+        seed: int.
+        options: `Options`.
+        raw: bool. Whether the model takes what frozen encoders take, where the
+            data hold their features. Defaults to `False`.
+        **kwargs: Further arguments of the method.
+    """
     keras.utils.set_random_seed(seed)
     own = dict(setting)
     rate, decay = own.pop("learning_rate"), own.pop("weight_decay")
@@ -91,10 +105,11 @@ def make_model(
         higher = options.metric.higher_is_better
         kwargs |= {"monitor": options.metric.name}
         kwargs |= {"mode": "max" if higher else "min"}
-    if fold.table is not None:
+    features = any(frozen.cached for frozen in data.frozen.values())
+    if fold.table is not None and (raw or not features):
         kwargs["table"] = fold.table
     model = method.make(
-        _encoders(data, fold, options),
+        _encoders(data, fold, options, raw),
         data.units,
         len(train.y),
         own,
@@ -107,7 +122,9 @@ def make_model(
     return model
 
 
-def _encoders(data: Data, fold: Fold, options: Options) -> dict[str, Any]:
+def _encoders(
+    data: Data, fold: Fold, options: Options, raw: bool
+) -> dict[str, Any]:
     encoders = {}
     for name in data.modalities:
         given = options.encoders.get(name)
@@ -119,7 +136,11 @@ def _encoders(data: Data, fold: Fold, options: Options) -> dict[str, Any]:
             fold.sample = _sample(data, fold.parts["train"])
         x, presence = fold.sample
         present = presence[:, data.modalities.index(name)]
-        encoders[name] = make_encoder(x[name], present, given, options.width)
+        frozen = data.frozen.get(name)
+        kind = given if frozen is None else "mlp"
+        encoders[name] = make_encoder(x[name], present, kind, options.width)
+        if frozen is not None and (raw or not frozen.cached):
+            encoders[name] = whole(frozen, encoders[name])
     return encoders
 
 
@@ -143,6 +164,9 @@ def _sample(data: Data, train: Part) -> tuple[dict, np.ndarray]:
     if presence is None:
         rows = len(keras.tree.flatten(x)[0])
         presence = np.ones((rows, len(data.modalities)), bool)
+    for name, frozen in data.frozen.items():
+        if not frozen.cached:
+            x[name] = frozen.encoder.predict(x[name], verbose=0)
     return x, presence
 
 
@@ -228,6 +252,57 @@ def train(
     return Trained(
         model, choose.epochs, choose.scores, choose.curves, round(seconds, 2)
     )
+
+
+def of_raw(
+    model: Any,
+    method: registry.Method,
+    data: Data,
+    fold: Fold,
+    setting: Mapping[str, Any],
+    seed: int,
+    options: Options,
+) -> Any:
+    """Returns a trained model that takes what frozen encoders take.
+
+    Args:
+        model: The model as it was trained, on features of frozen encoders.
+        method: Its method.
+        data: `Data`.
+        fold: The fold it was trained on.
+        setting: Its setting.
+        seed: Its seed.
+        options: `Options`.
+
+    Returns:
+        `model` itself, if no data are features.
+    """
+    frozen = [f.encoder for f in data.frozen.values() if f.cached]
+    if not frozen:
+        return model
+    extra = {}
+    if method.teacher is not None:
+        extra["teacher"] = model.teacher
+    made = make_model(
+        method, data, fold, setting, seed, options, raw=True, **extra
+    )
+    x, _ = next(data_lib.batches_of(fold.parts["train"], 2))
+    given = {n: f.encoder.input for n, f in data.frozen.items() if f.cached}
+    made.build_for(
+        {name: x[name] for name in data.modalities}
+        | keras.tree.map_structure(
+            lambda i: np.zeros((2, *i.shape[1:]), i.dtype), given
+        )
+    )
+    theirs = {id(w) for encoder in frozen for w in encoder.weights}
+    own = [w for w in made.weights if id(w) not in theirs]
+    # What is frozen has no state in the optimizer.
+    made.optimizer.build(made.trainable_variables)
+    own += made.optimizer.variables
+    trained = [*model.weights, *model.optimizer.variables]
+    for variable, value in zip(own, trained, strict=True):
+        variable.assign(value)
+    return made
 
 
 def build(model: Any, data: Data, part: Part) -> None:

@@ -5,6 +5,8 @@ from typing import Any
 
 import keras
 
+from keras_mla.backend import internals
+
 
 class BuiltLast(type):
     """Builds a model after the outermost constructor has ended.
@@ -131,6 +133,18 @@ def revive(config: Any, custom_objects: dict | None = None) -> Any:
     if isinstance(config, list):
         return [revive(value, custom_objects) for value in config]
     return config
+
+
+def freeze_again(encoder: keras.layers.Layer) -> None:
+    """Freezes what a frozen part of a revived encoder holds.
+
+    Keras 3.15 revives a frozen backbone of Keras Hub with trainable layers in
+    it, which training would move.
+    """
+    for layer in internals.sublayers(encoder):
+        inner = [one for one in internals.sublayers(layer) if one is not layer]
+        if not layer.trainable and inner and all(i.trainable for i in inner):
+            layer.trainable = False
 
 
 def portable(config: Any) -> Any:

@@ -124,6 +124,8 @@ class BuiltModel(Hooks):
             name: building.revive(value, custom_objects)
             for name, value in config.items()
         }
+        for encoder in config["encoders"].values():
+            building.freeze_again(encoder)
         task = config.pop("current_task", None)
         default_fusion = config.pop("default_fusion", False)
         if "keras_mla_version" not in config:

@@ -18,6 +18,11 @@ from keras_mla.encoders.clip import (
     clip_text_encoder,
     clip_tokenizer,
 )
+from keras_mla.encoders.hub_encoders import (
+    hub_image_encoder,
+    hub_image_settings,
+    hub_text_encoder,
+)
 from keras_mla.encoders.m3ae import (
     M3AE,
     M3AEAutoencoder,
@@ -61,6 +66,9 @@ __all__ = [
     "convert_cavmae",
     "convert_m3ae",
     "convert_resnet18",
+    "hub_image_encoder",
+    "hub_image_settings",
+    "hub_text_encoder",
     "patchify",
     "read_checkpoint",
     "resize_positions",

@@ -48,11 +48,17 @@ def clip_image_encoder(
         Language Supervision", ICML 2021.
     """
     clip = load_preset(import_hub().models.CLIPBackbone, preset, **kwargs)
+    encoder = image_tower(clip)
+    encoder.trainable = trainable
+    return encoder
+
+
+def image_tower(clip: Any) -> CLIPImageTower:
+    """Returns the image tower of a `CLIPBackbone`, with its projection."""
     encoder = CLIPImageTower(
         clip.vision_encoder, clip.projection_dim, dtype=clip.dtype_policy
     )
     encoder.projection.set_weights(clip.vision_projection.get_weights())
-    encoder.trainable = trainable
     return encoder
 
 
@@ -97,11 +103,17 @@ def clip_text_encoder(
         Language Supervision", ICML 2021.
     """
     clip = load_preset(import_hub().models.CLIPBackbone, preset, **kwargs)
+    encoder = text_tower(clip)
+    encoder.trainable = trainable
+    return encoder
+
+
+def text_tower(clip: Any) -> CLIPTextTower:
+    """Returns the text tower of a `CLIPBackbone`, with its projection."""
     encoder = CLIPTextTower(
         clip.text_encoder, clip.projection_dim, dtype=clip.dtype_policy
     )
     encoder.projection.set_weights(clip.text_projection.get_weights())
-    encoder.trainable = trainable
     return encoder
 
 

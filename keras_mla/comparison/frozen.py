@@ -1,0 +1,441 @@
+"""Frozen encoders from presets, and their features, kept on disk."""
+
+import copy
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers
+
+from keras_mla.comparison.encoders import KINDS
+from keras_mla.comparison.names import hint
+from keras_mla.core.arrays import full_presence
+from keras_mla.core.batch import RESERVED
+from keras_mla.datasets.extras import need
+from keras_mla.datasets.pipeline import Reader
+from keras_mla.datasets.readers.image import ImageSettings
+from keras_mla.datasets.table import Image, Table, Text, Video, tokens
+from keras_mla.datasets.table.field import Field
+from keras_mla.datasets.table.values import value_of
+from keras_mla.encoders.cache import cache_features
+from keras_mla.encoders.hub_encoders import (
+    LONGEST,
+    TextPreset,
+    hub_image_encoder,
+    hub_image_settings,
+    hub_text_encoder,
+)
+
+_BATCH_SIZE = 32
+# Of larger files, both ends are a fingerprint.
+_PART_BYTES = 1 << 20
+
+
+@dataclasses.dataclass
+class Frozen:
+    """A frozen encoder.
+
+    Attributes:
+        encoder: `keras.Model` of a modality's inputs to features.
+        cached: bool. Whether the data hold features in place of the inputs.
+    """
+
+    encoder: keras.Model
+    cached: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Presets:
+    """Which modalities' encoders are presets of Keras Hub.
+
+    Attributes:
+        names: dict of modality to a preset's name or folder.
+        folder: Where features are kept.
+        verbose: int. `1` shows how far features are.
+    """
+
+    names: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    folder: pathlib.Path = pathlib.Path()
+    verbose: int = 1
+
+    @classmethod
+    def given(
+        cls,
+        encoders: Mapping[str, Any] | None,
+        folder: pathlib.Path,
+        verbose: int,
+    ) -> "Presets":
+        """Finds the presets among encoders.
+
+        Raises:
+            ValueError: If a name is neither a kind nor a preset.
+            ImportError: If there is a preset, and keras-hub is not installed.
+        """
+        names = {
+            name: os.fspath(encoder)
+            for name, encoder in (encoders or {}).items()
+            if isinstance(encoder, str | os.PathLike) and encoder not in KINDS
+        }
+        for preset in names.values():
+            _check_known(preset)
+        return cls(names, folder, verbose)
+
+    def of_columns(
+        self, given: Mapping[str, Any], kinds: dict[str, str], frame: Any
+    ) -> tuple[dict[str, Any], dict[str, Frozen]]:
+        """Returns what a table should read, and the encoders.
+
+        Args:
+            given: dict of modality to columns, or a field, as `Table` takes
+                it.
+            kinds: dict of column to kind. Loses columns that need none any
+                more.
+            frame: All rows.
+        """
+        fields, frozen = dict(given), {}
+        for name in given:
+            if name not in self.names:
+                continue
+            scratch = Table({name: given[name]}, kinds=_of(kinds, given[name]))
+            field = scratch.adapt(frame, verbose=0).fields[name]
+            preset = self.names[name]
+            fields[name], encoder = _for_preset(name, preset, field, frame)
+            frozen[name] = Frozen(encoder)
+            for column in field.columns:
+                kinds.pop(column, None)
+        return fields, frozen
+
+    def of_table(
+        self, table: Table, frame: Any, frozen: Mapping[str, Frozen]
+    ) -> Table:
+        """Returns a table that gives features where encoders are frozen."""
+        table = copy.copy(table)
+        table.fields = {
+            name: Features(
+                field, frame, frozen[name].encoder, table.root, self._keep
+            )
+            if name in frozen
+            else field
+            for name, field in table.fields.items()
+        }
+        return table
+
+    def of_arrays(
+        self, x: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Frozen]]:
+        """Returns inputs with features in place of arrays, and the encoders."""
+        kept, frozen = dict(x), {}
+        names = tuple(name for name in x if name not in RESERVED)
+        for name in names:
+            if name not in self.names:
+                continue
+            preset, values = self.names[name], x[name]
+            present = full_presence(names, kept)[:, names.index(name)]
+            encoder = _of_arrays(name, preset, values)
+            kept[name] = _kept(preset, encoder, values, present, self._keep)
+            frozen[name] = Frozen(encoder)
+        return kept, frozen
+
+    def _keep(self, encoder: keras.Model, data: Any, name: str) -> np.ndarray:
+        """Computes features, unless they are there."""
+        folder = self.folder / name
+        if self.verbose and not (folder / "features.npy").exists():
+            print("Features of a frozen encoder")
+        return cache_features(
+            encoder,
+            data,
+            folder,
+            _BATCH_SIZE,
+            overwrite=True,
+            verbose=self.verbose,
+        )
+
+    def of_batch(self, x: Mapping[str, Any]) -> dict[str, Frozen]:
+        """Returns encoders for batches like one, which stay in models."""
+        return {
+            name: Frozen(_of_arrays(name, preset, x[name]), cached=False)
+            for name, preset in self.names.items()
+            if name in x
+        }
+
+
+def whole(frozen: Frozen, head: keras.Model) -> keras.Model:
+    """Returns an encoder of inputs, from one of features."""
+    inputs = keras.tree.map_structure(
+        lambda given: keras.Input(
+            given.shape[1:], dtype=given.dtype, name=given.name
+        ),
+        frozen.encoder.input,
+    )
+    return keras.Model(inputs, head(frozen.encoder(inputs)))
+
+
+def _check_known(preset: str) -> None:
+    # `hf://` and `kaggle://` name presets of others.
+    if os.path.isdir(preset) or "://" in preset:
+        return
+    hub = need("keras_hub", f"load the encoder {preset!r}")
+    known = hub.models.Backbone.presets
+    if preset not in known:
+        raise ValueError(
+            f"An encoder must be one of {list(KINDS)}, a preset of Keras Hub, "
+            f"or the folder of one.{hint(preset, [*KINDS, *known])} "
+            f"Received: {preset!r}"
+        )
+
+
+def _unfit(name: str, preset: str) -> ValueError:
+    return ValueError(
+        "Presets encode pictures, videos and texts (as arrays, pictures with "
+        "three colours or a dict of token_ids and padding_mask). Received: "
+        f"encoder {preset!r} for modality {name!r}"
+    )
+
+
+def _of_several(
+    encoder: keras.Model, shape: tuple, dtype: str = "float32"
+) -> keras.Model:
+    """Returns an encoder of several pictures: the mean of their features."""
+    if len(shape) == 3:
+        return encoder
+    pictures = keras.Input(shape, dtype=dtype)
+    each = layers.TimeDistributed(encoder)(pictures)
+    return keras.Model(pictures, layers.GlobalAveragePooling1D()(each))
+
+
+def _digest(*parts: Any) -> str:
+    seen = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        seen.update(part.encode() if isinstance(part, str) else part)
+    return seen.hexdigest()
+
+
+# === Tables ===
+
+
+def _of(kinds: Mapping[str, str], columns: Any) -> dict[str, str]:
+    if isinstance(columns, Field):
+        return {}
+    columns = [columns] if isinstance(columns, str) else columns
+    return {c: kinds[c] for c in columns if c in kinds}
+
+
+def _for_preset(
+    name: str, preset: str, field: Field, frame: Any
+) -> tuple[Field, keras.Model]:
+    """Returns a field that reads as a preset expects, and the encoder."""
+    if isinstance(field, Text):
+        # No text is cut that the preset could read as a whole.
+        known = tokens.read(preset)
+        texts = [text for text in field.texts(frame) if text]
+        loaded = TextPreset(preset)
+        most = min(loaded.longest, LONGEST)
+        length = min(max(known.lengths(texts)), most)
+        encoder = loaded.encoder(length)
+        encoder.trainable = False
+        return Text(field.columns, length=length, tokenizer=preset), encoder
+    if not isinstance(field, Image | Video):
+        raise _unfit(name, preset)
+    settings = hub_image_settings(preset)
+    read = (
+        Image(field.columns, settings)
+        if isinstance(field, Image)
+        else Video(field.columns, settings, field.frames)
+    )
+    encoder = hub_image_encoder(preset, trainable=False)
+    return read, _of_several(encoder, read.shape)
+
+
+class Features(Field):
+    """Features of a column, in place of what an encoder would read.
+
+    Args:
+        field: The field that reads the column.
+        frame: All rows.
+        encoder: The frozen encoder.
+        root: str. The folder of files.
+        keep: Function of an encoder, inputs and their name to features.
+    """
+
+    kind = "features"
+
+    def __init__(
+        self,
+        field: Field,
+        frame: Any,
+        encoder: keras.Model,
+        root: str | None,
+        keep: Callable[[keras.Model, Any, str], np.ndarray],
+    ) -> None:
+        super().__init__(field.columns)
+        self.learned = {}
+        self._field = field
+        rows = _with_source(frame[field.present(frame)], frame)
+        settings = json.dumps(field.get_config(), default=str)
+        name = _digest(settings, *prints(rows, {"x": field}, root))
+        read = _Reading(Table({"x": field}, root=root), rows)
+        self._values = keep(encoder, read, name)
+        self._position = {index: i for i, index in enumerate(rows.index)}
+
+    def present(self, frame: Any) -> np.ndarray:
+        """Returns which rows have the modality."""
+        return self._field.present(frame)
+
+    def values(
+        self, frame: Any, present: np.ndarray, root: str | None
+    ) -> np.ndarray:
+        """Returns features `(rows, width)`; zeros where there are none."""
+        out: np.ndarray = np.zeros((len(frame), *self.shape), "float32")
+        at = [self._position[index] for index in frame.index[present]]
+        out[present] = self._values[at]
+        return out
+
+    def reader(self, modality: str) -> Reader:
+        """Returns the reader of features."""
+        return Reader(
+            functools.partial(value_of, modality), "float32", self.shape
+        )
+
+    @property
+    def shape(self) -> tuple[int]:
+        """Shape of a sample's features."""
+        return (self._values.shape[1],)
+
+
+class _Reading(keras.utils.PyDataset):
+    """Rows of one modality, decoded a batch at a time."""
+
+    def __init__(self, table: Table, rows: Any) -> None:
+        super().__init__()
+        self.table = table.adapt(rows, verbose=0)
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return -(-len(self.rows) // _BATCH_SIZE)
+
+    def __getitem__(self, index: int) -> Any:
+        start = index * _BATCH_SIZE
+        part = self.rows.iloc[start : start + _BATCH_SIZE]
+        return self.table.inputs(_with_source(part, self.rows))["x"]
+
+
+def _with_source(rows: Any, frame: Any) -> Any:
+    """Returns rows that know the file, and so the folder, of their frame."""
+    rows.attrs.update(frame.attrs)
+    return rows
+
+
+def prints(
+    frame: Any, fields: Mapping[str, Field], root: str | None
+) -> list[bytes]:
+    """Returns a fingerprint of what each row holds, files included."""
+    import pandas as pd
+
+    found = [b""] * len(frame)
+    cells = [c for f in fields.values() if f.in_memory for c in f.columns]
+    files = [c for f in fields.values() if not f.in_memory for c in f.columns]
+    if cells:
+        texts = frame[cells].astype(str)
+        hashes = pd.util.hash_pandas_object(texts, index=False)
+        found = [value.tobytes() for value in hashes.to_numpy()]
+    base = root or os.path.dirname(str(frame.attrs.get("source", "")))
+    for column in files:
+        for row, path in enumerate(frame[column]):
+            found[row] += _of_file(os.path.join(base, str(path)))
+    return found
+
+
+def _of_file(path: str) -> bytes:
+    try:
+        known = os.stat(path)
+        return _of_content(path, known.st_size, known.st_mtime_ns)
+    except OSError:  # An empty cell, a folder of frames, or no file at all.
+        return path.encode()
+
+
+@functools.lru_cache(maxsize=1_000_000)
+def _of_content(path: str, size: int, modified: int) -> bytes:
+    seen = hashlib.blake2b(size.to_bytes(8, "little"), digest_size=16)
+    with open(path, "rb") as file:
+        seen.update(file.read(_PART_BYTES))
+        if size > _PART_BYTES:
+            file.seek(max(size - _PART_BYTES, _PART_BYTES))
+            seen.update(file.read(_PART_BYTES))
+    return seen.digest()
+
+
+# === Arrays ===
+
+
+def _of_arrays(name: str, preset: str, values: Any) -> keras.Model:
+    """Returns an encoder of arrays like these.
+
+    Args:
+        name: str. The modality.
+        preset: str. A preset.
+        values: Pixels from 0 to 255, `(samples, height, width, 3)` or
+            `(samples, pictures, height, width, 3)`; or a dict of `token_ids`
+            and `padding_mask`, `(samples, length)`.
+    """
+    if isinstance(values, Mapping):
+        if set(values) != {"token_ids", "padding_mask"}:
+            raise _unfit(name, preset)
+        length = values["token_ids"].shape[1]
+        return hub_text_encoder(preset, length, trainable=False)
+    if len(values.shape) not in (4, 5) or values.shape[-1] != 3:
+        raise _unfit(name, preset)
+    values = keras.ops.convert_to_numpy(values)
+    if values.dtype != np.uint8 and 0 < float(values.max()) <= 1:
+        raise ValueError(
+            f"The encoder {preset!r} takes pixels from 0 to 255. Received: "
+            f"modality {name!r} with values up to {float(values.max()):g}"
+        )
+    encoder = hub_image_encoder(preset, trainable=False)
+    dtype = str(values.dtype)
+    pixels = keras.Input(values.shape[-3:], dtype=dtype)
+    scaled = _fitted(pixels, hub_image_settings(preset))
+    encoder = keras.Model(pixels, encoder(scaled))
+    return _of_several(encoder, values.shape[1:], dtype)
+
+
+def _fitted(pixels: Any, settings: ImageSettings) -> Any:
+    """Resizes pixels, and scales them as a preset expects them."""
+    x = pixels
+    if tuple(x.shape[1:3]) != (settings.size, settings.size):
+        x = layers.Resizing(
+            settings.size,
+            settings.size,
+            settings.interpolation,
+            crop_to_aspect_ratio=settings.crop,
+        )(x)
+    return layers.Rescaling(
+        scale=[1 / (255 * std) for std in settings.std],
+        offset=[
+            -mean / std
+            for mean, std in zip(settings.mean, settings.std, strict=True)
+        ],
+    )(x)
+
+
+def _kept(
+    preset: str,
+    encoder: keras.Model,
+    values: Any,
+    present: np.ndarray,
+    keep: Callable[[keras.Model, Any, str], np.ndarray],
+) -> np.ndarray:
+    """Returns the features of arrays; zeros where a sample has none."""
+    given = keras.tree.map_structure(lambda a: a[present], values)
+    parts = [np.ascontiguousarray(a) for a in keras.tree.flatten(given)]
+    name = _digest(preset, *(part.data for part in parts))
+    found = keep(encoder, given, name)
+    out: np.ndarray = np.zeros((len(present), found.shape[1]), "float32")
+    out[present] = found
+    return out
