@@ -59,6 +59,7 @@ def write(folder, rows=30):
     return str(folder / "table.csv")
 
 
+@only_on("torch")
 def test_a_table(tmp_path, presets):
     data = write(tmp_path)
     given = {
@@ -178,7 +179,7 @@ class Whole(keras.utils.PyDataset):
         return self.part
 
 
-def test_arrays_and_batches(tmp_path, presets):
+def splits():
     x, y = pictures()
     parts = {"train": slice(0, 12), "validation": slice(12, 18)}
     parts["test"] = slice(18, 24)
@@ -186,23 +187,38 @@ def test_arrays_and_batches(tmp_path, presets):
         name: ({n: a[rows] for n, a in x.items()}, y[rows])
         for name, rows in parts.items()
     }
-    given = {"encoders": {"photo": presets["photo"]}, "verbose": 0, **SMALL}
-    result = compare(split, "concat", report=False, **given)
+    return split
+
+
+def predicts_as_trained(data, presets, test):
+    """Compares on data; checks the model against the predictions kept."""
+    result = compare(
+        data,
+        "concat",
+        encoders={"photo": presets["photo"]},
+        report=False,
+        verbose=0,
+        **{**SMALL, "epochs": 1},
+    )
     model = result.model_of(result.runs[0])
     np.testing.assert_allclose(
-        model.predict(split["test"][0], verbose=0),
+        model.predict(test, verbose=0),
         result.runs[0].predictions.outputs["photo+facts"],
         atol=1e-4,
     )
-    batches = {name: (Whole(part), part[1]) for name, part in split.items()}
-    again = compare(batches, "concat", report=False, **given)
-    model = again.model_of(again.runs[0])
-    np.testing.assert_allclose(
-        model.predict(split["test"][0], verbose=0),
-        again.runs[0].predictions.outputs["photo+facts"],
-        atol=1e-4,
-    )
     assert len(model.encoders["photo"].trainable_variables) == 4
+
+
+def test_arrays(presets):
+    data = splits()
+    predicts_as_trained(data, presets, data["test"][0])
+
+
+@only_on("torch")
+def test_batches(presets):
+    data = splits()
+    batches = {name: (Whole(part), part[1]) for name, part in data.items()}
+    predicts_as_trained(batches, presets, data["test"][0])
 
 
 @only_on("torch")

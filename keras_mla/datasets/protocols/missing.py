@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = [
     "add_presence",
     "missing_presence",
+    "pattern_presence",
     "presence_of",
 ]
 
@@ -21,14 +22,14 @@ __all__ = [
 def missing_presence(
     n: int,
     modalities: int | Sequence[str],
-    rate: float,
+    rate: float | Mapping[str, float] | Sequence[float],
     seed: int = 0,
     keep_one: bool = True,
 ) -> np.ndarray:
     """Draws which modalities each sample has.
 
-    The missing rate is the share of missing entries among all `n * M`. Two
-    protocols are in use:
+    With one rate for all modalities (the shared protocol), the missing rate is
+    the share of missing entries among all `n * M`. Two draws are in use:
 
     - `keep_one=True`: each sample keeps one modality drawn at random, and
       entries are removed from the other modalities until the rate is reached.
@@ -38,14 +39,19 @@ def missing_presence(
       `rate`. Some samples are then empty: with three modalities and a rate of
       0.7, about 34 %.
 
-    Both protocols remove exactly `round(rate * n * M)` entries. Draw once for
-    each split, and keep the presence over all epochs.
+    Both remove exactly `round(rate * n * M)` entries. With a rate for each
+    modality (the imbalanced protocol), exactly `round(rate * n)` samples lack
+    a modality; if each sample keeps one, the rates must add up to at most
+    `M - 1`. Draw once for each split, and keep the presence over all epochs.
+    The splits may have other rates.
 
     Args:
         n: int. Number of samples.
         modalities: int, the number M of modalities; or a sequence of str, the
             names of modalities.
-        rate: float in [0, 1]. Share of missing entries.
+        rate: float in [0, 1], the share of missing entries; or a dict of
+            modality to its own share, or a sequence of them in the order of
+            modalities. Modalities that a dict leaves out are always there.
         seed: int. The same seed gives the same presence. Defaults to `0`.
         keep_one: bool. Whether each sample keeps a modality. Defaults to
             `True`.
@@ -54,13 +60,17 @@ def missing_presence(
         bool array `(n, M)`, `True` if the sample has the modality.
 
     Raises:
-        ValueError: If `n` or `modalities` is not positive or `rate` is not
-            within [0, 1].
+        ValueError: If `n` or `modalities` is not positive, a rate is not
+            within [0, 1] or of no modality, or rates of modalities add up to
+            more than `M - 1` where each sample keeps one.
 
     Example:
     >>> from keras_mla.datasets import missing
     >>> missing.missing_presence(3, ["audio", "text"], 0.5).sum(axis=1)
     array([1, 1, 1])
+    >>> rates = {"text": 0.75}
+    >>> missing.missing_presence(4, ["audio", "text"], rates).sum(axis=0)
+    array([4, 1])
 
     Reference:
         Lian et al., "GCNet: Graph Completion Network for Incomplete
@@ -74,11 +84,11 @@ def missing_presence(
             "There must be at least one sample and one modality. "
             f"Received: n={n}, modalities={modalities!r}"
         )
-    if not 0 <= rate <= 1:
-        raise ValueError(
-            f"`rate` must be between 0 and 1. Received: rate={rate}"
-        )
     rng = np.random.default_rng(seed)
+    if not isinstance(rate, int | float):
+        rates = _rates_of(modalities, m, rate)
+        return _draw_each(n, rates, rng, keep_one)
+    _check_rates([rate], rate)
     absent = round(rate * n * m)
     presence: np.ndarray = np.ones((n, m), bool)
     removable = np.arange(n * m)
@@ -96,6 +106,140 @@ def missing_presence(
     chosen = rng.choice(removable, absent, replace=False)
     presence.flat[chosen] = False
     return presence
+
+
+def _rates_of(
+    modalities: int | Sequence[str], m: int, rate: Any
+) -> list[float]:
+    """Returns the rate of each modality."""
+    if isinstance(rate, Mapping):
+        names = [] if isinstance(modalities, int) else list(modalities)
+        unknown = [name for name in rate if name not in names]
+        if unknown:
+            raise ValueError(
+                f"`rate` must name modalities of {names}. "
+                f"Received: {unknown[0]!r}"
+            )
+        rates = [float(rate.get(name, 0.0)) for name in names]
+    else:
+        rates = [float(value) for value in rate]
+        if len(rates) != m:
+            raise ValueError(
+                f"There must be a rate for each of {m} modalities. "
+                f"Received: rate={rate}"
+            )
+    _check_rates(rates, rate)
+    return rates
+
+
+def _check_rates(rates: Sequence[float], given: Any) -> None:
+    if not all(0 <= rate <= 1 for rate in rates):
+        raise ValueError(
+            f"`rate` must be between 0 and 1. Received: rate={given}"
+        )
+
+
+def _draw_each(
+    n: int, rates: Sequence[float], rng: np.random.Generator, keep_one: bool
+) -> np.ndarray:
+    """Draws `round(rate * n)` samples that lack a modality, for each."""
+    presence: np.ndarray = np.ones((n, len(rates)), bool)
+    for index, rate in enumerate(rates):
+        absent = rng.choice(n, round(rate * n), replace=False)
+        presence[absent, index] = False
+    if not keep_one:
+        return presence
+    if presence.sum() < n:
+        raise ValueError(
+            "If each sample keeps a modality, the rates must add up to at "
+            f"most {len(rates) - 1}. Received: rates={list(rates)}, "
+            f"which add up to {sum(rates):g}"
+        )
+    # What samples have beside one modality may go to samples without any.
+    chance = np.where(presence, rng.random(presence.shape), -1.0)
+    spare = presence.copy()
+    spare[np.arange(n), chance.argmax(axis=1)] = False
+    empty = np.flatnonzero(~presence.any(axis=1))
+    moved = rng.choice(np.flatnonzero(spare), len(empty), replace=False)
+    presence.flat[moved] = False
+    presence[empty, moved % len(rates)] = True
+    return presence
+
+
+def _shares(n: int, shares: np.ndarray) -> np.ndarray:
+    """Returns whole numbers that add up to n, in the given proportions."""
+    counts = np.floor(n * shares + 1e-9).astype(int)
+    left = np.argsort(counts - n * shares, kind="stable")
+    counts[left[: n - counts.sum()]] += 1
+    return counts
+
+
+def pattern_presence(
+    n: int,
+    modalities: Sequence[str],
+    patterns: Mapping[str | Sequence[str], float],
+    seed: int = 0,
+) -> np.ndarray:
+    """Draws which pattern of missing modalities each sample has.
+
+    `{"text": 0.8}` says that 80 % of the samples lack the text, and
+    `{("audio", "video"): 0.3}` that 30 % lack audio and video together. All
+    other samples are complete. Counts are exact up to rounding.
+
+    Args:
+        n: int. Number of samples.
+        modalities: sequence of str. Names of modalities, in the order of the
+            model.
+        patterns: dict of the missing modalities, one or several names, to the
+            share of samples that lack them, and no others.
+        seed: int. The same seed gives the same presence. Defaults to `0`.
+
+    Returns:
+        bool array `(n, M)`, `True` if the sample has the modality.
+
+    Raises:
+        ValueError: If `n` is not positive, a name is no modality, a pattern
+            lacks all modalities or stands there twice, or shares are negative
+            or add up to more than 1.
+
+    Example:
+    >>> from keras_mla.datasets import missing
+    >>> patterns = {"text": 0.5, ("audio", "video"): 0.25}
+    >>> names = ["video", "audio", "text"]
+    >>> missing.pattern_presence(4, names, patterns).sum(axis=0)
+    array([3, 3, 2])
+    """
+    names = list(modalities)
+    lacking = {}
+    for pattern, share in patterns.items():
+        absent = frozenset([pattern] if isinstance(pattern, str) else pattern)
+        unknown = absent - set(names)
+        if unknown:
+            raise ValueError(
+                f"A pattern must name modalities of {names}. "
+                f"Received: {sorted(unknown)[0]!r}"
+            )
+        if len(absent) == len(names):
+            raise ValueError(
+                "A sample must keep a modality. Received: a pattern without "
+                f"any of {names}"
+            )
+        if absent in lacking:
+            raise ValueError(
+                f"A pattern must stand there once. Received: {pattern!r} again"
+            )
+        lacking[absent] = float(share)
+    total = sum(lacking.values())
+    if n < 1 or total > 1 + 1e-9 or any(s < 0 for s in lacking.values()):
+        raise ValueError(
+            "There must be samples, and shares of patterns that are positive "
+            f"and add up to at most 1. Received: n={n}, patterns={patterns}"
+        )
+    kinds = [frozenset(), *lacking]
+    shares = np.array([max(0.0, 1 - total), *lacking.values()])
+    drawn: np.ndarray = np.repeat(np.arange(len(kinds)), _shares(n, shares))
+    rows = np.array([[m not in absent for m in names] for absent in kinds])
+    return rows[np.random.default_rng(seed).permutation(drawn)]
 
 
 def presence_of(x: Mapping[str, Any]) -> dict[str, np.ndarray]:

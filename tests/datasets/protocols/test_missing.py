@@ -95,3 +95,80 @@ def test_presence_needs_no_tensorflow():
         "missing.missing_presence(4, 2, 0.5)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+TRIO = ["video", "audio", "text"]
+
+
+@pytest.mark.parametrize("keep_one", [True, False])
+def test_a_rate_for_each_modality_is_reached(keep_one):
+    rates = {"text": 0.8, "video": 0.31}
+    presence = missing.missing_presence(200, TRIO, rates, 3, keep_one)
+    np.testing.assert_array_equal((~presence).sum(axis=0), [62, 0, 160])
+    again = missing.missing_presence(200, TRIO, [0.31, 0.0, 0.8], 3, keep_one)
+    np.testing.assert_array_equal(presence, again)
+
+
+def test_each_sample_keeps_a_modality_at_the_highest_rates():
+    rates = [0.9, 0.6, 0.5]
+    for seed in range(20):
+        presence = missing.missing_presence(50, TRIO, rates, seed)
+        assert (presence.sum(axis=1) == 1).all()
+        np.testing.assert_array_equal((~presence).sum(axis=0), [45, 30, 25])
+    with pytest.raises(ValueError, match="add up to at most 2. Received: rat"):
+        missing.missing_presence(50, TRIO, [0.9, 0.6, 0.6])
+
+
+def test_modalities_with_rates_of_their_own_go_missing_independently():
+    presence = missing.missing_presence(20_000, TRIO, [0.5, 0.5, 0.0])
+    both = (~presence[:, 0] & ~presence[:, 1]).mean()
+    assert abs(both - 0.25) < 0.02
+    rates = missing.missing_presence(20_000, TRIO, [0.5, 0.5, 0.5])
+    # Each sample keeps one: 1/8 of all patterns cannot be.
+    assert rates.any(axis=1).all()
+    assert len(np.unique(rates, axis=0)) == 7
+
+
+@pytest.mark.parametrize(
+    "rate, message",
+    [
+        ({"sound": 0.1}, "Received: 'sound'"),
+        ([0.1, 0.2], "a rate for each of 3"),
+        ({"text": 1.5}, "between 0 and 1"),
+        ([0.1, float("nan"), 0.1], "between 0 and 1"),
+    ],
+)
+def test_wrong_rates_of_modalities(rate, message):
+    with pytest.raises(ValueError, match=message):
+        missing.missing_presence(9, TRIO, rate)
+
+
+def test_patterns_have_their_shares():
+    patterns = {"text": 0.25, ("audio", "video"): 0.5}
+    presence = missing.pattern_presence(40, TRIO, patterns, seed=1)
+    found, counts = np.unique(presence, axis=0, return_counts=True)
+    assert found.tolist() == [
+        [False, False, True],
+        [True, True, False],
+        [True, True, True],
+    ]
+    assert counts.tolist() == [20, 10, 10]
+    again = missing.pattern_presence(40, TRIO, patterns, seed=2)
+    assert (presence != again).any()
+    whole = missing.pattern_presence(3, TRIO, {"text": 1.0})
+    assert not whole[:, 2].any() and whole[:, :2].all()
+
+
+@pytest.mark.parametrize(
+    "patterns, message",
+    [
+        ({"sound": 0.1}, "Received: 'sound'"),
+        ({("video", "audio", "text"): 0.1}, "must keep a modality"),
+        ({"text": 0.6, "audio": 0.6}, "at most 1"),
+        ({"text": -0.1}, "positive"),
+        ({"text": 0.1, ("text",): 0.1}, "there once"),
+    ],
+)
+def test_wrong_patterns(patterns, message):
+    with pytest.raises(ValueError, match=message):
+        missing.pattern_presence(9, TRIO, patterns)
