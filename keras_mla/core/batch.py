@@ -112,6 +112,25 @@ class Batch:
             self, inputs=inputs, presence=presence, hidden=mask
         )
 
+    def drop(self, rate: float, seed: Any) -> "Batch":
+        """Returns a batch in which present values are hidden at random.
+
+        A sample keeps one of its modalities, drawn at random, where all would
+        be hidden: with M modalities, each is hidden with the probability
+        `rate - rate ** M / M`.
+
+        Args:
+            rate: float. The probability that a value is hidden.
+            seed: `keras.random.SeedGenerator`.
+        """
+        shape = (self.size(self.modalities[0]), len(self.modalities))
+        drawn = keras.random.uniform(shape, seed=seed)
+        if self.presence is not None:
+            drawn = ops.where(self.presence, drawn, -ops.ones_like(drawn))
+        kept = ops.one_hot(ops.argmax(drawn, axis=1), shape[1], dtype="bool")
+        hidden = ops.logical_and(drawn < rate, ops.logical_not(kept))
+        return self.hide(hidden)
+
     def present(self, name: str) -> Any | None:
         """Returns which samples have a modality, bool `(batch,)`.
 

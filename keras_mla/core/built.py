@@ -109,6 +109,7 @@ class BuiltModel(Hooks):
             "feature_dim": self.feature_dim,
             "allow_nan": self.allow_nan,
             "table": self.table and serialize(self.table),
+            "modality_dropout": self.modality_dropout,
             "task": self.given_task,
             "current_task": self.task.name,
             "default_fusion": self._fuses_by_default,

@@ -31,6 +31,8 @@ class Hooks(keras.Model):
     fusion: Fusion | None
     task: Task
     given_task: str
+    modality_dropout: float
+    dropout_seed: keras.random.SeedGenerator
 
     # === Features ===
 

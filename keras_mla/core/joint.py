@@ -1,7 +1,7 @@
 """The base class of methods that join features and train on the result."""
 
 import types
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -9,6 +9,7 @@ from keras import ops
 
 from keras_mla.core.batch import Batch
 from keras_mla.core.filling import where_present
+from keras_mla.core.imputation import KINDS, Imputation
 from keras_mla.core.losses import MeanLoss
 from keras_mla.core.model import MultimodalModel, same_size
 from keras_mla.core.update import Outputs, Update
@@ -21,9 +22,9 @@ class JointModel(MultimodalModel):
     `join`. Each batch makes one update of all layers, by the loss of the joint
     prediction.
 
-    `complete` replaces the features of an absent modality, by zeros unless a
-    subclass overrides it. A sample without any modality gets zero logits and
-    trains nothing.
+    `complete` replaces the features of an absent modality, as `impute` says
+    unless a subclass overrides it. A sample without any modality gets zero
+    logits and trains nothing.
 
     Unimodal scores are measured, never trained on. They are the output of the
     joint layers for one modality's features, with zeros for all other
@@ -39,11 +40,63 @@ class JointModel(MultimodalModel):
             returns logits.
         feature_dim: int. If given, a linear projection per modality brings
             its features to this width.
+        impute: `"zeros"`; `"mean"`, a running mean of the modality's present
+            features; or `"token"`, a learned vector for each modality: what
+            stands in the place of features of absent modalities. Defaults to
+            `"zeros"`.
         **kwargs: Arguments of `MultimodalModel`: `task`, `allow_nan`, `table`,
-            `name`, `dtype`.
+            `modality_dropout`, `name`, `dtype`.
     """
 
+    def __init__(
+        self,
+        encoders: Mapping[str, keras.layers.Layer],
+        head: int | keras.layers.Layer,
+        feature_dim: int | None = None,
+        impute: str = "zeros",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(encoders, head, feature_dim, **kwargs)
+        if impute not in KINDS:
+            raise ValueError(
+                f"`impute` must be one of {list(KINDS)}. "
+                f"Received: impute={impute!r}"
+            )
+        self.impute = impute
+        self.imputation: Imputation | None = None
+        if impute != "zeros":
+            self.imputation = Imputation(impute, name="imputation")
+
     # === What a method defines ===
+
+    def joined(
+        self,
+        features: dict[str, Any],
+        presence: Any | None,
+        training: bool | None,
+    ) -> tuple[Any, Any]:
+        """Returns the joint logits of features, some of which may be absent.
+
+        By default, it calls `complete` if there is presence, and then `join`.
+
+        Args:
+            features: dict of each modality's features, `(batch, features)`.
+                Features of absent samples are placeholders.
+            presence: Bool tensor of shape `(batch, modalities)`, or `None`.
+            training: bool. Whether layers behave as in training.
+
+        Returns:
+            Logits `(batch, units)`, and a structure of tensors for
+            `Outputs.kept`.
+        """
+        kept: Any = ()
+        if presence is not None:
+            features, kept = self.complete(features, presence, training)
+        elif training and self.imputation is not None:
+            self.imputation(
+                features, None, training=training
+            )  # It learns from all.
+        return self.join(features, training), kept
 
     def complete(
         self, features: dict[str, Any], presence: Any, training: bool | None
@@ -64,6 +117,8 @@ class JointModel(MultimodalModel):
             The features to join; and a structure of tensors for
             `Outputs.kept`, such as a reconstruction that losses need.
         """
+        if self.imputation is not None:
+            return self.imputation(features, presence, training=training), ()
         completed = {
             name: where_present(presence, index, features[name])
             for index, name in enumerate(self.modalities)
@@ -135,10 +190,8 @@ class JointModel(MultimodalModel):
         outputs = super().decode(features, training, presence, experts)
         if len(features) < len(self.modalities) or not same_size(features):
             return outputs  # Unpaired data: nothing to join.
-        kept: Any = ()
-        if presence is not None:
-            features, kept = self.complete(features, presence, training)
-        joint = ops.cast(self.join(features, training), "float32")
+        joint, kept = self.joined(features, presence, training)
+        joint = ops.cast(joint, "float32")
         if presence is not None:
             known = ops.any(presence, axis=1, keepdims=True)
             joint = ops.where(known, joint, ops.zeros_like(joint))
@@ -163,6 +216,10 @@ class JointModel(MultimodalModel):
     ) -> list[MeanLoss]:
         """Returns the loss of the joint prediction."""
         return [self.fused_loss(outputs, batch)]
+
+    def get_config(self) -> dict:
+        """Returns the constructor's arguments, serialized."""
+        return {**super().get_config(), "impute": self.impute}
 
 
 @keras.saving.register_keras_serializable(package="keras_mla")

@@ -32,7 +32,7 @@ class LateModel(MultimodalModel):
             its features to this width.
         fusion: `Fusion` layer. Defaults to what `default_fusion` returns.
         **kwargs: Arguments of `MultimodalModel`: `task`, `allow_nan`, `table`,
-            `name`, `dtype`.
+            `modality_dropout`, `name`, `dtype`.
     """
 
     def __init__(

@@ -53,6 +53,10 @@ class MultimodalModel(
             sets are not. Defaults to `False`.
         table: The `keras_mla.datasets.Table` that makes the model's inputs. The
             model saves and loads it. Defaults to `None`.
+        modality_dropout: float in [0, 1). In training, each present modality
+            of a sample is hidden with this probability, as if it were absent.
+            Where all would be hidden, one that is drawn at random stays.
+            Unpaired data stay as they are. Defaults to `0.0`.
         **kwargs: Arguments of `keras.Model`: `name`, `dtype`.
 
     Attributes:
@@ -72,6 +76,7 @@ class MultimodalModel(
         task: str = "auto",
         allow_nan: bool = False,
         table: Any = None,
+        modality_dropout: float = 0.0,
         **kwargs: Any,
     ) -> None:
         kwargs.pop("keras_mla_version", None)  # Configs hold it.
@@ -94,6 +99,14 @@ class MultimodalModel(
         self.allow_nan = allow_nan
         checks.check_table(table, self.modalities, heads.number_of_units(head))
         self.table = table
+        if not 0 <= modality_dropout < 1:
+            raise ValueError(
+                "`modality_dropout` must be at least 0 and less than 1. "
+                f"Received: modality_dropout={modality_dropout}"
+            )
+        self.modality_dropout = float(modality_dropout)
+        if modality_dropout:
+            self.dropout_seed = keras.random.SeedGenerator()
         self.given_task = tasks.check_task(task)
         self.task = tasks.TASKS["single_label" if task == "auto" else task]
         if task != "auto":

@@ -77,6 +77,8 @@ class TrainedModel(RecordedModel):
     def _batch(self, data: Any, training: bool) -> Batch:
         batch = Batch.from_data(self.modalities, data, training)
         self.build_for(batch.inputs)
+        if training and self.modality_dropout and batch.paired:
+            batch = batch.drop(self.modality_dropout, self.dropout_seed)
         return self.prepare_batch(batch)
 
     def _updates_of(self, batch: Batch) -> Sequence[Update]:

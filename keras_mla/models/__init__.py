@@ -16,6 +16,9 @@ from keras_mla.models.joint.bigated import BiGated as BiGated
 from keras_mla.models.joint.concat_fusion import ConcatFusion as ConcatFusion
 from keras_mla.models.joint.film import FiLM as FiLM
 from keras_mla.models.joint.sum_fusion import SumFusion as SumFusion
+from keras_mla.models.joint.transformer_fusion import (
+    TransformerFusion as TransformerFusion,
+)
 from keras_mla.models.late.late_fusion import LateFusion as LateFusion
 from keras_mla.models.late.multi_loss import MultiLossFusion as MultiLossFusion
 from keras_mla.models.late.qmf import QMF as QMF
@@ -38,6 +41,7 @@ __all__ = [
     "MultimodalModel",
     "Outputs",
     "SumFusion",
+    "TransformerFusion",
     "UnimodalEnsemble",
     "Update",
 ]

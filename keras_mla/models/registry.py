@@ -12,6 +12,7 @@ from keras_mla.models.joint.bigated import BiGated
 from keras_mla.models.joint.concat_fusion import ConcatFusion
 from keras_mla.models.joint.film import FiLM
 from keras_mla.models.joint.sum_fusion import SumFusion
+from keras_mla.models.joint.transformer_fusion import TransformerFusion
 from keras_mla.models.late.late_fusion import LateFusion
 from keras_mla.models.late.multi_loss import MultiLossFusion
 from keras_mla.models.late.qmf import QMF
@@ -148,6 +149,12 @@ METHODS: dict[str, Method] = {
             "joint",
             "Kiela et al., AAAI 2018",
             fewest_modalities=2,
+        ),
+        Method(
+            TransformerFusion,
+            "Transformer",
+            "joint",
+            "Vaswani et al., NeurIPS 2017",
         ),
         Method(
             OGMGE,

@@ -49,8 +49,8 @@ class MLA(MultimodalModel):
         fusion: `Fusion` layer. Defaults to `EntropyFusion()`; for regression,
             to `InverseVarianceFusion()`, which averages until it is
             calibrated.
-        **kwargs: `task`, `allow_nan` and `table`, as for `MultimodalModel`;
-            `name`, `dtype`.
+        **kwargs: `task`, `allow_nan`, `table` and `modality_dropout`, as for
+            `MultimodalModel`; `name`, `dtype`.
 
     Call arguments:
         inputs: dict keyed by modality, and optionally `"presence"`, bool of

@@ -49,8 +49,9 @@ class OGMGE(JointModel):
         noise: bool. Whether to add the noise (OGM-GE) or not (OGM). Defaults
             to `True`.
         seed: int. Seed of the noise. Defaults to `None`, a random seed.
-        **kwargs: `task`, `allow_nan` and `table`, as for `MultimodalModel`;
-            `name`, `dtype`.
+        **kwargs: `impute`, as for `keras_mla.core.JointModel`; `task`,
+            `allow_nan`, `table` and `modality_dropout`, as for
+            `MultimodalModel`; `name`, `dtype`.
 
     Call arguments:
         inputs: dict keyed by modality, and optionally `"presence"`, bool of

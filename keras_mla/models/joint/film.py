@@ -32,8 +32,9 @@ class FiLM(JointModel):
             its features to this width.
         main: Name of the modality that the others condition. Defaults to the
             last one.
-        **kwargs: `task`, `allow_nan` and `table`, as for `MultimodalModel`;
-            `name`, `dtype`.
+        **kwargs: `impute`, as for `keras_mla.core.JointModel`; `task`,
+            `allow_nan`, `table` and `modality_dropout`, as for
+            `MultimodalModel`; `name`, `dtype`.
 
     Call arguments:
         inputs: dict keyed by modality, and optionally `"presence"`, bool of

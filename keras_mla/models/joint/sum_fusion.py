@@ -25,8 +25,9 @@ class SumFusion(JointModel):
             `keras.Sequential` that ends in one. It returns logits.
         feature_dim: int. If given, a linear projection per modality brings
             its features to this width, so that encoders may differ in width.
-        **kwargs: `task`, `allow_nan` and `table`, as for `MultimodalModel`;
-            `name`, `dtype`.
+        **kwargs: `impute`, as for `keras_mla.core.JointModel`; `task`,
+            `allow_nan`, `table` and `modality_dropout`, as for
+            `MultimodalModel`; `name`, `dtype`.
 
     Call arguments:
         inputs: dict keyed by modality, and optionally `"presence"`, bool of

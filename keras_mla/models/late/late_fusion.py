@@ -27,8 +27,8 @@ class LateFusion(LateModel):
             its features to this width.
         fusion: `Fusion` layer. Defaults to `AverageFusion()`; for regression,
             to `InverseVarianceFusion()`.
-        **kwargs: `task`, `allow_nan` and `table`, as for `MultimodalModel`;
-            `name`, `dtype`.
+        **kwargs: `task`, `allow_nan`, `table` and `modality_dropout`, as for
+            `MultimodalModel`; `name`, `dtype`.
 
     Call arguments:
         inputs: dict keyed by modality, and optionally `"presence"`, bool of

@@ -34,8 +34,8 @@ class MultiLossFusion(LateModel):
         fusion: `Fusion` layer. Defaults to `AdditiveFusion()`; for regression,
             to `InverseVarianceFusion()`, which averages until it is
             calibrated.
-        **kwargs: `task`, `allow_nan` and `table`, as for `MultimodalModel`;
-            `name`, `dtype`.
+        **kwargs: `task`, `allow_nan`, `table` and `modality_dropout`, as for
+            `MultimodalModel`; `name`, `dtype`.
 
     Call arguments:
         inputs: dict keyed by modality, and optionally `"presence"`, bool of

@@ -58,8 +58,8 @@ class QMF(LateModel):
         rank_weight: float >= 0. The weight $w$. Defaults to `0.1`.
         fusion: `Fusion` layer. Its weights are the confidences $c_m$. Defaults
             to `EnergyFusion()`.
-        **kwargs: `task`, `allow_nan` and `table`, as for `MultimodalModel`;
-            `name`, `dtype`.
+        **kwargs: `task`, `allow_nan`, `table` and `modality_dropout`, as for
+            `MultimodalModel`; `name`, `dtype`.
 
     Call arguments:
         inputs: dict keyed by modality; in training also `"sample_id"`, ints of

@@ -38,8 +38,8 @@ class UnimodalEnsemble(LateModel):
         mode: `"min"`, `"max"`, or `"auto"`, which is `"min"` for a `monitor`
             that ends in `loss`, `error` or `crossentropy`. Defaults to
             `"auto"`.
-        **kwargs: `task`, `allow_nan` and `table`, as for `MultimodalModel`;
-            `name`, `dtype`.
+        **kwargs: `task`, `allow_nan`, `table` and `modality_dropout`, as for
+            `MultimodalModel`; `name`, `dtype`.
 
     Call arguments:
         inputs: dict keyed by modality, and optionally `"presence"`, bool of
