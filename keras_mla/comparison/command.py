@@ -151,6 +151,8 @@ def _compare(rest: list[str]) -> None:
     print(f"\n{table.read_text()}")
     for method, error in result.failures.items():
         print(f"{method} failed: {error}")
+    for note in result.notes:
+        print(f"{note}.")
     print(f"Report: {table.with_name('report.html')}")
 
 
@@ -181,7 +183,7 @@ def define_flags(values: flags.FlagValues, **defaults: Any) -> list[str]:
     define("list", "methods", ["table"], "Names, or 'table' or 'ablation'.")
     define("string", "metric", None, "What chooses, such as f1_macro.")
     define("list", "seeds", ["3"], "A number of seeds, or seeds as 0,1,2.")
-    trials = "Settings of each method."
+    trials = "Most settings of each method."
     if "trials" in defaults and defaults["trials"] is None:
         trials += " None is one for each learning rate and weight decay."
     define("integer", "trials", 6, trials, **least)

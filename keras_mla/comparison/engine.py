@@ -3,21 +3,24 @@
 import importlib.util
 import os
 import pathlib
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 
-from keras_mla import version
-from keras_mla.comparison import metrics, sources, training
+from keras_mla.comparison import (
+    metrics,
+    outcome,
+    sources,
+    training,
+    words,
+)
 from keras_mla.comparison.data import Data, Division
-from keras_mla.comparison.examine import calibrate
-from keras_mla.comparison.log import Log
+from keras_mla.comparison.folder import Folder, locked
 from keras_mla.comparison.methods import Grid, chosen
 from keras_mla.comparison.plan import Plan
-from keras_mla.comparison.results import Comparison, Run
+from keras_mla.comparison.results import Comparison
 from keras_mla.models import registry
 
 _OF_REPORT = ("jinja2", "matplotlib")
@@ -53,13 +56,20 @@ def compare(
     report: bool = True,
     verbose: int = 1,
 ) -> Comparison:
-    """Compares methods on data, with one budget for all.
+    """Trains methods on data, and compares them.
 
-    Every method tries the same number of settings. Validation data choose the
-    setting, the epoch of each run, and the winner. The chosen setting trains
-    once for each seed, and these runs alone read the test split. With `out`,
-    each run is kept when it ends: the same call goes on where a killed one
-    was.
+    Every method tries `trials` settings, or all that it has if it has fewer.
+    Validation data choose the setting, the epoch of each run, and the winner.
+    The chosen setting trains once for each seed, and these runs alone read the
+    test split. A setting, or a method, that lacks runs because they diverged
+    or failed ranks below all that lack none. With `out`, each run is kept when
+    it ends: the same call goes on where a killed one was.
+
+    `out` holds `report.html` with its tables and figures; `model.keras`, the
+    calibrated winner; `runs.jsonl`, a line for each run; `runs/`, weights and
+    test predictions of the final runs; and `errors.txt`, if a run failed. The
+    call deletes weights that neither `Comparison.model_of` nor the same call
+    needs again. Without `runs.jsonl`, a call begins anew.
 
     Args:
         data: `"digits"`; the path of an `.npz` (an array for each modality,
@@ -93,7 +103,9 @@ def compare(
         metric: str. What is chosen by. Defaults to `"accuracy"`, `"map"` for
             several labels, `"mae"` for regression.
         seeds: int, a number of seeds, or the seeds. Defaults to `3`.
-        trials: int. Settings of each method. Defaults to `6`.
+        trials: int. Most settings of each method. Learning rates, weight
+            decays and a method's own settings may give fewer; the report then
+            tells how many each method tried. Defaults to `6`.
         trial_seeds: int. Seeds of each setting. Defaults to `1`.
         epochs: int. Epochs of each run. Defaults to `30`.
         batch_size: int. Defaults to `64`.
@@ -107,7 +119,8 @@ def compare(
             callbacks must keep no state between epochs, because a killed run
             goes on with new ones. Defaults to none.
         time_budget: float. Seconds after which no run begins. Each method
-            runs once first, then settings, then seeds. Defaults to no limit.
+            runs once first, then settings, then seeds. If a run of a round
+            does not fit, no later round begins. Defaults to no limit.
         split_seed: int. Seed of random splits. Defaults to `0`.
         out: path. Folder of the results. Defaults to a temporary folder.
         report: bool. Whether to write `report.html`, the tables and
@@ -118,7 +131,8 @@ def compare(
         `Comparison`.
 
     Raises:
-        ValueError: If data or arguments do not fit, or all methods fail.
+        ValueError: If data or arguments do not fit, another process writes to
+            `out`, or all methods fail.
         ImportError: If a package is missing that the extra `compare` brings.
 
     Example:
@@ -149,24 +163,19 @@ def compare(
     )
     grid = Grid(tuple(rates), tuple(weight_decay), trials)
     seeds = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
-    kept = {"learning_rate": list(rates), "weight_decay": list(weight_decay)}
     told = {
         "data": found.name,
         "modalities": list(found.modalities),
         "metric": measure.name,
-        "encoders": {
-            name: given if isinstance(given, str) else _name(given)
-            for name, given in (encoders or {}).items()
-        },
+        "encoders": {n: _name(given) for n, given in (encoders or {}).items()},
         "width": width,
         "epochs": epochs,
         "batch_size": batch_size,
-        "optimizer": optimizer
-        if isinstance(optimizer, str)
-        else _name(optimizer),
+        "optimizer": _name(optimizer),
         "trials": trials,
         "trial_seeds": trial_seeds,
-        **kept,
+        "learning_rate": list(rates),
+        "weight_decay": list(weight_decay),
         "callbacks": [_name(function) for function in callbacks],
         "folds": folds,
         "split": split,
@@ -178,112 +187,61 @@ def compare(
         "backend": keras.backend.backend(),
     }
     folder = pathlib.Path(out) if out is not None else _temporary()
-    folder.mkdir(parents=True, exist_ok=True)
-    plan = Plan(
-        found,
-        named,
-        {title: grid.settings(method) for title, method in named.items()},
-        training.Options(
-            measure,
-            encoders or {},
-            width,
-            epochs,
-            batch_size,
-            optimizer,
-            tuple(callbacks),
-        ),
-        Log(folder / "runs.jsonl", told),
-        folder,
-        seeds,
-        trial_seeds,
-        start + time_budget if time_budget is not None else float("inf"),
-        failures=dict(unfit),
-    )
+    with locked(folder):
+        plan = Plan(
+            found,
+            named,
+            {title: grid.settings(method) for title, method in named.items()},
+            training.Options(
+                measure,
+                encoders or {},
+                width,
+                epochs,
+                batch_size,
+                optimizer,
+                tuple(callbacks),
+            ),
+            Folder(folder, told),
+            seeds,
+            trial_seeds,
+            start + time_budget if time_budget is not None else float("inf"),
+            failures=unfit,
+        )
+        records, best = _trained(plan, verbose)
+        result, winning = outcome.compared(plan, records, told, start)
+        if report:
+            outcome.save(plan, result, winning)
+        plan.sweep(best)
+    return result
+
+
+def _trained(
+    plan: Plan, verbose: int
+) -> tuple[list[dict], dict[tuple[str, int], dict]]:
+    """Makes all runs; returns the final ones, and the chosen settings."""
     from tqdm import tqdm
 
-    total = len(found.folds) * sum(
-        len(settings) * min(trial_seeds, len(seeds))
-        + len(seeds)
-        - min(trial_seeds, len(seeds))
+    trial_seeds = min(plan.trial_seeds, len(plan.seeds))
+    total = len(plan.data.folds) * sum(
+        len(settings) * trial_seeds + len(plan.seeds) - trial_seeds
         for settings in plan.settings.values()
     )
     with tqdm(total=total, unit="run", disable=not verbose) as plan.bar:
-        records = plan.finals(plan.trials())
+        best = plan.trials()
+        records = plan.finals(best)
         plan.bar.update(plan.bar.total - plan.bar.n)
     if not records:
         raise ValueError(
             "No method could be trained. "
-            + "; ".join(
-                f"{m}: {e}"
-                for m, e in {**plan.diverged, **plan.failures}.items()
-            )
+            + words.of_errors({**plan.diverged, **plan.failures})
         )
-    positions, y, ids, presence = found.test()
-    examined = [plan.examined(record, positions) for record in records]
-    order = list(named)
-    runs = sorted(
-        (run for run in examined if run is not None),
-        key=lambda run: (order.index(run.method), run.fold, run.seed),
-    )
-    by_method = {
-        method: [r for r in records if r["run"]["method"] == method]
-        for method in dict.fromkeys(run.method for run in runs)
-    }
-    if not runs:
-        raise ValueError(
-            "No method could predict the test split. "
-            + "; ".join(f"{m}: {e}" for m, e in plan.failures.items())
-        )
-    record_of = {Log.key(record["run"]): record for record in records}
+    return records, best
 
-    def model_of(run: Run) -> Any:
-        what = {key: getattr(run, key) for key in records[0]["run"]}
-        return plan.trained(record_of[Log.key(what)]).model
 
-    winner = max(by_method, key=lambda m: plan.rank(by_method[m]))
-    for method, message in plan.diverged.items():
-        if method not in by_method:
-            plan.failures[method] = message
-    result = Comparison(
-        found.name,
-        found.task,
-        measure.name,
-        found.modalities,
-        found.classes,
-        y,
-        ids,
-        presence,
-        runs,
-        winner,
-        plan.failures,
-        plan.missing,
-        {
-            **found.facts,
-            "settings": {
-                **{k: v for k, v in told.items() if k not in found.facts},
-                "seeds": list(seeds),
-            },
-            "versions": _versions(),
-            "command": " ".join(sys.argv),
-            "seconds": round(time.monotonic() - start, 1),
-        },
-        folder,
-        model_of,
-    )
-    if report:
-        best = max(by_method[winner], key=lambda record: plan.rank([record]))
-        trained = plan.trained(best)
-        calibrate(
-            trained.model,
-            found.folds[best["run"]["fold"]],
-            batch_size,
-        )
-        from keras_mla.comparison.report import write
-
-        # First: a model may have a part that cannot be saved.
-        write(result, folder)
-        trained.model.save(folder / "model.keras")
-    return result
+def _name(given: Any) -> str:
+    if isinstance(given, str):
+        return given
+    return getattr(given, "__qualname__", type(given).__name__)
 
 
 def _check_installed(report: bool) -> None:
@@ -300,6 +258,7 @@ def _fitting(
 ) -> tuple[dict[str, registry.Method], dict[str, str]]:
     """Returns the methods that suit data, and why the others do not."""
     unfit = {}
+    streamed = not data.folds[0].parts["train"].in_memory
     for title, method in methods.items():
         if data.task not in method.tasks:
             tasks = " and ".join(method.tasks)
@@ -309,22 +268,15 @@ def _fitting(
                 f"It needs at least {method.fewest_modalities} modalities. "
                 f"There are {len(data.modalities)}."
             )
+        elif "complete" in method.needs and streamed:
+            unfit[title] = (
+                "It needs training samples that have all modalities. These "
+                "cannot be chosen from batches: give arrays."
+            )
     return {t: m for t, m in methods.items() if t not in unfit}, unfit
-
-
-def _name(function: Any) -> str:
-    return getattr(function, "__qualname__", type(function).__name__)
 
 
 def _temporary() -> pathlib.Path:
     import tempfile
 
     return pathlib.Path(tempfile.mkdtemp(prefix="keras_mla_"))
-
-
-def _versions() -> dict[str, str]:
-    import importlib.metadata
-
-    names = ("keras", keras.backend.backend(), "numpy", "scikit-learn")
-    found = {"keras_mla": version.__version__}
-    return found | {n: importlib.metadata.version(n) for n in names}
