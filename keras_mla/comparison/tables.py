@@ -1,5 +1,6 @@
 """Reads the data of a comparison from a table."""
 
+import functools
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -90,7 +91,7 @@ def from_table(
         for part in SPLITS:
             rows = parts[part]
             at = np.array([position[index] for index in rows.index])
-            made[part] = _part(table, rows, at, part == "train", seed)
+            made[part] = _part(table, rows, at, part == "train")
         found.append(Fold(made, table))
     ids = [str(i) for i in (frame.index if id is None else frame[id])]
     first = found[0].table
@@ -107,9 +108,7 @@ def from_table(
     return described(data)
 
 
-def _part(
-    table: Table, rows: Any, at: np.ndarray, training: bool, seed: int
-) -> Part:
+def _part(table: Table, rows: Any, at: np.ndarray, training: bool) -> Part:
     """Returns a split as arrays, or as batches if it has too many files."""
     size = sum(
         4 * int(np.prod(field.shape))
@@ -119,10 +118,22 @@ def _part(
     if size * len(rows) <= MOST_BYTES:
         x, y = table.arrays(rows)
         return Part(stacked(table.modalities, x), y, at)
-    batches = table.batches(
-        rows, batch_size=_BATCH_SIZE, training=training, seed=seed
-    )
+    if training:
+        batches: Any = functools.partial(_training, table, rows)
+    else:
+        batches = table.batches(rows, batch_size=_BATCH_SIZE)
     return Part(batches, table.labels(rows), at)
+
+
+def _training(table: Table, rows: Any, seed: int) -> Any:
+    """Returns training batches in the order of a run's seed."""
+    return table.batches(
+        rows,
+        batch_size=_BATCH_SIZE,
+        training=True,
+        seed=seed,
+        sample_ids=True,
+    )
 
 
 def _inner(table: Table, rest: Any, group: str | None, seed: int) -> dict:

@@ -18,6 +18,7 @@ from keras_mla.comparison import (
     plan,
     ranking,
     sources,
+    tables,
     training,
     words,
 )
@@ -324,3 +325,30 @@ def test_a_stream_cannot_be_for_a_method_that_needs_complete_samples(tmp_path):
     result = small(data, [method, "Concat"], out=tmp_path)
     assert "give arrays" in result.failures["Taught"]
     assert result.methods == ("Concat",)
+
+
+@only_on("torch")
+def test_files_of_a_table_come_in_an_order_of_each_seed(tmp_path, monkeypatch):
+    import pandas as pd
+    from own_table import write
+
+    monkeypatch.setattr(tables, "MOST_BYTES", 0)
+    monkeypatch.setattr(tables, "_BATCH_SIZE", 4)
+    frame = pd.read_csv(write(tmp_path, rows=30))
+    frame = frame.dropna(subset=["photo", "title"], how="all")
+    given = {
+        "label": "kind",
+        "columns": {"image": ["photo"], "text": ["title"]},
+        "root": str(tmp_path),
+    }
+    parts = sources.load(frame, **given).folds[0].parts
+
+    def order(part, seed):
+        batches = parts[part].batches(seed)
+        photos = [np.asarray(x["photo"]).mean((1, 2, 3)) for x, _ in batches]
+        return np.concatenate(photos).tolist()
+
+    assert order("train", 0) == order("train", 0) != order("train", 1)
+    assert order("test", 0) == order("test", 1)
+    result = small(frame, ["QMF"], out=tmp_path / "out", **given)
+    assert result.winner == "QMF" and not result.failures
