@@ -123,6 +123,9 @@ def _compare(rest: list[str]) -> None:
     number("folds", None, "Number of folds.", lower_bound=2, **own)
     text("root", None, "Folder of the files. Default: the table's.", **own)
     many("encoder", [], "Kinds of small encoders, as modality:kind.", **own)
+    tasks = ["single_label", "multi_label", "regression"]
+    task = "What labels are. Default: what they look like."
+    flags.DEFINE_enum("task", None, tasks, task, **own)
     number("width", 64, "Features of an encoder.", lower_bound=1, **own)
     number("split_seed", 0, "Seed of random splits.", lower_bound=0, **own)
     shared = define_flags(values)

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 
 from keras_mla.comparison import (
+    arguments,
     metrics,
     outcome,
     sources,
@@ -24,6 +25,8 @@ from keras_mla.comparison.results import Comparison
 from keras_mla.models import registry
 
 _OF_REPORT = ("jinja2", "matplotlib")
+# The default learning rates of an optimizer.
+_RATES = {"sgd": (1e-2, 3e-2, 1e-1), "adamw": (3e-4, 1e-3, 3e-3)}
 
 
 def compare(
@@ -38,6 +41,7 @@ def compare(
     group: str | None = None,
     folds: int | None = None,
     root: str | None = None,
+    task: str | None = None,
     encoders: Mapping[str, Any] | None = None,
     width: int = 64,
     metric: str | None = None,
@@ -96,6 +100,9 @@ def compare(
         folds: int. Number of folds, in place of one split. Defaults to `None`.
         root: str. The folder of the files that a table names. Defaults to the
             table's own.
+        task: `"single_label"`, `"multi_label"` or `"regression"`, such as for
+            ages in whole numbers, which look like classes. Defaults to what
+            labels look like.
         encoders: dict of modality to a kind of small encoder (`"mlp"`,
             `"conv1d"`, `"conv2d"`, `"tokens"`, `"video"`), or to a function
             that returns a new encoder. Defaults to the kind that suits.
@@ -145,8 +152,35 @@ def compare(
     """
     start = time.monotonic()
     _check_installed(report)
-    if columns and modalities:
-        raise ValueError("Give `columns` or `modalities`, not both.")
+    arguments.check_data(
+        data,
+        modalities=modalities,
+        label=label,
+        columns=columns,
+        id=id,
+        split=split,
+        group=group,
+        folds=folds,
+        root=root,
+        task=task,
+    )
+    arguments.check_functions(encoders, optimizer, callbacks)
+    encoders = encoders or {}
+    seeds = arguments.seeds(seeds)
+    trials = arguments.whole("trials", trials)
+    trial_seeds = arguments.whole("trial_seeds", trial_seeds)
+    epochs = arguments.whole("epochs", epochs)
+    batch_size = arguments.whole("batch_size", batch_size)
+    width = arguments.whole("width", width)
+    split_seed = arguments.whole("split_seed", split_seed, least=0)
+    if folds is not None:
+        folds = arguments.whole("folds", folds, least=2)
+    if learning_rate is None:
+        learning_rate = _RATES["sgd" if optimizer == "sgd" else "adamw"]
+    rates = arguments.rates("learning_rate", learning_rate)
+    decays = arguments.rates("weight_decay", weight_decay, zero=True)
+    deadline = start + arguments.budget(time_budget)
+    wanted = chosen(methods)
     found = sources.load(
         data,
         modalities=modalities,
@@ -155,33 +189,32 @@ def compare(
         id=id,
         root=root,
         division=Division(split, group, folds, split_seed),
+        task=task,
     )
-    named, unfit = _fitting(chosen(methods), found)
+    arguments.check_encoders(encoders, found.modalities)
+    named, unfit = _fitting(wanted, found)
     measure = metrics.named(found.task, metric)
-    rates = learning_rate or (
-        (1e-2, 3e-2, 1e-1) if optimizer == "sgd" else (3e-4, 1e-3, 3e-3)
-    )
-    grid = Grid(tuple(rates), tuple(weight_decay), trials)
-    seeds = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
+    grid = Grid(tuple(rates), tuple(decays), trials)
     told = {
         "data": found.name,
         "modalities": list(found.modalities),
         "metric": measure.name,
-        "encoders": {n: _name(given) for n, given in (encoders or {}).items()},
+        "encoders": {n: _name(given) for n, given in encoders.items()},
         "width": width,
         "epochs": epochs,
         "batch_size": batch_size,
         "optimizer": _name(optimizer),
         "trials": trials,
         "trial_seeds": trial_seeds,
-        "learning_rate": list(rates),
-        "weight_decay": list(weight_decay),
-        "callbacks": [_name(function) for function in callbacks],
+        "learning_rate": rates,
+        "weight_decay": decays,
+        "callbacks": [arguments.named(function) for function in callbacks],
         "folds": folds,
         "split": split,
         "group": group,
         "label": str(label) if isinstance(label, str | list) else None,
         "columns": {k: list(v) for k, v in (columns or {}).items()},
+        **({"task": task} if task else {}),
         **found.facts,
         "split_seed": split_seed,
         "backend": keras.backend.backend(),
@@ -194,7 +227,7 @@ def compare(
             {title: grid.settings(method) for title, method in named.items()},
             training.Options(
                 measure,
-                encoders or {},
+                encoders,
                 width,
                 epochs,
                 batch_size,
@@ -204,7 +237,7 @@ def compare(
             Folder(folder, told),
             seeds,
             trial_seeds,
-            start + time_budget if time_budget is not None else float("inf"),
+            deadline,
             failures=unfit,
         )
         records, best = _trained(plan, verbose)
@@ -239,9 +272,7 @@ def _trained(
 
 
 def _name(given: Any) -> str:
-    if isinstance(given, str):
-        return given
-    return getattr(given, "__qualname__", type(given).__name__)
+    return given if isinstance(given, str) else arguments.named(given)
 
 
 def _check_installed(report: bool) -> None:
