@@ -156,13 +156,8 @@ def check_functions(encoders: Any, optimizer: Any, callbacks: Any) -> None:
 def _check_function(
     name: str, given: Any, known: Sequence[str], what: str
 ) -> None:
-    if isinstance(given, str):
-        near = hint(given, known) if given not in known else ""
-    elif callable(given):
-        return
-    else:
-        near = ""
-    if given not in known:
+    if given not in known and (isinstance(given, str) or not callable(given)):
+        near = hint(given, known) if isinstance(given, str) else ""
         raise ValueError(
             f"`{name}` must be one of {list(known)}, or a function that "
             f"returns a new {what}.{near} Received: {given!r}"
