@@ -84,5 +84,7 @@ def tell(comparison: Comparison) -> None:
     """Prints what failed, and what a time budget left out."""
     for method, error in comparison.failures.items():
         print(f"{method} failed: {error}")
+    for note in comparison.notes:
+        print(f"{note}.")
     for run in comparison.missing:
         print(f"No time for {run}")

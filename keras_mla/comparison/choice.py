@@ -90,11 +90,19 @@ class Choice(keras.callbacks.Callback):
 
 
 class Backup(keras.callbacks.Callback):
-    """Keeps what a killed run goes on from, if training takes long."""
+    """Keeps what a killed run goes on from, if training takes long.
 
-    def __init__(self, folder: pathlib.Path, choose: Choice) -> None:
+    Args:
+        folder: Where to keep it.
+        choose: `Choice` of the run.
+        start: float. When the run began, by `time.monotonic`.
+    """
+
+    def __init__(
+        self, folder: pathlib.Path, choose: Choice, start: float
+    ) -> None:
         super().__init__()
-        self.folder, self.choose = folder, choose
+        self.folder, self.choose, self.start = folder, choose, start
         self.last = time.monotonic()
 
     def restore(self, model: Any) -> int:
@@ -108,6 +116,8 @@ class Backup(keras.callbacks.Callback):
         model.load_weights(self.folder / f"{epoch}.weights.h5")
         choose.best_epoch, choose.scores = state["best_epoch"], state["scores"]
         choose.curves = state["curves"]
+        # The time between the kill and now is no training.
+        self.start = time.monotonic() - state.get("seconds", 0.0)
         if state["best"] is not None:
             choose.best = tuple(state["best"])
             with np.load(self.folder / f"{epoch}.npz") as file:
@@ -129,6 +139,7 @@ class Backup(keras.callbacks.Callback):
             "best_epoch": self.choose.best_epoch,
             "scores": self.choose.scores,
             "curves": self.choose.curves,
+            "seconds": time.monotonic() - self.start,
         }
         part = self.folder / "state.partial"
         part.write_text(json.dumps(state))

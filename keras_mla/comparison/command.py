@@ -123,6 +123,9 @@ def _compare(rest: list[str]) -> None:
     number("folds", None, "Number of folds.", lower_bound=2, **own)
     text("root", None, "Folder of the files. Default: the table's.", **own)
     many("encoder", [], "Encoders, as modality:kind or modality:preset.", **own)
+    tasks = ["single_label", "multi_label", "regression"]
+    task = "What labels are. Default: what they look like."
+    flags.DEFINE_enum("task", None, tasks, task, **own)
     number("width", 64, "Features of an encoder.", lower_bound=1, **own)
     number("split_seed", 0, "Seed of random splits.", lower_bound=0, **own)
     shared = define_flags(values)
@@ -151,6 +154,8 @@ def _compare(rest: list[str]) -> None:
     print(f"\n{table.read_text()}")
     for method, error in result.failures.items():
         print(f"{method} failed: {error}")
+    for note in result.notes:
+        print(f"{note}.")
     print(f"Report: {table.with_name('report.html')}")
 
 
@@ -181,7 +186,7 @@ def define_flags(values: flags.FlagValues, **defaults: Any) -> list[str]:
     define("list", "methods", ["table"], "Names, or 'table' or 'ablation'.")
     define("string", "metric", None, "What chooses, such as f1_macro.")
     define("list", "seeds", ["3"], "A number of seeds, or seeds as 0,1,2.")
-    trials = "Settings of each method."
+    trials = "Most settings of each method."
     if "trials" in defaults and defaults["trials"] is None:
         trials += " None is one for each learning rate and weight decay."
     define("integer", "trials", 6, trials, **least)

@@ -3,25 +3,31 @@
 import importlib.util
 import os
 import pathlib
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 
-from keras_mla import version
-from keras_mla.comparison import metrics, sources, training
+from keras_mla.comparison import (
+    arguments,
+    metrics,
+    outcome,
+    sources,
+    training,
+    words,
+)
 from keras_mla.comparison.data import Data, Division
-from keras_mla.comparison.examine import calibrate
+from keras_mla.comparison.folder import Folder, locked
 from keras_mla.comparison.frozen import Presets
-from keras_mla.comparison.log import Log
 from keras_mla.comparison.methods import Grid, chosen
 from keras_mla.comparison.plan import Plan
-from keras_mla.comparison.results import Comparison, Run
+from keras_mla.comparison.results import Comparison
 from keras_mla.models import registry
 
 _OF_REPORT = ("jinja2", "matplotlib")
+# The default learning rates of an optimizer.
+_RATES = {"sgd": (1e-2, 3e-2, 1e-1), "adamw": (3e-4, 1e-3, 3e-3)}
 
 
 def compare(
@@ -36,6 +42,7 @@ def compare(
     group: str | None = None,
     folds: int | None = None,
     root: str | None = None,
+    task: str | None = None,
     encoders: Mapping[str, Any] | None = None,
     width: int = 64,
     metric: str | None = None,
@@ -54,13 +61,20 @@ def compare(
     report: bool = True,
     verbose: int = 1,
 ) -> Comparison:
-    """Compares methods on data, with one budget for all.
+    """Trains methods on data, and compares them.
 
-    Every method tries the same number of settings. Validation data choose the
-    setting, the epoch of each run, and the winner. The chosen setting trains
-    once for each seed, and these runs alone read the test split. With `out`,
-    each run is kept when it ends: the same call goes on where a killed one
-    was.
+    Every method tries `trials` settings, or all that it has if it has fewer.
+    Validation data choose the setting, the epoch of each run, and the winner.
+    The chosen setting trains once for each seed, and these runs alone read the
+    test split. A setting, or a method, that lacks runs because they diverged
+    or failed ranks below all that lack none. With `out`, each run is kept when
+    it ends: the same call goes on where a killed one was.
+
+    `out` holds `report.html` with its tables and figures; `model.keras`, the
+    calibrated winner; `runs.jsonl`, a line for each run; `runs/`, weights and
+    test predictions of the final runs; and `errors.txt`, if a run failed. The
+    call deletes weights that neither `Comparison.model_of` nor the same call
+    needs again. Without `runs.jsonl`, a call begins anew.
 
     Args:
         data: `"digits"`; the path of an `.npz` (an array for each modality,
@@ -87,6 +101,9 @@ def compare(
         folds: int. Number of folds, in place of one split. Defaults to `None`.
         root: str. The folder of the files that a table names. Defaults to the
             table's own.
+        task: `"single_label"`, `"multi_label"` or `"regression"`, such as for
+            ages in whole numbers, which look like classes. Defaults to what
+            labels look like.
         encoders: dict of modality to a kind of small encoder (`"mlp"`,
             `"conv1d"`, `"conv2d"`, `"tokens"`, `"video"`); to a preset of
             Keras Hub for pictures, videos or texts, by name (which is
@@ -99,7 +116,9 @@ def compare(
         metric: str. What is chosen by. Defaults to `"accuracy"`, `"map"` for
             several labels, `"mae"` for regression.
         seeds: int, a number of seeds, or the seeds. Defaults to `3`.
-        trials: int. Settings of each method. Defaults to `6`.
+        trials: int. Most settings of each method. Learning rates, weight
+            decays and a method's own settings may give fewer; the report then
+            tells how many each method tried. Defaults to `6`.
         trial_seeds: int. Seeds of each setting. Defaults to `1`.
         epochs: int. Epochs of each run. Defaults to `30`.
         batch_size: int. Defaults to `64`.
@@ -113,7 +132,8 @@ def compare(
             callbacks must keep no state between epochs, because a killed run
             goes on with new ones. Defaults to none.
         time_budget: float. Seconds after which no run begins. Each method
-            runs once first, then settings, then seeds. Defaults to no limit.
+            runs once first, then settings, then seeds. If a run of a round
+            does not fit, no later round begins. Defaults to no limit.
         split_seed: int. Seed of random splits. Defaults to `0`.
         out: path. Folder of the results. Defaults to a temporary folder.
         report: bool. Whether to write `report.html`, the tables and
@@ -124,7 +144,8 @@ def compare(
         `Comparison`.
 
     Raises:
-        ValueError: If data or arguments do not fit, or all methods fail.
+        ValueError: If data or arguments do not fit, another process writes to
+            `out`, or all methods fail.
         ImportError: If a package is missing that the extra `compare` brings.
 
     Example:
@@ -137,8 +158,38 @@ def compare(
     """
     start = time.monotonic()
     _check_installed(report)
-    if columns and modalities:
-        raise ValueError("Give `columns` or `modalities`, not both.")
+    arguments.check_data(
+        data,
+        modalities=modalities,
+        label=label,
+        columns=columns,
+        id=id,
+        split=split,
+        group=group,
+        folds=folds,
+        root=root,
+        task=task,
+    )
+    arguments.check_functions(encoders, optimizer, callbacks)
+    encoders = {
+        name: os.fspath(given) if isinstance(given, os.PathLike) else given
+        for name, given in (encoders or {}).items()
+    }
+    seeds = arguments.seeds(seeds)
+    trials = arguments.whole("trials", trials)
+    trial_seeds = arguments.whole("trial_seeds", trial_seeds)
+    epochs = arguments.whole("epochs", epochs)
+    batch_size = arguments.whole("batch_size", batch_size)
+    width = arguments.whole("width", width)
+    split_seed = arguments.whole("split_seed", split_seed, least=0)
+    if folds is not None:
+        folds = arguments.whole("folds", folds, least=2)
+    if learning_rate is None:
+        learning_rate = _RATES["sgd" if optimizer == "sgd" else "adamw"]
+    rates = arguments.rates("learning_rate", learning_rate)
+    decays = arguments.rates("weight_decay", weight_decay, zero=True)
+    deadline = start + arguments.budget(time_budget)
+    wanted = chosen(methods)
     folder = pathlib.Path(out) if out is not None else _temporary()
     found = sources.load(
         data,
@@ -149,149 +200,89 @@ def compare(
         root=root,
         division=Division(split, group, folds, split_seed),
         presets=Presets.given(encoders, folder / "features", verbose),
+        task=task,
     )
-    named, unfit = _fitting(chosen(methods), found)
+    arguments.check_encoders(encoders, found.modalities)
+    named, unfit = _fitting(wanted, found)
     measure = metrics.named(found.task, metric)
-    rates = learning_rate or (
-        (1e-2, 3e-2, 1e-1) if optimizer == "sgd" else (3e-4, 1e-3, 3e-3)
-    )
-    grid = Grid(tuple(rates), tuple(weight_decay), trials)
-    seeds = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
-    kept = {"learning_rate": list(rates), "weight_decay": list(weight_decay)}
+    grid = Grid(tuple(rates), tuple(decays), trials)
     told = {
         "data": found.name,
         "modalities": list(found.modalities),
         "metric": measure.name,
-        "encoders": {
-            name: given if isinstance(given, str) else _name(given)
-            for name, given in (encoders or {}).items()
-        },
+        "encoders": {n: _name(given) for n, given in encoders.items()},
         "width": width,
         "epochs": epochs,
         "batch_size": batch_size,
-        "optimizer": optimizer
-        if isinstance(optimizer, str)
-        else _name(optimizer),
+        "optimizer": _name(optimizer),
         "trials": trials,
         "trial_seeds": trial_seeds,
-        **kept,
-        "callbacks": [_name(function) for function in callbacks],
+        "learning_rate": rates,
+        "weight_decay": decays,
+        "callbacks": [arguments.named(function) for function in callbacks],
         "folds": folds,
         "split": split,
         "group": group,
         "label": str(label) if isinstance(label, str | list) else None,
         "columns": {k: list(v) for k, v in (columns or {}).items()},
+        **({"task": task} if task else {}),
         **found.facts,
         "split_seed": split_seed,
         "backend": keras.backend.backend(),
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    plan = Plan(
-        found,
-        named,
-        {title: grid.settings(method) for title, method in named.items()},
-        training.Options(
-            measure,
-            encoders or {},
-            width,
-            epochs,
-            batch_size,
-            optimizer,
-            tuple(callbacks),
-        ),
-        Log(folder / "runs.jsonl", told),
-        folder,
-        seeds,
-        trial_seeds,
-        start + time_budget if time_budget is not None else float("inf"),
-        failures=dict(unfit),
-    )
+    with locked(folder):
+        plan = Plan(
+            found,
+            named,
+            {title: grid.settings(method) for title, method in named.items()},
+            training.Options(
+                measure,
+                encoders,
+                width,
+                epochs,
+                batch_size,
+                optimizer,
+                tuple(callbacks),
+            ),
+            Folder(folder, told),
+            seeds,
+            trial_seeds,
+            deadline,
+            failures=unfit,
+        )
+        records, best = _trained(plan, verbose)
+        result, winning = outcome.compared(plan, records, told, start)
+        if report:
+            outcome.save(plan, result, winning)
+        plan.sweep(best)
+    return result
+
+
+def _trained(
+    plan: Plan, verbose: int
+) -> tuple[list[dict], dict[tuple[str, int], dict]]:
+    """Makes all runs; returns the final ones, and the chosen settings."""
     from tqdm import tqdm
 
-    total = len(found.folds) * sum(
-        len(settings) * min(trial_seeds, len(seeds))
-        + len(seeds)
-        - min(trial_seeds, len(seeds))
+    trial_seeds = min(plan.trial_seeds, len(plan.seeds))
+    total = len(plan.data.folds) * sum(
+        len(settings) * trial_seeds + len(plan.seeds) - trial_seeds
         for settings in plan.settings.values()
     )
     with tqdm(total=total, unit="run", disable=not verbose) as plan.bar:
-        records = plan.finals(plan.trials())
+        best = plan.trials()
+        records = plan.finals(best)
         plan.bar.update(plan.bar.total - plan.bar.n)
     if not records:
         raise ValueError(
             "No method could be trained. "
-            + "; ".join(
-                f"{m}: {e}"
-                for m, e in {**plan.diverged, **plan.failures}.items()
-            )
+            + words.of_errors({**plan.diverged, **plan.failures})
         )
-    positions, y, ids, presence = found.test()
-    examined = [plan.examined(record, positions) for record in records]
-    order = list(named)
-    runs = sorted(
-        (run for run in examined if run is not None),
-        key=lambda run: (order.index(run.method), run.fold, run.seed),
-    )
-    by_method = {
-        method: [r for r in records if r["run"]["method"] == method]
-        for method in dict.fromkeys(run.method for run in runs)
-    }
-    if not runs:
-        raise ValueError(
-            "No method could predict the test split. "
-            + "; ".join(f"{m}: {e}" for m, e in plan.failures.items())
-        )
-    record_of = {Log.key(record["run"]): record for record in records}
+    return records, best
 
-    def model_of(run: Run) -> Any:
-        what = {key: getattr(run, key) for key in records[0]["run"]}
-        record = record_of[Log.key(what)]
-        return plan.of_raw(record, plan.trained(record).model)
 
-    winner = max(by_method, key=lambda m: plan.rank(by_method[m]))
-    for method, message in plan.diverged.items():
-        if method not in by_method:
-            plan.failures[method] = message
-    result = Comparison(
-        found.name,
-        found.task,
-        measure.name,
-        found.modalities,
-        found.classes,
-        y,
-        ids,
-        presence,
-        runs,
-        winner,
-        plan.failures,
-        plan.missing,
-        {
-            **found.facts,
-            "settings": {
-                **{k: v for k, v in told.items() if k not in found.facts},
-                "seeds": list(seeds),
-            },
-            "versions": _versions(),
-            "command": " ".join(sys.argv),
-            "seconds": round(time.monotonic() - start, 1),
-        },
-        folder,
-        model_of,
-    )
-    if report:
-        best = max(by_method[winner], key=lambda record: plan.rank([record]))
-        trained = plan.trained(best)
-        calibrate(
-            trained.model,
-            found.folds[best["run"]["fold"]],
-            batch_size,
-        )
-        from keras_mla.comparison.report import write
-
-        # First: a model may have a part that cannot be saved.
-        write(result, folder)
-        plan.of_raw(best, trained.model).save(folder / "model.keras")
-    return result
+def _name(given: Any) -> str:
+    return given if isinstance(given, str) else arguments.named(given)
 
 
 def _check_installed(report: bool) -> None:
@@ -308,6 +299,7 @@ def _fitting(
 ) -> tuple[dict[str, registry.Method], dict[str, str]]:
     """Returns the methods that suit data, and why the others do not."""
     unfit = {}
+    streamed = not data.folds[0].parts["train"].in_memory
     for title, method in methods.items():
         if data.task not in method.tasks:
             tasks = " and ".join(method.tasks)
@@ -317,22 +309,15 @@ def _fitting(
                 f"It needs at least {method.fewest_modalities} modalities. "
                 f"There are {len(data.modalities)}."
             )
+        elif "complete" in method.needs and streamed:
+            unfit[title] = (
+                "It needs training samples that have all modalities. These "
+                "cannot be chosen from batches: give arrays."
+            )
     return {t: m for t, m in methods.items() if t not in unfit}, unfit
-
-
-def _name(function: Any) -> str:
-    return getattr(function, "__qualname__", type(function).__name__)
 
 
 def _temporary() -> pathlib.Path:
     import tempfile
 
     return pathlib.Path(tempfile.mkdtemp(prefix="keras_mla_"))
-
-
-def _versions() -> dict[str, str]:
-    import importlib.metadata
-
-    names = ("keras", keras.backend.backend(), "numpy", "scikit-learn")
-    found = {"keras_mla": version.__version__}
-    return found | {n: importlib.metadata.version(n) for n in names}

@@ -79,9 +79,9 @@ class Presets:
             ImportError: If there is a preset, and keras-hub is not installed.
         """
         names = {
-            name: os.fspath(encoder)
+            name: encoder
             for name, encoder in (encoders or {}).items()
-            if isinstance(encoder, str | os.PathLike) and encoder not in KINDS
+            if isinstance(encoder, str) and encoder not in KINDS
         }
         for preset in names.values():
             _check_known(preset)
@@ -181,7 +181,10 @@ def _check_known(preset: str) -> None:
     # `hf://` and `kaggle://` name presets of others.
     if os.path.isdir(preset) or "://" in preset:
         return
-    hub = need("keras_hub", f"load the encoder {preset!r}")
+    try:
+        hub = need("keras_hub", f"load the encoder {preset!r}")
+    except ImportError as error:
+        raise ImportError(f"{error}{hint(preset, KINDS)}") from error
     known = hub.models.Backbone.presets
     if preset not in known:
         raise ValueError(

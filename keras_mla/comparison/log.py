@@ -3,7 +3,11 @@
 import json
 import os
 import pathlib
+import uuid
 from typing import Any
+
+# The key of a log's own name in its first line.
+_ID = "log_id"
 
 
 class Log:
@@ -14,6 +18,10 @@ class Log:
             `header`.
         header: dict of what all runs have in common.
 
+    Attributes:
+        id: str. A random name of the log. Empty for the log of an older
+            version.
+
     Raises:
         ValueError: If the file exists with another header.
     """
@@ -21,14 +29,17 @@ class Log:
     def __init__(self, path: str | os.PathLike, header: dict) -> None:
         self.path = pathlib.Path(path)
         self.records: dict[str, dict] = {}
+        self.id = uuid.uuid4().hex[:12]
         if not self.path.exists():
-            self._append(header)
+            self._append({_ID: self.id, **header})
             return
         lines = self.path.read_bytes().split(b"\n")
         # A kill may have interrupted the last line.
         kept = b"\n".join(lines[:-1]) + b"\n" if len(lines) > 1 else b""
         there = [json.loads(line) for line in kept.splitlines()]
         header = json.loads(json.dumps(header))
+        if there:
+            self.id = there[0].pop(_ID, "")
         if there and there[0] != header:
             differs = sorted(
                 key
@@ -44,7 +55,7 @@ class Log:
             part.write_bytes(kept)
             part.replace(self.path)
         if not there:
-            self._append(header)
+            self._append({_ID: self.id, **header})
         for record in there[1:]:
             self.records[self.key(record["run"])] = record
 

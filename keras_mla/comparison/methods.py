@@ -133,7 +133,7 @@ class Grid:
     Attributes:
         learning_rate: Values to choose from.
         weight_decay: Values to choose from.
-        trials: int. The number of settings of each method.
+        trials: int. The largest number of settings of each method.
     """
 
     learning_rate: Sequence[float] = (3e-4, 1e-3, 3e-3)

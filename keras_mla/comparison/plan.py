@@ -1,23 +1,20 @@
-"""Which runs to make, in which order, and where they are kept."""
+"""Which runs to make, in which order."""
 
 import dataclasses
-import hashlib
 import json
-import pathlib
-import re
-import textwrap
 import time
-import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_mla.comparison import training
+from keras_mla.comparison import ranking, training, words
 from keras_mla.comparison.data import Data
 from keras_mla.comparison.examine import examine
+from keras_mla.comparison.folder import Folder
 from keras_mla.comparison.log import Log
+from keras_mla.comparison.ranking import Tried
 from keras_mla.comparison.results import Predictions, Run
 from keras_mla.models import registry
 
@@ -26,14 +23,22 @@ _KEPT = ("epochs", "seconds", "validation", "curves")
 
 @dataclasses.dataclass
 class Plan:
-    """What is compared, and where runs are kept."""
+    """What is compared, and what has become of it.
+
+    Attributes:
+        failures: dict of method to its error's message.
+        diverged: dict of method to the last message of a run that diverged.
+        missing: list of str. What the time budget left out, in words.
+        tried: dict of method and fold to the settings that were tried.
+        lost: dict of method to the final runs that diverged or failed, each
+            with a key of `words.LOST`.
+    """
 
     data: Data
     methods: dict[str, registry.Method]
     settings: dict[str, list[dict]]
     options: training.Options
-    log: Log
-    folder: pathlib.Path
+    folder: Folder
     seeds: Sequence[int]
     trial_seeds: int
     deadline: float
@@ -41,60 +46,68 @@ class Plan:
     failures: dict[str, str] = dataclasses.field(default_factory=dict)
     diverged: dict[str, str] = dataclasses.field(default_factory=dict)
     missing: list[str] = dataclasses.field(default_factory=list)
+    tried: dict[tuple[str, int], list[Tried]] = dataclasses.field(
+        default_factory=dict
+    )
+    lost: dict[str, list[tuple[str, dict]]] = dataclasses.field(
+        default_factory=dict
+    )
+    closed: bool = False
     counted: set[str] = dataclasses.field(default_factory=set)
     bar: Any = None
 
     # === One run ===
 
-    def run(self, method: str, fold: int, setting: dict, seed: int) -> Any:
-        """Returns a run's record, or `None` if it failed or found no time."""
-        what = {
-            "method": method,
-            "fold": fold,
-            "setting": setting,
-            "seed": seed,
-        }
+    def run(self, what: dict) -> dict | None:
+        """Returns a run's record, or `None` if it failed or found no time.
+
+        The record of a run that diverged holds `"diverged"`, and no scores.
+        """
+        method = what["method"]
         if self.bar is not None and Log.key(what) not in self.counted:
             self.counted.add(Log.key(what))
             self.bar.update(len(self.counted) - self.bar.n - 1)
             self.bar.set_description(method)
-        record = self.log.get(what)
+        record = self.folder.log.get(what)
         if record is None and method in self.failures:
             return None
-        if record is None and self._is_late(method):
+        if record is None and (self.closed or self._is_late(method)):
             self.missing.append(
-                f"{method}: seed {seed}, setting {_short(setting)}"
-                + (f", fold {fold}" if len(self.data.folds) > 1 else "")
+                f"{method}: seed {what['seed']}, "
+                f"setting {words.of_setting(what['setting'])}"
+                + (f", fold {what['fold']}" if len(self.data.folds) > 1 else "")
             )
             return None
         if record is None:
             record = self._make(what)
-        if record is not None:
+        if record is None:
+            return None
+        if "diverged" in record:
+            self.diverged[method] = record["diverged"]
+        else:
             self.seconds.setdefault(method, []).append(record["seconds"])
         return record
 
     def _make(self, what: dict) -> dict | None:
-        method, path = what["method"], self.path(what)
+        path = self.folder.weights(what)
         try:
             trained = training.train(
-                self.methods[method],
+                self.methods[what["method"]],
                 self.data,
                 self.data.folds[what["fold"]],
                 what["setting"],
                 what["seed"],
                 self.options,
-                path.with_suffix(".backup"),
+                self.folder.backup(what),
             )
             path.parent.mkdir(parents=True, exist_ok=True)
             trained.model.save_weights(path)
         except FloatingPointError as error:
             # Another setting may do better.
-            self.diverged[method] = f"{error} {_short(what['setting'])}"
-            return None
+            message = f"{error} {words.of_setting(what['setting'])}"
+            return self.folder.log.add(what, {"diverged": message})
         except Exception as error:
-            self.failures[method] = _told(error)
-            with (self.folder / "errors.txt").open("a") as file:
-                file.write(f"{json.dumps(what)}\n{traceback.format_exc()}\n")
+            self._fail(what, error)
             return None
         record = {
             "epochs": trained.epochs,
@@ -102,12 +115,11 @@ class Plan:
             "validation": trained.validation,
             "curves": trained.curves,
         }
-        return self.log.add(what, record)
+        return self.folder.log.add(what, record)
 
-    def path(self, what: dict) -> pathlib.Path:
-        """Returns where the weights of a run are kept."""
-        name = f"{_slug(what['method'])}-{_digest(what)}.weights.h5"
-        return self.folder / "runs" / name
+    def _fail(self, what: dict, error: Exception) -> None:
+        self.failures[what["method"]] = words.of_error(error)
+        self.folder.tell(what)
 
     def _is_late(self, method: str) -> bool:
         """Returns whether the budget ends before a run would."""
@@ -120,57 +132,80 @@ class Plan:
     # === All runs ===
 
     def trials(self) -> dict[tuple[str, int], dict]:
-        """Tries the settings, in rounds; returns each method's best one."""
-        tried: dict[tuple[str, int], list[tuple[dict, list[dict]]]] = {}
-        most = max(map(len, self.settings.values()), default=0)
-        first = self.seeds[: self.trial_seeds]
-        for index in range(most):
+        """Tries the settings, in rounds; returns each method's best one.
+
+        After a round in which a run did not fit the budget, no run begins:
+        methods differ by one setting at most.
+        """
+        for index in range(max(map(len, self.settings.values()), default=0)):
+            before = len(self.missing)
             for method, settings in self.settings.items():
-                if index >= len(settings):
-                    continue
-                for fold in range(len(self.data.folds)):
-                    seeds = first if len(settings) > 1 else first[:1]
-                    records = [
-                        self.run(method, fold, settings[index], seed)
-                        for seed in seeds
-                    ]
-                    found = [r for r in records if r is not None]
-                    if not found:
-                        continue
-                    known = tried.setdefault((method, fold), [])
-                    known.append((settings[index], found))
-                    self._drop_all_but_best(known)
-        return {key: self._best(known)[0] for key, known in tried.items()}
+                if index < len(settings):
+                    for fold in range(len(self.data.folds)):
+                        self._try(method, fold, settings[index])
+            self.closed = self.closed or len(self.missing) > before
+        self.closed = False
+        best = {key: self._best(tried) for key, tried in self.tried.items()}
+        return {key: one.setting for key, one in best.items() if one}
 
-    def _best(self, tried: list[tuple[dict, list[dict]]]) -> tuple:
-        return max(tried, key=lambda pair: self.rank(pair[1]))
+    def _try(self, method: str, fold: int, setting: dict) -> None:
+        tried = Tried(setting, [])
+        for what in self._trials_of(method, fold, setting):
+            record = self.run(what)
+            if record is None:
+                continue
+            if "diverged" in record:
+                tried.diverged += 1
+            else:
+                tried.records.append(record)
+        if not tried.records and not tried.diverged:
+            return
+        known = self.tried.setdefault((method, fold), [])
+        known.append(tried)
+        best = self._best(known)
+        # The weights of the best setting are those of final runs.
+        for other in known:
+            for record in other.records if other is not best else ():
+                self.folder.weights(record["run"]).unlink(missing_ok=True)
 
-    def rank(self, records: Sequence[dict]) -> tuple[float, ...]:
-        """Returns what is larger for better records."""
-        metric = self.options.metric
-        found = [record["validation"] for record in records]
-        sign = 1 if metric.higher_is_better else -1
-        score = sign * float(np.mean([v[metric.name] for v in found]))
-        tie = -float(np.mean([v.get("log_loss", 0.0) for v in found]))
-        lowest = -float("inf")
-        return tuple(lowest if np.isnan(v) else v for v in (score, tie))
+    def _trials_of(
+        self, method: str, fold: int, setting: dict
+    ) -> Iterator[dict]:
+        # There is nothing to choose from one setting.
+        count = self.trial_seeds if len(self.settings[method]) > 1 else 1
+        for seed in self.seeds[:count]:
+            yield _what(method, fold, setting, seed)
 
-    def _drop_all_but_best(self, tried: list) -> None:
-        """Deletes weights that no final run needs."""
-        best = self._best(tried)
-        for pair in tried:
-            for record in pair[1] if pair is not best else ():
-                self.path(record["run"]).unlink(missing_ok=True)
+    def _best(self, tried: Sequence[Tried]) -> Tried | None:
+        return ranking.best_of(self.options.metric, tried)
 
     def finals(self, best: Mapping[tuple[str, int], dict]) -> list[dict]:
-        """Trains the chosen settings with all seeds."""
+        """Trains the chosen settings with all seeds, a seed a round.
+
+        Returns:
+            Records of the runs that did not diverge.
+        """
         records = []
         for seed in self.seeds:
-            for (method, fold), setting in best.items():
-                record = self.run(method, fold, setting, seed)
-                if record is not None:
-                    records.append(record)
+            before = len(self.missing)
+            for method in self.methods:
+                for fold in range(len(self.data.folds)):
+                    setting = best.get((method, fold), {})
+                    what = _what(method, fold, setting, seed)
+                    record = self.run(what) if setting else None
+                    all_bad = not setting and (method, fold) in self.tried
+                    if record and "diverged" not in record:
+                        records.append(record)
+                    elif record or all_bad:
+                        self._lose("diverged", what)
+                    elif method in self.failures:
+                        self._lose("failed", what)
+            self.closed = self.closed or len(self.missing) > before
+        self.closed = False
         return records
+
+    def _lose(self, how: str, what: dict) -> None:
+        self.lost.setdefault(what["method"], []).append((how, what))
 
     def trained(self, record: dict) -> training.Trained:
         """Returns the model of a final run."""
@@ -178,7 +213,7 @@ class Plan:
         fold = self.data.folds[what["fold"]]
         method = self.methods[what["method"]]
         arguments = (method, self.data, fold, what["setting"], what["seed"])
-        path = self.path(what)
+        path = self.folder.weights(what)
         if not path.exists() or method.teacher is not None:
             # Deleted by hand, or a teacher is a part of it: once more.
             return training.train(*arguments, self.options)
@@ -210,8 +245,7 @@ class Plan:
     def examined(self, record: dict, positions: np.ndarray) -> Run | None:
         """Returns a final run with its predictions for the test split."""
         what = record["run"]
-        path = self.path(what).with_suffix("").with_suffix(".npz")
-        notes = path.with_suffix(".json")
+        path, notes = self.folder.predictions(what), self.folder.notes(what)
         if not notes.exists():
             try:
                 found = examine(
@@ -222,7 +256,8 @@ class Plan:
                     self.options.batch_size,
                 )
             except Exception as error:
-                self.failures[what["method"]] = _told(error)
+                self._fail(what, error)
+                self._lose("unseen", what)
                 return None
             predictions = found.pop("predictions")
             rows = positions[predictions.rows]
@@ -237,24 +272,49 @@ class Plan:
             predictions=Predictions.load(path),
         )
 
+    # === What they say ===
 
-def _told(error: Exception) -> str:
-    """Returns an error in one line, without the colours of a terminal."""
-    text = re.sub(r"\x1b\[[0-9;]*m", "", f"{type(error).__name__}: {error}")
-    return textwrap.shorten(text, 500)
+    def rank(self, method: str, records: Sequence[dict]) -> tuple[float, ...]:
+        """Returns what is larger for a better method."""
+        return ranking.of_method(
+            self.options.metric,
+            records,
+            len(self.data.folds),
+            len(self.lost.get(method, ())),
+        )
+
+    def rank_of_run(self, record: dict) -> tuple[float, ...]:
+        """Returns what is larger for a better run."""
+        return ranking.of_records(self.options.metric, [record])
+
+    def sweep(self, best: Mapping[tuple[str, int], dict]) -> None:
+        """Deletes the files of runs that no later call needs."""
+        log = self.folder.log
+
+        def stays(what: dict) -> bool:
+            # Calls with other seeds may have chosen other settings.
+            key = what["method"], what["fold"]
+            same = Log.key(what["setting"]) == Log.key(best.get(key, {}))
+            return same or what["seed"] not in self.seeds
+
+        runs = [record["run"] for record in log.records.values()]
+        final = [what for what in runs if stays(what)]
+        planned = [
+            what
+            for method, settings in self.settings.items()
+            for fold in range(len(self.data.folds))
+            for setting in settings
+            for what in self._trials_of(method, fold, setting)
+        ]
+        planned += [
+            _what(*key, setting, seed)
+            for key, setting in best.items()
+            for seed in self.seeds
+        ]
+        unfinished = [what for what in planned if log.get(what) is None]
+        self.folder.sweep(self.methods, final, unfinished)
 
 
-def _short(setting: dict) -> str:
-    told = {
-        key: f"{value:g}" if isinstance(value, int | float) else str(value)
-        for key, value in setting.items()
-    }
-    return ", ".join(f"{key} {value}" for key, value in told.items())
-
-
-def _slug(name: str) -> str:
-    return "".join(c if c.isalnum() else "_" for c in name)
-
-
-def _digest(what: dict) -> str:
-    return hashlib.blake2b(Log.key(what).encode(), digest_size=6).hexdigest()
+def _what(method: str, fold: int, setting: dict, seed: int) -> dict:
+    """Returns what tells a run from all others."""
+    return {"method": method, "fold": fold, "setting": setting, "seed": seed}

@@ -138,6 +138,8 @@ class Comparison:
         winner: str. Title of the method with the best validation score.
         failures: dict of method to its error's message.
         missing: list of str. What a time budget left out, in words.
+        notes: list of str. Which final runs methods lack because they diverged
+            or failed: `"QMF: training diverged with 1 of 3 seeds"`.
         facts: dict of str. What the report prints at its end: sizes of the
             splits, duplicates, settings, versions, the command.
         folder: path of the results, or `None`.
@@ -157,6 +159,7 @@ class Comparison:
     winner: str
     failures: dict[str, str] = dataclasses.field(default_factory=dict)
     missing: list[str] = dataclasses.field(default_factory=list)
+    notes: list[str] = dataclasses.field(default_factory=list)
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)
     folder: pathlib.Path | None = None
     model_of: Callable[[Run], Any] | None = None

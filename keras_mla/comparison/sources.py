@@ -23,7 +23,7 @@ from keras_mla.comparison.data import (
 from keras_mla.comparison.frozen import Frozen, Presets
 from keras_mla.comparison.tables import from_table
 from keras_mla.core.batch import RESERVED
-from keras_mla.datasets.table import splits
+from keras_mla.datasets.table import Label, splits
 from keras_mla.presence import stack_presence
 
 
@@ -37,6 +37,7 @@ def load(
     root: str | None = None,
     division: Division = Division(),  # noqa: B008
     presets: Presets = Presets(),  # noqa: B008
+    task: str | None = None,
 ) -> Data:
     """Returns the data of a comparison, as `compare` takes them.
 
@@ -47,14 +48,20 @@ def load(
         return source
     name = str(source) if isinstance(source, str | os.PathLike) else "data"
     if isinstance(source, Mapping) and set(source) == set(SPLITS):
-        return _of_splits(name, source, modalities, presets)
+        return _of_splits(name, source, modalities, presets, task)
     if isinstance(source, str) and source == "digits":
-        return _of_arrays(name, digits(), modalities, division, presets)
+        return _of_arrays(name, digits(), modalities, division, presets, task)
     if name.endswith(".npz"):
-        return _of_arrays(name, read_npz(name), modalities, division, presets)
+        return _of_arrays(
+            name, read_npz(name), modalities, division, presets, task
+        )
     if isinstance(source, tuple) and len(source) == 2:
         x, y = source
-        return _of_arrays(name, {**x, "y": y}, modalities, division, presets)
+        return _of_arrays(
+            name, {**x, "y": y}, modalities, division, presets, task
+        )
+    if task is not None and label is not None:
+        label = Label(label, task)
     return from_table(
         name,
         source,
@@ -69,7 +76,11 @@ def load(
 
 
 def _of_splits(
-    name: str, given: Mapping, modalities: Any, presets: Presets
+    name: str,
+    given: Mapping,
+    modalities: Any,
+    presets: Presets,
+    task: str | None,
 ) -> Data:
     """Takes splits as they are: `(x, y)`, or batches of them."""
     parts, start = {}, 0
@@ -85,6 +96,7 @@ def _of_splits(
                     [np.asarray(ops.convert_to_numpy(b[1])) for b in part]
                 ),
             )
+        y = _labels(name, y, task)
         parts[split] = Part(x, y, np.arange(start, start + len(y)))
         start += len(y)
     first = parts["train"]
@@ -104,7 +116,7 @@ def _of_splits(
         # What is shuffled or augmented has no features to keep.
         frozen = presets.of_batch(dict(next(iter(first.batches()))[0]))
     y = np.concatenate([parts[s].y for s in SPLITS])
-    task, units, classes = _task(name, y, first.y)
+    task, units, classes = _task(name, y, first.y, task)
     ids = [str(i) for i in range(start)]
     folds = [Fold(parts)]
     data = Data(name, task, units, classes, names, folds, ids, frozen)
@@ -126,6 +138,7 @@ def _of_arrays(
     modalities: Any,
     division: Division,
     presets: Presets,
+    task: str | None,
 ) -> Data:
     """Splits arrays by `split`, by seed, or in folds."""
     split, group, seed = division.split, division.group, division.seed
@@ -135,7 +148,7 @@ def _of_arrays(
             f"Received: arrays {sorted(arrays)}"
         )
     arrays = dict(arrays)
-    y = np.asarray(arrays.pop("y"))
+    y = _labels(name, np.asarray(arrays.pop("y")), task)
     parts_of = arrays.pop(split or "split", None)
     ids = arrays.pop("id", None)
     groups = arrays.pop(group or "group", None)
@@ -186,7 +199,7 @@ def _of_arrays(
             _check_groups(name, divided[0], np.asarray(groups))
     else:
         divided = [splits.at_random(len(y), SHARES, strata, groups, seed)]
-    task, units, classes = _task(name, y, y[divided[0]["train"]])
+    task, units, classes = _task(name, y, y[divided[0]["train"]], task)
     if task == "single_label":
         y = y.reshape(-1).astype("int32")
     names = tuple(n for n in x if n != "presence")
@@ -265,8 +278,39 @@ def _in_folds(
     return divided
 
 
-def _task(name: str, y: np.ndarray, train: np.ndarray) -> tuple:
+def _labels(name: str, y: np.ndarray, task: str | None) -> np.ndarray:
+    """Returns labels as a task has them, which are the labels without one.
+
+    Raises:
+        ValueError: If labels cannot be those of the task.
+    """
+    numbers = y.dtype.kind in "fiub" and y.ndim in (1, 2)
+    fit = {
+        "single_label": numbers and y.size == len(y) and (y % 1 == 0).all(),
+        "multi_label": numbers and y.ndim == 2 and np.isin(y, (0, 1)).all(),
+        "regression": numbers,
+    }
+    if task is None:
+        return y
+    if not fit[task]:
+        raise ValueError(
+            f"Labels of {name} must suit task={task!r}: a whole number for "
+            "each sample (single_label), 0 and 1 in a column for each label "
+            "(multi_label), or numbers (regression). "
+            f"Received: dtype {y.dtype}, shape {y.shape}"
+        )
+    return y.astype("int32" if task == "single_label" else "float32")
+
+
+def _task(
+    name: str, y: np.ndarray, train: np.ndarray, task: str | None = None
+) -> tuple:
     """Returns task, number of outputs and classes, as labels suggest."""
+    columns = 1 if y.ndim == 1 else y.shape[1]
+    if task == "regression":
+        return task, columns, None
+    if task == "multi_label":
+        return task, columns, [str(i) for i in range(columns)]
     if y.ndim == 2 and y.shape[1] > 1:
         if np.isin(y, (0, 1)).all():
             return (

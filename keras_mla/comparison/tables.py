@@ -1,5 +1,6 @@
 """Reads the data of a comparison from a table."""
 
+import functools
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -96,7 +97,7 @@ def from_table(
             rows = parts[part]
             at = np.array([position[index] for index in rows.index])
             make = _arrays if in_memory else _batches
-            made[part] = make(read, rows, at, part == "train", seed)
+            made[part] = make(read, rows, at, part == "train")
         found.append(Fold(made, table))
     ids = [str(i) for i in (frame.index if id is None else frame[id])]
     first = found[0].table
@@ -123,23 +124,28 @@ def _bytes(table: Table) -> int:
     )
 
 
-def _arrays(
-    table: Table, rows: Any, at: np.ndarray, training: bool, seed: int
-) -> Part:
+def _arrays(table: Table, rows: Any, at: np.ndarray, training: bool) -> Part:
     x, y = table.arrays(rows)
     return Part(stacked(table.modalities, x), y, at)
 
 
-def _batches(
-    table: Table, rows: Any, at: np.ndarray, training: bool, seed: int
-) -> Part:
-    def batches(seed: int) -> Any:
-        return table.batches(
-            rows, batch_size=_BATCH_SIZE, training=training, seed=seed
-        )
+def _batches(table: Table, rows: Any, at: np.ndarray, training: bool) -> Part:
+    if training:
+        batches: Any = functools.partial(_training, table, rows)
+    else:
+        batches = table.batches(rows, batch_size=_BATCH_SIZE)
+    return Part(batches, table.labels(rows), at)
 
-    source = batches if training else batches(seed)
-    return Part(source, table.labels(rows), at)
+
+def _training(table: Table, rows: Any, seed: int) -> Any:
+    """Returns training batches in the order of a run's seed."""
+    return table.batches(
+        rows,
+        batch_size=_BATCH_SIZE,
+        training=True,
+        seed=seed,
+        sample_ids=True,
+    )
 
 
 def _inner(table: Table, rest: Any, group: str | None, seed: int) -> dict:

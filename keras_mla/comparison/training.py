@@ -203,6 +203,7 @@ def train(
         at = None if folder is None else folder / "teacher"
         taught = train(first, data, fold, shared, seed, options, at)
         extra["teacher"] = taught.model
+        start = time.monotonic() - taught.seconds
     seeds = EpochSeed(seed)
     model = make_model(method, data, fold, setting, seed, options, **extra)
     x, y = part.batches(seed), part.y
@@ -226,9 +227,10 @@ def train(
     first_epoch = 0
     if folder is not None and not choose.own:
         folder.mkdir(parents=True, exist_ok=True)
-        backup = Backup(folder, choose)
+        backup = Backup(folder, choose, start)
         build(model, data, part)
         first_epoch = backup.restore(model)
+        start = backup.start
         callbacks.append(backup)
     arguments: dict[str, Any] = {"x": x}
     if part.in_memory:

@@ -125,7 +125,7 @@ def test_killed_and_resumed(tmp_path, capsys):
     # What other flags would mean is not mixed with these runs.
     assert run("table1", *flags, "--text_length=8") == 1
     error = capsys.readouterr().err.splitlines()[-1]
-    assert "other settings: ['text_length']" in error
+    assert "other settings: ['encoders', 'text_length']" in error
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,8 @@ def left_out(comparison: Comparison) -> list[Block] | None:
     if comparison.failures:
         rows = list(comparison.failures.items())
         blocks.append(Table(["Method", "Error"], rows, words=(0, 1)))
+    if comparison.notes:
+        blocks += [Text(f"{note}.") for note in comparison.notes]
     if comparison.missing:
         blocks.append(
             Table(
