@@ -183,7 +183,12 @@ def define_flags(values: flags.FlagValues, **defaults: Any) -> list[str]:
         make(name, default, help=help, flag_values=values, **more)
 
     least = {"lower_bound": 1}
-    define("list", "methods", ["table"], "Names, or 'table' or 'ablation'.")
+    define(
+        "list",
+        "methods",
+        ["table"],
+        "Names, or 'table', 'ablation' or 'missing'.",
+    )
     define("string", "metric", None, "What chooses, such as f1_macro.")
     define("list", "seeds", ["3"], "A number of seeds, or seeds as 0,1,2.")
     trials = "Most settings of each method."

@@ -86,7 +86,8 @@ def compare(
             In place of training batches, `(function, y)` may hold a function
             that returns the batches for the seed of a run. Or a `Data`.
         methods: Names, classes or `registry.Method`s. `"table"` are the
-            methods of the paper's Table 1, `"ablation"` those of Table 3.
+            methods of the paper's Table 1, `"ablation"` those of Table 3,
+            `"missing"` those that learn with missing modalities.
             Defaults to `"table"`.
         modalities: Names of the arrays to use; for a table the dict that
             `datasets.Table` takes. Defaults to all.

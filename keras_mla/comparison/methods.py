@@ -8,11 +8,24 @@ from typing import Any
 from keras_mla.comparison.names import hint
 from keras_mla.core import MultimodalModel
 from keras_mla.layers import AverageFusion, EntropyFusion, GradientProjector
-from keras_mla.models import MLA, registry
+from keras_mla.models import MLA, ConcatFusion, TransformerFusion, registry
 
-# The methods of the paper's Table 1, and further ones of the library.
+_ALL = {method.title: method for method in registry.METHODS.values()}
+# The methods of the paper's Table 1, and two controls.
 TABLE: dict[str, registry.Method] = {
-    method.title: method for method in registry.METHODS.values()
+    title: _ALL[title]
+    for title in (
+        "Sum",
+        "Concat",
+        "Late fusion",
+        "FiLM",
+        "BiGated",
+        "OGM-GE",
+        "QMF",
+        "Multi-loss",
+        "Ensemble",
+        "MLA",
+    )
 }
 
 
@@ -55,7 +68,39 @@ ABLATION: dict[str, registry.Method] = {
         ),
     )
 }
-GROUPS = {"table": TABLE, "ablation": ABLATION}
+
+
+def _control(cls: Any, title: str, **fixed: Any) -> registry.Method:
+    """Returns a joint method with a control of missing modalities."""
+
+    def arguments(**own: Any) -> dict[str, Any]:
+        return {**fixed, **own}
+
+    grid = {} if fixed else {"modality_dropout": (0.3, 0.5, 0.2)}
+    return registry.Method(
+        cls, title, "joint", "control", grid=grid, arguments=arguments
+    )
+
+
+# What learns with missing modalities, controls first.
+MISSING: dict[str, registry.Method] = {
+    "Concat": _ALL["Concat"],
+    **{
+        method.title: method
+        for method in (
+            _control(ConcatFusion, "Concat, dropout"),
+            _control(ConcatFusion, "Concat, mean", impute="mean"),
+            _control(ConcatFusion, "Concat, token", impute="token"),
+        )
+    },
+    "Transformer": _ALL["Transformer"],
+    "Transformer, dropout": _control(TransformerFusion, "Transformer, dropout"),
+    "Late fusion": _ALL["Late fusion"],
+    "Ensemble": _ALL["Ensemble"],
+    **{t: method for t, method in _ALL.items() if method.family == "missing"},
+    "MLA": _ALL["MLA"],
+}
+GROUPS = {"table": TABLE, "ablation": ABLATION, "missing": MISSING}
 
 
 def chosen(methods: Any) -> dict[str, registry.Method]:
@@ -64,7 +109,8 @@ def chosen(methods: Any) -> dict[str, registry.Method]:
     Args:
         methods: A name, a class, a `registry.Method`, or a sequence of these.
             A name is that of a class (`"ConcatFusion"`) or the one in tables
-            (`"Concat"`), in any case; `"table"` and `"ablation"` name several.
+            (`"Concat"`), in any case; `"table"`, `"ablation"` and `"missing"`
+            name several.
 
     Raises:
         ValueError: If a name is unknown; the message suggests the nearest.
@@ -105,8 +151,9 @@ def chosen(methods: Any) -> dict[str, registry.Method]:
 
 def _names() -> dict[str, registry.Method]:
     """Returns methods by title and by the name of their class."""
-    names = {_plain(title): m for title, m in {**ABLATION, **TABLE}.items()}
-    return names | {_plain(m.name): m for m in TABLE.values()}
+    titles = {**ABLATION, **MISSING, **_ALL}
+    names = {_plain(title): m for title, m in titles.items()}
+    return names | {_plain(m.name): m for m in _ALL.values()}
 
 
 def _plain(name: str) -> str:
@@ -121,8 +168,8 @@ def _unknown(given: str, known: Mapping[str, registry.Method]) -> str:
         shown=lambda name: titles.get(name, name),
     )
     return (
-        f"There is no method {given!r}.{near} Known are 'table', 'ablation', "
-        f"and {sorted(set(titles.values()))}."
+        f"There is no method {given!r}.{near} Known are {list(GROUPS)}, and "
+        f"{sorted(set(titles.values()))}."
     )
 
 
