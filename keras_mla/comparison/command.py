@@ -126,14 +126,16 @@ def _compare(rest: list[str]) -> None:
     tasks = ["single_label", "multi_label", "regression"]
     task = "What labels are. Default: what they look like."
     flags.DEFINE_enum("task", None, tasks, task, **own)
+    many("missing", [], "Missing rates to compare at, as 0.1,0.3.", **own)
+    draws = ["keep_one", "independent"]
+    draw = "Whether a sample keeps one modality at missing rates."
+    flags.DEFINE_enum("draw", "keep_one", draws, draw, **own)
     number("width", 64, "Features of an encoder.", lower_bound=1, **own)
     number("split_seed", 0, "Seed of random splits.", lower_bound=0, **own)
     shared = define_flags(values)
     left = parse(values, "keras-mla compare", rest)
     if left:
         raise UsageError(f"{left[0]!r} is no flag. Flags begin with --.")
-    from keras_mla.comparison.engine import compare
-
     given = values.flag_values_dict()
     given.pop("help")
     kinds = ("image", "audio", "video", "text", "numeric", "categorical")
@@ -141,22 +143,44 @@ def _compare(rest: list[str]) -> None:
     label = given.pop("label")
     for flag in shared:
         del given[flag]
-    result = compare(
-        given.pop("data"),
-        modalities=given.pop("modalities") or None,
-        label=(label[0] if len(label) == 1 else label) or None,
-        columns={k: v for k, v in columns.items() if v},
-        encoders=_encoders(given.pop("encoder")),
+    rates = _numbers("missing", given.pop("missing"))
+    draw = given.pop("draw")
+    options = {
+        "modalities": given.pop("modalities") or None,
+        "label": (label[0] if len(label) == 1 else label) or None,
+        "columns": {k: v for k, v in columns.items() if v},
+        "encoders": _encoders(given.pop("encoder")),
         **arguments(values),
-        **given,
-    )
+    }
+    if rates:
+        _compare_rates(rates, draw=draw, **options, **given)
+        return
+    from keras_mla.comparison.engine import compare
+
+    result = compare(**options, **given)
     table = pathlib.Path(values["out"].value) / "table.md"
     print(f"\n{table.read_text()}")
-    for method, error in result.failures.items():
-        print(f"{method} failed: {error}")
-    for note in result.notes:
-        print(f"{note}.")
+    _tell(result)
     print(f"Report: {table.with_name('report.html')}")
+
+
+def _compare_rates(rates: list[float], *, data: str, **options: Any) -> None:
+    """Compares at missing rates; prints a table over them."""
+    from keras_mla.comparison.rates import compare_rates
+
+    found = compare_rates(data, rates, **options)
+    print(f"\n{found.markdown()}")
+    for rate, result in found.results.items():
+        _tell(result, f"{100 * rate:g} % missing: ")
+    print(f"Tables, a figure, and a report of each rate: {found.folder}")
+
+
+def _tell(result: Any, prefix: str = "") -> None:
+    """Prints what failed, and what else a comparison has to say."""
+    for method, error in result.failures.items():
+        print(f"{prefix}{method} failed: {error}")
+    for note in result.notes:
+        print(f"{prefix}{note}.")
 
 
 def define_flags(values: flags.FlagValues, **defaults: Any) -> list[str]:
