@@ -269,6 +269,7 @@ def compare(
         },
         folder,
         model_of,
+        found.test_groups(),
     )
     if report:
         best = max(by_method[winner], key=lambda record: plan.rank([record]))

@@ -183,6 +183,7 @@ def _of_arrays(
             for p in divided
         ],
         [str(i) for i in names_of],
+        groups=None if groups is None else np.asarray(groups),
     )
     return described(data)
 

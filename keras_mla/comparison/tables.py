@@ -103,6 +103,7 @@ def from_table(
         first.modalities,
         found,
         ids,
+        groups=None if group is None else frame[group].to_numpy(str),
     )
     return described(data)
 

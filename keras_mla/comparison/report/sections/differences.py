@@ -71,14 +71,27 @@ def differences(comparison: Comparison) -> list[Block] | None:
             words=(0, 4),
         ),
         Text(
-            "Intervals are from a paired bootstrap of the test samples, for "
-            "the models at hand. p is corrected by Holm's method for the "
+            f"Intervals are from a paired bootstrap of {_drawn(comparison)}, "
+            "for the models at hand. p is corrected by Holm's method for the "
             f"{numbers.counted(len(names), 'comparison')}; below "
             f"{numbers.ALPHA} the verdict counts as sure, and the dot is "
             "filled.",
             "note",
         ),
     ]
+
+
+def _drawn(comparison: Comparison) -> str:
+    """Returns what the bootstrap draws, and how often."""
+    draws = f"{numbers.draws(comparison):,} draws"
+    groups = numbers.group_count(comparison)
+    if groups is None:
+        return f"the test samples ({draws})"
+    rough = ", so few that the intervals are rough"
+    return (
+        f"the {numbers.counted(groups, 'group')} of test samples ({draws})"
+        + (rough if numbers.is_rough(comparison) else "")
+    )
 
 
 def _verdict(one: Any) -> str:
