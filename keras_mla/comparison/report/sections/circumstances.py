@@ -1,5 +1,6 @@
 """What failed, what is missing, settings and facts."""
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -59,7 +60,9 @@ def facts(comparison: Comparison) -> list[Block] | None:
                 table = Table([str(name), ""], rows, words=(0, 1))
                 blocks.append(table)
         elif name == "command":
-            blocks.append(Text(_shown(value), "code"))
+            # What `python -m keras_mla` leaves in `sys.argv`.
+            text = re.sub(r"^\S*__main__\.py", "keras-mla", _shown(value))
+            blocks.append(Text(text, "code"))
         else:
             single.append((str(name), _shown(value)))
     if single:
@@ -70,11 +73,11 @@ def facts(comparison: Comparison) -> list[Block] | None:
 def _flat(
     facts: Mapping[Any, Any], before: str = ""
 ) -> Iterator[tuple[str, str]]:
-    """Yields nested facts as lines."""
+    """Yields nested facts as lines, but for what was not given."""
     for name, value in facts.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{before}{name}, ")
-        else:
+        elif value is not None and value != []:
             yield f"{before}{name}", _shown(value)
 
 
