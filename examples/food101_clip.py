@@ -18,7 +18,7 @@ KERAS_BACKEND=jax python examples/food101_clip.py --data_dir=UPMC-Food-101 \
     --preset=clip_vit_base_patch32
 ```
 
-It needs the extras `hub`, `media` and `compare`.
+It needs the extras `hub`, `media` and `examples`.
 """
 
 import concurrent.futures

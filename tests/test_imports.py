@@ -27,6 +27,7 @@ ALLOWED = {
         "callbacks",
         "core",
         "datasets",
+        "encoders",
         "layers",
         "models",
         "presence",

@@ -150,13 +150,14 @@ def modality_worth(
     counted = labelled(model, y)
     labels = y if prior_labels is None else prior_labels
     labels = np.asarray(ops.convert_to_numpy(labels))
-    prior = _prior(model, labels[labelled(model, labels)], units)
+    labels = labels[labelled(model, labels)]
+    empty = prior(model.task.name, model.task.labels_of(labels, units), units)
     measure, score = _score(model, value, units)
 
     def of_subset(subset: tuple[str, ...]) -> float:
         kept = presence & [name in subset for name in names]
         known = kept.any(axis=1)
-        logits = np.tile(prior, (len(y), 1))
+        logits = np.tile(empty, (len(y), 1))
         if known.any():
             found = model.predict(
                 {**x, "presence": kept}, batch_size=batch_size, verbose=0
@@ -170,21 +171,35 @@ def modality_worth(
     return Worth(game.shares, game.errors, values, total, measure)
 
 
-def _prior(model: Any, y: np.ndarray, units: int) -> np.ndarray:
-    """Returns the logits `(units,)` of the best constant prediction."""
-    if not len(y):
+def prior(task: str, labels: np.ndarray, units: int) -> np.ndarray:
+    """Returns the best constant prediction.
+
+    So that no likelihood is zero, half a sample stands for a class that the
+    labels lack, and for the value of a label that they lack.
+
+    Args:
+        task: str. `"single_label"`, `"multi_label"` or `"regression"`.
+        labels: array `(samples,)` of classes, or `(samples, units)`.
+        units: int. Number of outputs.
+
+    Returns:
+        float64 array `(units,)`: logits, or the values of a regression.
+
+    Raises:
+        ValueError: If there are no labels.
+    """
+    if not len(labels):
         raise ValueError("A prior needs labels. Received: no label")
-    labels = model.task.labels_of(y, units)
-    if model.task.name == "regression":
-        return labels.mean(axis=0)
-    if model.task.name == "multi_label":
-        # Half a sample, so that no log-likelihood is infinite.
-        least = 0.5 / len(labels)
-        share = np.clip(labels.mean(axis=0), least, 1 - least)
-        return np.log(share / (1 - share))
-    counts = np.bincount(labels, minlength=units).astype("float64")
-    counts = np.maximum(counts, 0.5)
-    return np.log(counts / counts.sum())
+    if task == "single_label":
+        counts = np.bincount(labels.reshape(-1), minlength=units)
+        shares = np.maximum(counts.astype("float64"), 0.5)
+        return np.log(shares / shares.sum())
+    mean = labels.reshape(-1, units).mean(axis=0, dtype="float64")
+    if task == "regression":
+        return mean
+    least = 0.5 / len(labels)
+    share = np.clip(mean, least, 1 - least)
+    return np.log(share / (1 - share))
 
 
 def _score(

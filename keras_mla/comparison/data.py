@@ -86,6 +86,7 @@ class Data:
         facts: dict of what the report should tell, such as the settings of
             readers. The log holds it: a comparison goes on from a log only if
             its facts are the same.
+        groups: array. The group of each sample, or `None`.
     """
 
     name: str
@@ -97,6 +98,7 @@ class Data:
     ids: list[str]
     frozen: dict[str, Frozen] = dataclasses.field(default_factory=dict)
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)
+    groups: np.ndarray | None = None
 
     def test(self) -> tuple[np.ndarray, np.ndarray, list[str], np.ndarray]:
         """Returns positions, labels, names and presence of test samples.
@@ -111,6 +113,13 @@ class Data:
         y = np.concatenate([part.y for part in tests])[order]
         presence = np.concatenate([presence_of(self, p) for p in tests])[order]
         return positions, y, [self.ids[i] for i in rows[order]], presence
+
+    def test_groups(self) -> np.ndarray | None:
+        """Returns the group of each test sample, in the order of `test`."""
+        if self.groups is None:
+            return None
+        rows = np.concatenate([fold.parts["test"].rows for fold in self.folds])
+        return self.groups[np.sort(rows)]
 
 
 def batches_of(part: Part, size: int) -> Iterator[tuple[dict, np.ndarray]]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_mla.analysis.modality_gap import modality_gap
 from keras_mla.analysis.shapley import shapley_values
+from keras_mla.analysis.worth import prior
 from keras_mla.comparison import data as data_lib
 from keras_mla.comparison.data import Data, Fold, Part
 from keras_mla.comparison.metrics import Metric
@@ -158,25 +159,12 @@ def _worth(
     if any(subset_key(s) not in outputs for s in subsets(names, len(names))):
         return {}
     y = fold.parts["test"].y
-    prior = _prior(data.task, fold.parts["train"].y, data.units, len(y))
-
+    empty = prior(data.task, fold.parts["train"].y, data.units)
+    empty = np.tile(empty.astype("float32"), (len(y), 1))
     sign = 1 if metric.higher_is_better else -1
 
     def value(subset: tuple[str, ...]) -> float:
-        found = outputs[subset_key(subset)] if subset else prior
+        found = outputs[subset_key(subset)] if subset else empty
         return sign * metric(y, found)
 
     return {n: float(v) for n, v in shapley_values(value, names).shares.items()}
-
-
-def _prior(task: str, y: np.ndarray, units: int, count: int) -> np.ndarray:
-    """Returns the prediction without any input, from training labels."""
-    if task == "regression":
-        row = y.reshape(len(y), -1).mean(axis=0)
-    elif task == "multi_label":
-        share = (y.sum(axis=0) + 0.5) / (len(y) + 1)
-        row = np.log(share / (1 - share))
-    else:
-        counts = np.bincount(y.reshape(-1), minlength=units)
-        row = np.log((counts + 0.5) / (len(y) + 0.5 * units))
-    return np.tile(row.astype("float32"), (count, 1))

@@ -20,7 +20,7 @@ from keras_mla.core.arrays import full_presence
 from keras_mla.core.batch import RESERVED
 from keras_mla.datasets.extras import need
 from keras_mla.datasets.pipeline import Reader
-from keras_mla.datasets.readers.image import ImageSettings
+from keras_mla.datasets.readers.image import ImageSettings, hub_settings
 from keras_mla.datasets.table import Image, Table, Text, Video, tokens
 from keras_mla.datasets.table.field import Field
 from keras_mla.datasets.table.values import value_of
@@ -29,7 +29,6 @@ from keras_mla.encoders.hub_encoders import (
     LONGEST,
     TextPreset,
     hub_image_encoder,
-    hub_image_settings,
     hub_text_encoder,
 )
 
@@ -246,7 +245,7 @@ def _for_preset(
         return Text(field.columns, length=length, tokenizer=preset), encoder
     if not isinstance(field, Image | Video):
         raise _unfit(name, preset)
-    settings = hub_image_settings(preset)
+    settings = hub_settings(preset)
     read = (
         Image(field.columns, settings)
         if isinstance(field, Image)
@@ -403,7 +402,7 @@ def _of_arrays(name: str, preset: str, values: Any) -> keras.Model:
     encoder = hub_image_encoder(preset, trainable=False)
     dtype = str(values.dtype)
     pixels = keras.Input(values.shape[-3:], dtype=dtype)
-    scaled = _fitted(pixels, hub_image_settings(preset))
+    scaled = _fitted(pixels, hub_settings(preset))
     encoder = keras.Model(pixels, encoder(scaled))
     return _of_several(encoder, values.shape[1:], dtype)
 

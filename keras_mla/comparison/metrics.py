@@ -14,6 +14,8 @@ _TASK = "compare methods"
 BINS = 15
 # Elements of the largest array that resampling makes at once: 16 MB.
 ELEMENTS = 2**21
+# Rows that `_accumulated` adds up at once.
+STEP = 32
 
 # A function of weights `(n, draws)` that returns an array `(draws,)`.
 Sampler = Callable[[np.ndarray], np.ndarray]
@@ -327,9 +329,19 @@ def _steps(
 
 def _accumulated(values: np.ndarray) -> np.ndarray:
     """Returns cumulative sums along the first axis, in place."""
-    # `np.cumsum` takes ten times as long along this axis.
-    for before, row in zip(values[:-1], values[1:], strict=True):
-        row += before
+    rows, columns = values.shape
+    if columns < 64:
+        return np.cumsum(values, axis=0, out=values)
+    # `np.cumsum` takes up to seven times as long for many columns: sums of
+    # `STEP` rows first, then what all rows before add.
+    whole = rows - rows % STEP
+    steps = values[:whole].reshape(-1, STEP, columns)
+    for i in range(1, STEP):
+        steps[:, i] += steps[:, i - 1]
+    for before, step in zip(steps[:-1], steps[1:], strict=True):
+        step += before[-1]
+    for i in range(max(whole, 1), rows):
+        values[i] += values[i - 1]
     return values
 
 
@@ -496,8 +508,11 @@ def _map_sampler(y: np.ndarray, logits: np.ndarray) -> Sampler:
         for positives, increments in labels:
             here = positives @ weights
             hits = _accumulated(here.copy())
-            found = _accumulated(increments @ weights) + hits
-            total += _ratio((here * _ratio(hits, found)).sum(axis=0), hits[-1])
+            found = _accumulated(increments @ weights)
+            found += hits
+            # Counts: what is below 1 is 0, and so is what is divided by it.
+            here *= np.divide(hits, np.maximum(found, 1, out=found), out=found)
+            total += _ratio(here.sum(axis=0), hits[-1])
             occur += hits[-1] > 0
         return total / occur
 

@@ -77,6 +77,7 @@ def compared(
         },
         plan.folder.path,
         model_of,
+        data.test_groups(),
     )
     return result, best
 

@@ -145,6 +145,9 @@ class Comparison:
         folder: path of the results, or `None`.
         model_of: Function that returns the trained model of a `Run`, or
             `None`.
+        groups: array `(samples,)`. The group of each test sample, such as a
+            person. Samples of a group are not independent. `None` if there
+            are no groups.
     """
 
     name: str
@@ -163,11 +166,17 @@ class Comparison:
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)
     folder: pathlib.Path | None = None
     model_of: Callable[[Run], Any] | None = None
+    groups: np.ndarray | None = None
 
     @property
     def methods(self) -> tuple[str, ...]:
         """Titles of the methods that have runs, in their order."""
         return tuple(dict.fromkeys(run.method for run in self.runs))
+
+    @property
+    def folds(self) -> tuple[int, ...]:
+        """Numbers of the folds that have runs."""
+        return tuple(sorted({run.fold for run in self.runs}))
 
     @property
     def everything(self) -> str:
@@ -211,20 +220,55 @@ class Comparison:
     def scores(
         self, method: str, metric: Any, key: str | None = None
     ) -> list[float]:
-        """Returns a metric of each run of a method, on its test samples.
+        """Returns a metric of a method's runs, each on its test samples.
 
         Args:
             method: str. Title of the method.
             metric: Function of labels and outputs.
             key: str. A key of `Predictions.outputs`. Defaults to all
                 modalities.
+
+        Returns:
+            List of floats, as `by_fold` returns them: one for each seed, or
+            for each fold. Empty if the method has no such outputs.
         """
         key = self.everything if key is None else key
-        return [
-            float(metric(self.y[p.rows], p.outputs[key]))
-            for p in (run.predictions for run in self.runs_of(method))
-            if key in p.outputs
+        runs = [
+            run
+            for run in self.runs_of(method)
+            if key in run.predictions.outputs
         ]
+        return self.by_fold(
+            runs,
+            [
+                metric(self.y[p.rows], p.outputs[key])
+                for p in (run.predictions for run in runs)
+            ],
+        )
+
+    def by_fold(
+        self, runs: Sequence[Run], values: Sequence[float]
+    ) -> list[float]:
+        """Returns the values that a mean and a deviation are taken over.
+
+        Runs of a fold have the same test samples, so their values are not
+        independent. A comparison with several folds therefore counts folds,
+        not runs.
+
+        Args:
+            runs: Sequence of `Run`, of one method.
+            values: Sequence of floats, one for each run.
+
+        Returns:
+            List of floats: `values` if the comparison has one fold; else the
+            mean of each fold's values.
+        """
+        if len(self.folds) < 2:
+            return [float(value) for value in values]
+        found: dict[int, list[float]] = {}
+        for run, value in zip(runs, values, strict=True):
+            found.setdefault(run.fold, []).append(value)
+        return [float(np.mean(found[fold])) for fold in sorted(found)]
 
     def settings(self) -> Mapping[str, dict]:
         """Returns the setting of each method's first run."""

@@ -216,6 +216,7 @@ def _of_arrays(
         ],
         [str(i) for i in names_of],
         frozen,
+        groups=None if groups is None else np.asarray(groups),
     )
     return described(data)
 

@@ -12,6 +12,8 @@ from keras_mla.datasets.extras import need
 
 # Differences of this size, relative to the values, are rounding errors.
 ROUNDING = 1e-12
+# Intervals from fewer groups are rough.
+FEW_GROUPS = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,18 +151,24 @@ def compare_rows(
     reference: str,
     draws: int = 10_000,
     seed: int = 0,
+    groups: Any = None,
 ) -> dict[str, Difference]:
     """Compares methods with a reference by a paired bootstrap of test rows.
 
     Each draw takes `n` test rows with replacement, the same rows for all
-    methods and seeds. In each draw, a method's metric is its mean over seeds.
-    The differences from the reference over all draws give the interval and the
-    p-value. With `c` the number of draws on the rarer side of 0, draws at 0
-    included, the p-value is twice `(1 + c) / (1 + draws)`, at most 1.
+    methods and seeds. With groups, it takes as many groups as there are, each
+    with all of its rows. In each draw, a method's metric is its mean over
+    seeds. The differences from the reference over all draws give the interval
+    and the p-value. With `c` the number of draws on the rarer side of 0, draws
+    at 0 included, the p-value is twice `(1 + c) / (1 + draws)`, at most 1.
 
     The result speaks of other test rows from the same source, for the models
     at hand. It does not speak of other seeds or other training data. Rows must
-    be independent: rows of one speaker or patient are not.
+    be independent: rows of one speaker or patient are not, and `groups` must
+    name the speaker or patient of each row. An interval from fewer than
+    `FEW_GROUPS` groups is rough. Even if all `g` groups agree, the p-value is
+    at least `2 ** (1 - g)`, as in a sign test. One group says nothing: the
+    interval and the p-value are NaN.
 
     Draws are left out in which the metric is not defined, for one of the two
     methods. If no draws remain, or the metric of all rows is not defined, the
@@ -174,6 +182,8 @@ def compare_rows(
         reference: str. The method that the other methods are compared with.
         draws: int. Defaults to `10_000`.
         seed: int. Seed of the draws. Defaults to `0`.
+        groups: array `(n,)`. The group of each row. Defaults to `None`, each
+            row for itself.
 
     Returns:
         dict of method to `Difference`, for all methods but the reference.
@@ -181,7 +191,8 @@ def compare_rows(
     Raises:
         ImportError: If scikit-learn or SciPy is not installed.
         ValueError: If the reference is no method, a method has no outputs,
-            labels and outputs do not fit together, or `draws` is less than 1.
+            labels, outputs and groups do not fit together, or `draws` is less
+            than 1.
 
     Example:
     >>> from keras_mla.comparison import metrics, statistics
@@ -196,7 +207,8 @@ def compare_rows(
 
     Reference:
         Efron and Tibshirani, "An Introduction to the Bootstrap", 1993,
-        Chapter 13 (percentile intervals).
+        Chapter 13 (percentile intervals). Davison and Hinkley, "Bootstrap
+        Methods and their Application", 1997, Section 3.8 (groups).
     """
     if reference not in outputs:
         raise ValueError(
@@ -211,6 +223,7 @@ def compare_rows(
             )
     if draws < 1:
         raise ValueError(f"`draws` must be at least 1. Received: draws={draws}")
+    members = None if groups is None else _members(groups, len(y))
     samplers = {
         method: [metric.sampler(y, array) for array in arrays]
         for method, arrays in outputs.items()
@@ -219,7 +232,11 @@ def compare_rows(
     rng, rows = np.random.default_rng(seed), len(y)
     units = np.size(outputs[reference][0][:1])
     for block in metrics.blocks(draws, rows, units):
-        weights = _draw(rng, rows, block.stop - block.start)
+        count = block.stop - block.start
+        if members is None:
+            weights = _draw(rng, rows, count)
+        else:
+            weights = _draw(rng, members.max() + 1, count)[members]
         for method, functions in samplers.items():
             values[method][block] = np.mean(
                 [sample(weights) for sample in functions], axis=0
@@ -235,6 +252,7 @@ def compare_rows(
             values[method],
             values[reference],
             metric.higher_is_better,
+            None if members is None else members.max() + 1,
         )
         for method in outputs
         if method != reference
@@ -250,10 +268,27 @@ def compare_rows(
 
 def _draw(rng: np.random.Generator, rows: int, draws: int) -> np.ndarray:
     """Returns how often each draw takes each row: float64 `(rows, draws)`."""
-    taken = rng.integers(0, rows, (draws, rows)).T
-    places = taken * draws + np.arange(draws)
-    counts = np.bincount(places.ravel(), minlength=rows * draws)
-    return counts.reshape(rows, draws).astype("float64")
+    counts = np.empty((draws, rows))
+    # Draw by draw: counts of one draw stay in the cache.
+    for count, taken in zip(
+        counts, rng.integers(0, rows, (draws, rows)), strict=True
+    ):
+        count[:] = np.bincount(taken, minlength=rows)
+    return np.ascontiguousarray(counts.T)
+
+
+def _members(groups: Any, rows: int) -> np.ndarray:
+    """Returns each row's group as a number, counted as groups appear."""
+    groups = np.asarray(groups)
+    if groups.shape != (rows,):
+        raise ValueError(
+            f"`groups` must have the shape ({rows},), a group for each label. "
+            f"Received: shape {groups.shape}"
+        )
+    _, first, members = np.unique(
+        groups, return_index=True, return_inverse=True
+    )
+    return np.argsort(np.argsort(first))[members.reshape(-1)]
 
 
 def _exact_zeros(differences: Any, one: Any, other: Any) -> Any:
@@ -269,16 +304,19 @@ def _difference(
     values: np.ndarray,
     references: np.ndarray,
     higher_is_better: bool,
+    groups: int | None,
 ) -> Difference:
     """Returns the difference, with a `p_holm` that is not corrected."""
     observed = float(_exact_zeros(mean - reference, mean, reference))
     drawn = _exact_zeros(values - references, values, references)
     drawn = drawn[~np.isnan(drawn)]
-    if np.isnan(observed) or not len(drawn):
+    if np.isnan(observed) or not len(drawn) or groups == 1:
         nan = float("nan")
         return Difference(observed, nan, nan, nan, nan, False)
     low, high = np.percentile(drawn, [2.5, 97.5])
     rarer = min((drawn <= 0).sum(), (drawn >= 0).sum())
     p = float(min(1.0, 2 * (1 + rarer) / (1 + len(drawn))))
+    if groups is not None:
+        p = max(p, 2.0 ** (1 - groups))
     better = observed > 0 if higher_is_better else observed < 0
     return Difference(observed, float(low), float(high), p, p, better)

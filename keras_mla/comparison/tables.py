@@ -111,6 +111,7 @@ def from_table(
         found,
         ids,
         frozen,
+        groups=None if group is None else frame[group].to_numpy(str),
     )
     return described(data, prints(frame, first.fields, root))
 

@@ -20,7 +20,6 @@ from keras_mla.encoders.clip import (
 )
 from keras_mla.encoders.hub_encoders import (
     hub_image_encoder,
-    hub_image_settings,
     hub_text_encoder,
 )
 from keras_mla.encoders.m3ae import (
@@ -67,7 +66,6 @@ __all__ = [
     "convert_m3ae",
     "convert_resnet18",
     "hub_image_encoder",
-    "hub_image_settings",
     "hub_text_encoder",
     "patchify",
     "read_checkpoint",

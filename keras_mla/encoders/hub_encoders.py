@@ -5,7 +5,6 @@ from typing import Any
 import keras
 from keras import layers, ops
 
-from keras_mla.datasets.readers.image import ImageSettings
 from keras_mla.encoders.clip.presets import image_tower, text_tower
 from keras_mla.encoders.hub import import_hub, load_preset
 
@@ -18,8 +17,8 @@ def hub_image_encoder(preset: str, trainable: bool = True) -> keras.Model:
     """Makes an encoder of images from a preset of Keras Hub.
 
     A map of features, or a sequence of tokens, becomes its mean. CLIP gives
-    its projected features. `hub_image_settings` reads images as the preset
-    expects them.
+    its projected features. `keras_mla.datasets.image.hub_settings` reads
+    images as the preset expects them.
 
     Args:
         preset: str. A preset's name such as `"resnet_50_imagenet"`, which is
@@ -48,9 +47,10 @@ def hub_image_encoder(preset: str, trainable: bool = True) -> keras.Model:
     (2, 8)
     """
     hub = import_hub()
-    settings = hub_image_settings(preset)
+    converter = load_preset(hub.layers.ImageConverter, preset)
     backbone = load_preset(hub.models.Backbone, preset)
-    inputs = keras.Input(settings.shape, name="images")
+    size = converter.image_size or (224, 224)
+    inputs = keras.Input((*size, 3), name="images")
     if isinstance(backbone, hub.models.CLIPBackbone):
         outputs = image_tower(backbone)(inputs)
     else:
@@ -67,42 +67,6 @@ def hub_image_encoder(preset: str, trainable: bool = True) -> keras.Model:
     encoder = keras.Model(inputs, _mean(preset, outputs))
     encoder.trainable = trainable
     return encoder
-
-
-def hub_image_settings(preset: str) -> ImageSettings:
-    """Returns how a preset of Keras Hub expects images.
-
-    Pillow resizes, with antialiasing, where Keras Hub resizes without.
-
-    Args:
-        preset: str. A preset's name, or a folder.
-
-    Returns:
-        `keras_mla.datasets.image.ImageSettings`.
-
-    Raises:
-        ValueError: If the preset has no image converter, or one that pads, or
-            that makes pictures that are no squares.
-        ImportError: If Keras Hub is not installed.
-    """
-    converter = load_preset(import_hub().layers.ImageConverter, preset)
-    height, width = converter.image_size or (224, 224)
-    if height != width or converter.pad_to_aspect_ratio:
-        raise ValueError(
-            "A preset must read pictures as squares, without padding. "
-            f"Received: preset={preset}, of {height} x {width} pixels, "
-            f"pad_to_aspect_ratio={converter.pad_to_aspect_ratio}"
-        )
-    scale = _three(1.0 if converter.scale is None else converter.scale)
-    offset = _three(0.0 if converter.offset is None else converter.offset)
-    std = _three([1 / (255 * s) for s in scale])
-    return ImageSettings(
-        size=height,
-        mean=_three([-o * s for o, s in zip(offset, std, strict=True)]),
-        std=std,
-        interpolation=converter.interpolation,
-        crop=converter.crop_to_aspect_ratio,
-    )
 
 
 def hub_text_encoder(
@@ -228,14 +192,3 @@ def _mean(preset: str, outputs: Any) -> Any:
     if len(outputs.shape) == 3:
         return layers.GlobalAveragePooling1D()(outputs)
     return outputs
-
-
-def _three(value: Any) -> tuple[float, float, float]:
-    """Returns a number for each of red, green and blue."""
-    values = list(value) if hasattr(value, "__len__") else [value] * 3
-    if len(values) != 3:
-        raise ValueError(
-            f"Pictures have three colours. Received: {len(values)} numbers"
-        )
-    red, green, blue = map(float, values)
-    return red, green, blue

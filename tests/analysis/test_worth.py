@@ -10,10 +10,12 @@ from utils import (
     mainly_on,
     make_data,
     make_model,
+    only_on,
 )
 
 import keras_mla
 from keras_mla.analysis import modality_worth
+from keras_mla.analysis.worth import prior
 
 NAMES = tuple(WIDTHS)
 
@@ -174,3 +176,15 @@ def test_draws_and_refuses(tmp_path):
         modality_worth(model, x, y[:5])
     with pytest.raises(ValueError, match="`value` must be"):
         modality_worth(model, x, y, 3)
+
+
+@only_on("torch")
+def test_the_prior_of_each_task():
+    found = prior("single_label", np.array([[0], [0], [2]]), 3)
+    np.testing.assert_allclose(np.exp(found), np.array([2, 0.5, 1]) / 3.5)
+    found = prior("multi_label", np.array([[1, 0], [0, 0]]), 2)
+    np.testing.assert_allclose(1 / (1 + np.exp(-found)), [0.5, 0.25])
+    found = prior("regression", np.array([1.0, 4.0], "float32"), 1)
+    np.testing.assert_allclose(found, [2.5])
+    with pytest.raises(ValueError, match="no label"):
+        prior("regression", np.zeros((0, 1)), 1)

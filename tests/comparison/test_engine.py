@@ -100,6 +100,11 @@ def test_folds_test_every_row_once_and_keep_groups_together():
     )
     tested = np.concatenate([f.parts["test"].rows for f in found.folds])
     assert sorted(tested) == list(range(90)) and found.modalities == NAMES
+    np.testing.assert_array_equal(found.test_groups(), groups)
+    once = sources.load(({**x, "group": groups}, y))
+    rows = np.sort(once.folds[0].parts["test"].rows)
+    np.testing.assert_array_equal(once.test_groups(), groups[rows])
+    assert sources.load((x, y)).test_groups() is None
     for fold in found.folds:
         kept = [set(groups[part.rows]) for part in fold.parts.values()]
         assert not (kept[0] & kept[1] or kept[0] & kept[2] or kept[1] & kept[2])

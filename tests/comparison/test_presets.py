@@ -11,6 +11,7 @@ from keras_mla.comparison import compare, frozen
 from keras_mla.comparison.data import Division
 from keras_mla.comparison.frozen import Presets
 from keras_mla.comparison.sources import load
+from keras_mla.datasets import image
 
 keras_hub = pytest.importorskip("keras_hub")
 pytest.importorskip("jinja2")
@@ -138,7 +139,7 @@ def test_features_are_the_encoders(tmp_path, presets):
             )
     # Pictures are scaled as Keras Hub scales them.
     pixels = np.random.default_rng(1).integers(0, 256, (3, 16, 16, 3), "uint8")
-    settings = encoders.hub_image_settings(presets["photo"])
+    settings = image.hub_settings(presets["photo"])
     np.testing.assert_allclose(
         settings.normalize(pixels),
         keras.ops.convert_to_numpy(converter(pixels)),
@@ -157,9 +158,9 @@ def test_features_are_the_encoders(tmp_path, presets):
 def pictures(rows=24, dtype="uint8"):
     rng = np.random.default_rng(0)
     y = np.arange(rows) % 2
-    image = rng.normal(90 + 60 * y[:, None, None, None], 40, (rows, 20, 20, 3))
+    pixels = rng.normal(90 + 60 * y[:, None, None, None], 40, (rows, 20, 20, 3))
     x = {
-        "photo": image.clip(0, 255).astype(dtype),
+        "photo": pixels.clip(0, 255).astype(dtype),
         "facts": rng.normal(y[:, None], 1, (rows, 3)).astype("float32"),
     }
     return x, y

@@ -13,7 +13,7 @@ from made_up import CLASSES, FACTS, MODALITIES, made_up
 from utils import only_on
 
 import keras_mla
-from keras_mla.comparison import metrics, report
+from keras_mla.comparison import metrics, report, statistics
 from keras_mla.comparison.report import drawing, numbers, registry
 from keras_mla.comparison.report.sections import (
     answer,
@@ -150,7 +150,7 @@ def test_sections_are_in_their_order(whole):
         i for i in page.ids if re.match(r"s\d+-", i)
     ]
     for text in ("ValueError: no", "OGM-GE, seed 2", FACTS["command"]):
-        assert text in page.text
+        assert text in " ".join(page.text.split())
 
 
 def test_page_needs_nothing_else(whole):
@@ -256,6 +256,127 @@ def test_numbers_of_the_table(tmp_path):
         "deviation": repr(float(np.std([1, 0.75], ddof=1))),
         "runs": "2",
     }
+
+
+def test_deviations_are_over_folds(tmp_path):
+    # Of two folds with three seeds each, the deviation is of two numbers.
+    comparison = made_up(seeds=(0, 1, 2), folds=2, n=40)
+    metric = metrics.named("single_label")
+    scores = [
+        [
+            metric(comparison.y[p.rows], p.outputs[comparison.everything])
+            for p in (
+                run.predictions
+                for run in comparison.runs_of("MLA")
+                if run.fold == fold
+            )
+        ]
+        for fold in range(2)
+    ]
+    means = np.mean(scores, axis=1)
+    assert comparison.scores("MLA", metric) == pytest.approx(means)
+    report.write(comparison, tmp_path)
+    with (tmp_path / "table.csv").open(encoding="utf-8") as file:
+        first = next(csv.DictReader(file))
+    assert float(first["mean"]) == pytest.approx(means.mean())
+    assert float(first["deviation"]) == pytest.approx(means.std(ddof=1))
+    assert first["folds"] == "2" and "runs" not in first
+    found = methods.table(comparison)
+    assert found.rows[0][1] == numbers.spread(means, metric.text)
+    assert (found.columns[-1], found.rows[0][-1]) == ("Runs (± over folds)", 6)
+    assert "Runs (± over folds)" in (tmp_path / "table.md").read_text("utf-8")
+    note = methods.methods(comparison)[-1].text
+    assert "deviation over folds" in note and "mean over its seeds" in note
+    worth = numbers.collected(comparison, "worth")["MLA"]["text"]
+    runs = comparison.runs_of("MLA")
+    assert worth == pytest.approx(
+        [
+            np.mean([r.worth["text"] for r in runs if r.fold == fold])
+            for fold in range(2)
+        ]
+    )
+    found = weights.mean_weights(comparison)
+    assert {len(v) for means in found.values() for v in means.values()} == {2}
+    # One fold: over seeds.
+    comparison = made_up(seeds=(0, 1, 2), n=40)
+    assert len(comparison.scores("MLA", metric)) == 3
+    assert "over seeds" in methods.methods(comparison)[-1].text
+
+
+def test_each_label_over_folds():
+    comparison = made_up("multi_label", seeds=(0, 1), folds=2, n=40)
+    runs = comparison.runs_of("MLA")
+    scores = np.stack(
+        [
+            errors.label_scores(
+                comparison.y[p.rows], p.outputs[comparison.everything]
+            )
+            for p in (run.predictions for run in runs)
+        ]
+    )
+    folds = np.array([run.fold for run in runs])
+    means = [scores[folds == fold].mean(axis=0)[1, 2] for fold in range(2)]
+    table = errors.labels(comparison)[2]
+    assert table.rows[1][3] == numbers.spread(means, lambda v: f"{100 * v:.1f}")
+
+
+def test_groups_are_drawn_and_told():
+    groups = np.arange(60) % 12
+    comparison = made_up(groups=groups)
+    found = numbers.differences(comparison)
+    expected = statistics.compare_rows(
+        metrics.named("single_label"),
+        comparison.y,
+        {m: comparison.outputs_of(m) for m in comparison.methods},
+        "MLA",
+        groups=groups,
+    )
+    assert found == expected
+    note = differences.differences(comparison)[-1].text
+    assert "of the 12 groups of test samples, with 10,000 draws" in note
+    assert "rough" not in note + answer.answer(comparison)[0].text
+    few = dataclasses.replace(comparison, groups=groups % 6)
+    note = differences.differences(few)[-1].text
+    assert "6 groups" in note
+    assert "With fewer than 10 groups, the intervals are rough." in note
+    assert "(rough 95" in answer.answer(few)[0].text
+    plain = differences.differences(made_up())[-1].text
+    assert "group" not in plain and "rough" not in plain
+
+
+def test_fewer_draws_of_many_samples():
+    comparison = made_up(seeds=(0,))
+    assert numbers.draws(comparison) == 10_000
+    many = made_up(seeds=(0,), n=100_000, extras=False)
+    assert numbers.draws(many) == 3_333
+    ranked = dataclasses.replace(many, metric="auroc")
+    assert numbers.draws(ranked) == 1_000
+
+
+def test_figures_of_an_earlier_report_are_deleted(tmp_path):
+    report.write(made_up(seeds=(0, 1), n=30), tmp_path)
+    figures = tmp_path / "figures"
+    before = {path.name for path in figures.iterdir()}
+    assert "worth.svg" in before
+    # Neither a figure of someone else's nor a copy of one of the report's.
+    (figures / "mine.svg").write_text("<svg/>")
+    (figures / "paper.svg").write_bytes((figures / "worth.svg").read_bytes())
+    (figures / "worth.png").write_text("no figure of the report")
+    report.write(by_hand(), tmp_path)
+    now = {path.name for path in figures.iterdir()}
+    kept = {"mine.svg", "paper.svg", "worth.png"}
+    assert kept < now and "worth.svg" not in now
+    assert now - kept < before | {"differences.svg"}
+    # A report that someone has changed names nothing outside the folder.
+    outside = tmp_path / "outside.svg"
+    outside.write_text("")
+    page = tmp_path / "report.html"
+    names = '<meta name="figures" content="../outside">'
+    page.write_text(
+        re.sub('<meta name="figures"[^>]*>', names, page.read_text())
+    )
+    report.write(by_hand(), tmp_path)
+    assert outside.exists()
 
 
 def test_csv_has_every_part(whole):
@@ -394,7 +515,7 @@ def test_missing_modalities_are_computed_directly():
     (_, table, _) = missing.by_rate(comparison)
     rate = 0.3
     patterns = missing.kept_modalities(comparison, rate)
-    scores = []
+    scores = {}
     for run in comparison.runs:
         stored = run.predictions
         right = []
@@ -405,12 +526,38 @@ def test_missing_modalities_are_computed_directly():
                 ]
                 logits = stored.outputs["+".join(names)][place]
                 right.append(logits.argmax() == comparison.y[row])
-        scores.append(np.mean(right))
+        scores.setdefault(run.fold, []).append(np.mean(right))
+    scores = [np.mean(found) for found in scores.values()]
     text = numbers.spread(scores, metrics.named("single_label").text)
     assert table.rows[0][1 + missing.RATES.index(rate)] == text
     metric = metrics.named("single_label")
     plain = comparison.scores("A", metric)
     assert table.rows[0][1] == numbers.spread(plain, metric.text)
+
+
+def test_missing_modalities_of_many_samples(monkeypatch):
+    comparison = made_up(methods=["A"], seeds=(0, 1), n=60)
+    monkeypatch.setattr(missing, "FEWEST_SAMPLES", 10)
+    # 2 runs with 4 outputs for each of 120 samples.
+    monkeypatch.setattr(missing, "OUTPUTS", 2 * 4 * 120)
+    (_, _, note) = missing.by_rate(comparison)
+    assert "means over 2 draws" in note.text
+    assert "chosen at random" not in note.text
+    monkeypatch.setattr(missing, "OUTPUTS", 2 * 4 * 40)
+    draws, sampled = missing.measured(comparison, runs=2)
+    assert (draws, sampled.sum()) == (1, 40)
+    assert (sampled == missing.measured(comparison, runs=2)[1]).all()
+    (_, table, note) = missing.by_rate(comparison)
+    assert "of one draw" in note.text and "40 of the 60 test" in note.text
+    right = [
+        (
+            run.predictions.outputs[comparison.everything].argmax(axis=1)
+            == comparison.y[run.predictions.rows]
+        )[sampled[run.predictions.rows]].mean()
+        for run in comparison.runs
+    ]
+    text = metrics.named("single_label").text
+    assert table.rows[0][1] == numbers.spread(right, text)
 
 
 def test_kept_modalities():

@@ -122,6 +122,74 @@ def test_bootstrap_against_all_draws():
     assert (found.low, found.high) == (low, high)
 
 
+def test_groups_against_all_draws():
+    # 3 groups of 1, 2 and 3 rows have 27 draws, each as likely.
+    y = np.zeros(6, int)
+    groups = np.array(["b", "a", "c", "a", "c", "c"])
+    one = np.array([1, 1, 0, 1, 1, 0], bool)
+    other = np.array([0, 1, 1, 0, 1, 0], bool)
+    rows = [np.flatnonzero(groups == group) for group in "abc"]
+    means = []
+    for draw in itertools.product(range(3), repeat=3):
+        drawn = np.concatenate([rows[group] for group in draw])
+        means.append(one[drawn].mean() - other[drawn].mean())
+    means = np.repeat(means, 1000)  # Percentiles without interpolation.
+    outputs = {"one": [logits(one, y)], "other": [logits(other, y)]}
+    found = compare_rows(
+        named("single_label"), y, outputs, "other", 20_000, groups=groups
+    )["one"]
+    assert found.mean == pytest.approx(1 / 6)
+    low, high = np.percentile(means, [2.5, 97.5])
+    assert (found.low, found.high) == pytest.approx((low, high))
+    tail = min((means <= 1e-9).mean(), (means >= -1e-9).mean())
+    assert found.p == pytest.approx(max(min(1, 2 * tail), 0.25), abs=0.02)
+
+
+@pytest.mark.parametrize("name", ["accuracy", "auroc", "f1_macro"])
+def test_groups_of_one_row_are_rows(name):
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, 70)
+    outputs = {m: [rng.normal(size=(70, 3)) for _ in range(2)] for m in "ab"}
+    metric = named("single_label", name)
+    rows = compare_rows(metric, y, outputs, "a", draws=600)
+    groups = rng.permutation(70) + 100
+    assert compare_rows(metric, y, outputs, "a", 600, groups=groups) == rows
+
+
+def test_groups_widen_what_their_rows_repeat():
+    # Each sample ten times: as sure as one time each.
+    rng = np.random.default_rng(0)
+    y = np.zeros(40, int)
+    right = {m: rng.random(40) < 0.7 for m in "ab"}
+    once = {m: [logits(r, y)] for m, r in right.items()}
+    often = {
+        m: [logits(np.repeat(r, 10), y.repeat(10))] for m, r in right.items()
+    }
+    metric = named("single_label")
+    expected = compare_rows(metric, y, once, "a")["b"]
+    groups = np.repeat(np.arange(40), 10)
+    found = compare_rows(metric, y.repeat(10), often, "a", groups=groups)["b"]
+    assert (found.low, found.high) == pytest.approx(
+        (expected.low, expected.high)
+    )
+    rows = compare_rows(metric, y.repeat(10), often, "a")["b"]
+    assert rows.high - rows.low < 0.5 * (found.high - found.low)
+
+
+def test_few_groups_are_never_sure():
+    y = np.zeros(60, int)
+    outputs = {"good": [logits(y == 0, y)], "bad": [logits(y == 1, y)]}
+    metric = named("single_label")
+    for count in (2, 3, 20):
+        found = compare_rows(
+            metric, y, outputs, "bad", 500, groups=np.arange(60) % count
+        )["good"]
+        assert found.low == found.high == 1
+        assert found.p == max(2 / 501, 2.0 ** (1 - count))
+    found = compare_rows(metric, y, outputs, "bad", 500, groups=0 * y)["good"]
+    assert found.mean == 1 and np.isnan([found.low, found.p]).all()
+
+
 def test_equal_methods_do_not_differ():
     rng = np.random.default_rng(0)
     y = rng.integers(0, 3, 90)
@@ -235,6 +303,8 @@ def test_errors():
         compare_rows(metric, y, {**outputs, "c": []}, "a")
     with pytest.raises(ValueError, match="draws=0"):
         compare_rows(metric, y, outputs, "a", draws=0)
+    with pytest.raises(ValueError, match=r"shape \(2,\).*shape \(3,\)"):
+        compare_rows(metric, y, outputs, "a", groups=[0, 1, 2])
 
 
 def test_needs_scipy(monkeypatch):

@@ -87,11 +87,20 @@ def test_pretrain_encoders(run):
 
 def test_look_inside(run, tmp_path):
     pytest.importorskip("matplotlib")
-    text, _ = run("look_inside")
+    text, lines = run("look_inside")
     weights = [float(w) for w in re.findall(r"weighs (\S+)", text)]
     assert abs(sum(weights) - 1) < 0.02
-    for name in ("learning.png", "gap.png"):
-        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+    image, profile = (line[0] for line in lines[6:8])
+    assert image > profile > 10  # What each modality is worth.
+    read_out = [number for line in lines[9:11] for number in line]
+    assert len(read_out) == 4 and min(read_out) > 80
+    left, size = re.search(r"learn in (\d+) of (\d+)", text).groups()
+    assert 0 < int(left) < int(size) == 64
+    figures = re.search(r"Figures: (.*) \(.png\)", text)[1].split(", ")
+    assert len(figures) == 6
+    for name in figures:
+        picture = (tmp_path / f"{name}.png").read_bytes()
+        assert picture.startswith(b"\x89PNG")
 
 
 def test_own_table(run):

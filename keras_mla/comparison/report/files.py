@@ -23,9 +23,9 @@ def write_csv(comparison: Comparison, path: pathlib.Path) -> None:
         parts |= {name: name for name in comparison.modalities}
     with path.open("w", newline="", **ENCODING) as file:
         lines = csv.writer(file)
-        lines.writerow(
-            ["method", "part", "metric", "mean", "deviation", "runs"]
-        )
+        # A run is of a seed; a fold has several, of which it is the mean.
+        over = numbers.over(comparison).replace("seeds", "runs")
+        lines.writerow(["method", "part", "metric", "mean", "deviation", over])
         for method in comparison.methods:
             for part, key in parts.items():
                 for metric in numbers.all_metrics(comparison):

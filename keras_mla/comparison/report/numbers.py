@@ -12,6 +12,9 @@ from keras_mla.comparison import metrics, statistics
 from keras_mla.comparison.results import Comparison
 
 ALPHA = 0.05
+# Draws of the bootstrap, and what all of them may cost: about ten seconds.
+MOST_DRAWS, FEWEST_DRAWS = 10_000, 1_000
+COST = 1e9
 # No line ends between a number and its unit.
 PERCENT = "\u00a0%"
 
@@ -58,11 +61,16 @@ def all_metrics(comparison: Comparison) -> list[Any]:
 def scores(
     comparison: Comparison, method: str, metric: Any, key: str | None = None
 ) -> list[float]:
-    """Returns a metric of each run of a method."""
+    """Returns a metric of a method's runs, as `Comparison.scores` does."""
     return _once(
         (id(comparison), method, metric.name, key),
         lambda: comparison.scores(method, metric, key),
     )
+
+
+def over(comparison: Comparison) -> str:
+    """Returns what means and deviations are over: `"folds"` or `"seeds"`."""
+    return "folds" if len(comparison.folds) > 1 else "seeds"
 
 
 def spread(
@@ -71,7 +79,7 @@ def spread(
     """Returns `"mean ± deviation"`; the mean alone for one value.
 
     Args:
-        values: Sequence of float, one for each run.
+        values: Sequence of float, one for each run or fold.
         text: Function from a number to its text.
         deviation: Function from a deviation to its text. Defaults to `text`.
     """
@@ -82,6 +90,31 @@ def spread(
     if found.deviation is None:
         return text(found.mean)
     return f"{text(found.mean)} ± {(deviation or text)(found.deviation)}"
+
+
+def collected(
+    comparison: Comparison, field: str
+) -> dict[str, dict[str, list[float]]]:
+    """Returns a field of runs, as `Comparison.by_fold` returns values.
+
+    Args:
+        comparison: `Comparison`.
+        field: str. `"gap"` or `"worth"`.
+
+    Returns:
+        dict of method to a dict of name to values.
+    """
+    found: dict[str, dict[str, list[float]]] = {}
+    for method in comparison.methods:
+        runs = comparison.runs_of(method)
+        for name in dict.fromkeys(
+            n for run in runs for n in getattr(run, field)
+        ):
+            having = [run for run in runs if name in getattr(run, field)]
+            found.setdefault(method, {})[name] = comparison.by_fold(
+                having, [getattr(run, field)[name] for run in having]
+            )
+    return found
 
 
 def tick(metric: Any) -> Format:
@@ -142,9 +175,37 @@ def _differences(comparison: Comparison) -> Mapping[str, Any]:
             comparison.y,
             outputs,
             reference=comparison.winner,
+            draws=draws(comparison),
+            groups=comparison.groups,
         )
         found = {m: d for m, d in found.items() if m != comparison.winner}
     return found
+
+
+def draws(comparison: Comparison) -> int:
+    """Returns how often the bootstrap draws: less often from many samples."""
+    metric = metric_of(comparison)
+    arrays = [a for m in comparison.methods for a in comparison.outputs_of(m)]
+    cost = len(arrays) * len(comparison.y)
+    # They go through the samples once for each class or label.
+    if arrays and (metric.name == "auroc" or metric.task == "multi_label"):
+        cost *= arrays[0].shape[1]
+    # So many that a small p-value stays small when Holm's method corrects it.
+    fewest = max(FEWEST_DRAWS, 100 * len(comparison.methods))
+    return int(np.clip(COST / max(cost, 1), fewest, MOST_DRAWS))
+
+
+def group_count(comparison: Comparison) -> int | None:
+    """Returns the number of groups of test samples; `None` without groups."""
+    if comparison.groups is None:
+        return None
+    return len(np.unique(comparison.groups))
+
+
+def is_rough(comparison: Comparison) -> bool:
+    """Returns whether the test samples are of few groups."""
+    groups = group_count(comparison)
+    return groups is not None and groups < statistics.FEW_GROUPS
 
 
 def validation(comparison: Comparison, method: str) -> float:

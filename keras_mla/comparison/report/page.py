@@ -15,6 +15,9 @@ from keras_mla.comparison.report.registry import SECTIONS
 from keras_mla.comparison.results import Comparison
 from keras_mla.datasets.extras import need
 
+# Names as `_slug` makes them: nothing else in the folder is deleted.
+_FIGURES = re.compile(rb'<meta name="figures" content="([a-z0-9 -]*)">')
+
 
 @dataclasses.dataclass(frozen=True)
 class _Picture:
@@ -31,7 +34,7 @@ def write(comparison: Comparison, folder: str | os.PathLike) -> pathlib.Path:
     The folder gets `report.html`, one file that needs no network and no
     script; `table.csv`, every metric of every method and part; `table.md`, the
     table of methods; and `figures/<name>.svg`. Files of the same names are
-    replaced.
+    replaced. The figures that the report there before names are deleted.
 
     Args:
         comparison: `Comparison`.
@@ -49,8 +52,11 @@ def write(comparison: Comparison, folder: str | os.PathLike) -> pathlib.Path:
     folder = pathlib.Path(folder)
     figures = folder / "figures"
     figures.mkdir(parents=True, exist_ok=True)
+    path = folder / "report.html"
+    _delete_figures(path, figures)
+    names: set[str] = set()
     with numbers.remembered():
-        sections = _sections(comparison, figures)
+        sections = _sections(comparison, figures, names)
         files.write_csv(comparison, folder / "table.csv")
         files.write_markdown(comparison, folder / "table.md")
     environment = jinja2.Environment(
@@ -63,11 +69,20 @@ def write(comparison: Comparison, folder: str | os.PathLike) -> pathlib.Path:
         comparison=comparison,
         summary=_summary(comparison),
         sections=sections,
+        figures=" ".join(sorted(names)),
         style=jinja2.utils.markupsafe.Markup(_file("style.css")),
     )
-    path = folder / "report.html"
     path.write_text(text, **files.ENCODING)
     return path
+
+
+def _delete_figures(report: pathlib.Path, folder: pathlib.Path) -> None:
+    """Deletes the figures of an earlier report, which says their names."""
+    if not report.is_file():
+        return
+    found = _FIGURES.search(report.read_bytes())
+    for name in found[1].decode().split() if found else ():
+        (folder / f"{name}.svg").unlink(missing_ok=True)
 
 
 def _file(name: str) -> str:
@@ -77,25 +92,28 @@ def _file(name: str) -> str:
 
 def _summary(comparison: Comparison) -> str:
     seeds = {run.seed for run in comparison.runs}
-    folds = {run.fold for run in comparison.runs}
+    groups = numbers.group_count(comparison)
     parts = [
         comparison.task.replace("_", "-"),
         numbers.listed(list(comparison.modalities)),
-        numbers.counted(len(comparison.y), "test sample"),
+        numbers.counted(len(comparison.y), "test sample")
+        + ("" if groups is None else f" in {numbers.counted(groups, 'group')}"),
         numbers.counted(len(comparison.methods), "method"),
         numbers.counted(len(seeds), "seed"),
     ]
-    if len(folds) > 1:
-        parts.append(numbers.counted(len(folds), "fold"))
+    if len(comparison.folds) > 1:
+        parts.append(numbers.counted(len(comparison.folds), "fold"))
     return " · ".join(parts)
 
 
 def _sections(
-    comparison: Comparison, folder: pathlib.Path
+    comparison: Comparison, folder: pathlib.Path, used: set[str]
 ) -> list[dict[str, Any]]:
-    """Returns titles, ids and rows of blocks; writes the figures' files."""
+    """Returns titles, ids and rows of blocks; writes the figures' files.
+
+    Adds the names of the figures to `used`.
+    """
     found = []
-    used: set[str] = set()
     for index, (title, function) in enumerate(SECTIONS.items(), 1):
         try:
             blocks = list(function(comparison) or ())

@@ -26,6 +26,7 @@ __all__ = [
     "M3AE",
     "RESNET",
     "decode",
+    "hub_settings",
     "open_image",
     "random_box",
 ]
@@ -360,3 +361,69 @@ CLIP = ImageSettings(
     mean=CLIP_MEAN, std=CLIP_STD, interpolation="bicubic", crop=True
 )
 """224 x 224 from the middle, bicubic, CLIP's statistics."""
+
+
+def hub_settings(preset: str) -> ImageSettings:
+    """Returns how a preset of Keras Hub expects images.
+
+    Pillow resizes, with antialiasing, where Keras Hub resizes without.
+
+    Args:
+        preset: str. A preset's name, or a folder.
+
+    Returns:
+        `ImageSettings`.
+
+    Raises:
+        ValueError: If the preset has no image converter, or one that pads, or
+            that makes pictures that are no squares.
+        ImportError: If Keras Hub is not installed.
+
+    Example:
+    >>> import keras_hub, tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> keras_hub.models.ViTBackbone(
+    ...     (16, 16, 3), 8, 1, 2, 8, 16
+    ... ).save_to_preset(folder)
+    >>> keras_hub.layers.ViTImageConverter(
+    ...     image_size=(16, 16), scale=1 / 255
+    ... ).save_to_preset(folder)
+    >>> keras_mla.datasets.image.hub_settings(folder).size
+    16
+    """
+    hub = extras.need("keras_hub", f"read pictures as {preset!r} does")
+    try:
+        converter = hub.layers.ImageConverter.from_preset(str(preset))
+    except Exception as error:
+        raise ValueError(
+            "A preset must have an image converter. Received: "
+            f"preset={preset}. Keras Hub said: {error}"
+        ) from error
+    height, width = converter.image_size or (224, 224)
+    if height != width or converter.pad_to_aspect_ratio:
+        raise ValueError(
+            "A preset must read pictures as squares, without padding. "
+            f"Received: preset={preset}, of {height} x {width} pixels, "
+            f"pad_to_aspect_ratio={converter.pad_to_aspect_ratio}"
+        )
+    scale = _three(1.0 if converter.scale is None else converter.scale)
+    offset = _three(0.0 if converter.offset is None else converter.offset)
+    std = _three([1 / (255 * s) for s in scale])
+    return ImageSettings(
+        size=height,
+        mean=_three([-o * s for o, s in zip(offset, std, strict=True)]),
+        std=std,
+        interpolation=converter.interpolation,
+        crop=converter.crop_to_aspect_ratio,
+    )
+
+
+def _three(value: Any) -> tuple[float, float, float]:
+    """Returns a number for each of red, green and blue."""
+    values = list(value) if hasattr(value, "__len__") else [value] * 3
+    if len(values) != 3:
+        raise ValueError(
+            f"Pictures have three colours. Received: {len(values)} numbers"
+        )
+    red, green, blue = map(float, values)
+    return red, green, blue

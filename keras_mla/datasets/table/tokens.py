@@ -218,11 +218,15 @@ def opened(text: str, length: int | None = None) -> Pieces | HubPieces:
 
 
 def _from_preset(preset: str) -> Any:
-    # Only here: other tables need no encoders.
-    from keras_mla.encoders.hub import load_preset
-
     hub = need("keras_hub", f"load the preset {preset!r}")
-    return _with_vocabulary(load_preset(hub.tokenizers.Tokenizer, preset))
+    try:
+        tokenizer = hub.tokenizers.Tokenizer.from_preset(preset)
+    except Exception as error:
+        raise ValueError(
+            "`tokenizer` must be a file, or a preset of Keras Hub that has a "
+            f"tokenizer. Received: {preset!r}. Keras Hub said: {error}"
+        ) from error
+    return _with_vocabulary(tokenizer)
 
 
 def _with_vocabulary(tokenizer: Any) -> Any:

@@ -10,7 +10,7 @@ from keras_mla.encoders.cavmae.encoder import CAVMAE, SHAPES, patch_embedding
 from keras_mla.encoders.nn.masked_autoencoder import MaskedAutoencoder
 from keras_mla.encoders.nn.masking import reconstruction_loss
 from keras_mla.encoders.nn.tokens import check_image, patchify, sincos_2d
-from keras_mla.encoders.nn.transformer import Transformer, TransformerBlock
+from keras_mla.layers.transformer import Transformer, TransformerBlock
 
 MODALITIES = ("audio", "image")
 

@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_mla.encoders.nn.embeddings import PatchEmbedding
 from keras_mla.encoders.nn.tokens import check_image, check_patches
-from keras_mla.encoders.nn.transformer import Transformer
+from keras_mla.layers.transformer import Transformer
 
 SHAPES = {"audio": (1024, 128, 1), "image": (224, 224, 3)}
 

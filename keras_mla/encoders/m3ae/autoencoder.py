@@ -22,7 +22,7 @@ from keras_mla.encoders.nn.tokens import (
     sincos_1d,
     sincos_2d,
 )
-from keras_mla.encoders.nn.transformer import Transformer
+from keras_mla.layers.transformer import Transformer
 
 
 @keras.saving.register_keras_serializable(package="keras_mla")

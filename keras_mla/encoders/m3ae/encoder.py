@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_mla.encoders.nn.embeddings import PatchEmbedding, TextEmbedding
 from keras_mla.encoders.nn.tokens import check_image, check_patches
-from keras_mla.encoders.nn.transformer import Transformer
+from keras_mla.layers.transformer import Transformer
 
 # Width, depth and heads of the published configurations.
 SIZES = {"small": (384, 12, 6), "base": (768, 12, 12), "large": (1024, 24, 16)}

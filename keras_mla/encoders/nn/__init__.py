@@ -6,7 +6,7 @@ from keras_mla.encoders.nn.tokens import (
     resize_positions,
     unpatchify,
 )
-from keras_mla.encoders.nn.transformer import Transformer, TransformerBlock
+from keras_mla.layers.transformer import Transformer, TransformerBlock
 
 __all__ = [
     "PatchEmbedding",

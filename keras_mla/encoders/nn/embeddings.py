@@ -6,8 +6,8 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from keras_mla.encoders.nn.attention import apply_dense
 from keras_mla.encoders.nn.tokens import patchify, sincos_1d, sincos_2d
+from keras_mla.layers.attention import apply_dense
 
 
 def table_initializer(table: np.ndarray) -> Any:

@@ -15,7 +15,7 @@ from keras_mla.encoders.nn.masking import (
     restore_tokens,
     take_tokens,
 )
-from keras_mla.encoders.nn.transformer import Transformer
+from keras_mla.layers.transformer import Transformer
 
 
 class Hidden(NamedTuple):

@@ -5,7 +5,7 @@ import keras
 from keras import layers, ops
 
 from keras_mla.core.joint import JointModel
-from keras_mla.encoders.nn.transformer import TransformerBlock
+from keras_mla.layers.transformer import Transformer
 
 
 @keras.saving.register_keras_serializable(package="keras_mla")
@@ -89,11 +89,9 @@ class TransformerFusion(JointModel):
         self.dropout = float(dropout)
         # === Layers ===
         self.tokens = _Tokens(width, name="tokens")
-        self.blocks = [
-            TransformerBlock(num_heads, dropout=dropout, name=f"block_{i}")
-            for i in range(depth)
-        ]
-        self.norm = layers.LayerNormalization(epsilon=1e-5, name="norm")
+        self.transformer = Transformer(
+            depth, num_heads, dropout=dropout, name="transformer"
+        )
 
     def build_head(self, widths: dict[str, int]) -> None:
         """Builds the head for the token CLS."""
@@ -114,9 +112,8 @@ class TransformerFusion(JointModel):
             features, _ = self.complete(features, presence, training)
             mask = ops.pad(presence, ((0, 0), (1, 0)), constant_values=True)
         tokens = self.tokens(features)
-        for block in self.blocks:
-            tokens = block(tokens, padding_mask=mask, training=training)
-        return self.head(self.norm(tokens[:, 0]), training=training), ()
+        tokens = self.transformer(tokens, padding_mask=mask, training=training)
+        return self.head(tokens[:, 0], training=training), ()
 
     def unimodal_pass(
         self, name: str, feature: Any, training: bool | None

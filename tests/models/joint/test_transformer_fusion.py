@@ -41,7 +41,7 @@ def by_hand(model, features, presence):
             if known
         ]
         x = np.stack(tokens)
-        for block in model.blocks:
+        for block in model.transformer.blocks:
             q, k, v = np.split(dense(block.qkv, norm(block.norm1[0], x)), 3, -1)
             heads = []
             for head in range(block.num_heads):
@@ -53,7 +53,7 @@ def by_hand(model, features, presence):
             x = x + dense(block.projection, np.concatenate(heads, -1))
             inner = gelu(dense(block.mlp_in, norm(block.norm2[0], x)))
             x = x + dense(block.mlp_out, inner)
-        logits.append(dense(model.head, norm(model.norm, x[0])))
+        logits.append(dense(model.head, norm(model.transformer.norm, x[0])))
     return np.stack(logits)
 
 

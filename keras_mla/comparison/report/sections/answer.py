@@ -43,9 +43,10 @@ def _winner(comparison: Comparison) -> str:
         if found is not None and math.isfinite(found.mean):
             sign = -1 if metric.higher_is_better else 1
             low, high = sorted((sign * found.low, sign * found.high))
+            rough = "rough " if numbers.is_rough(comparison) else ""
             parts.append(
                 f"{_apart(sign * found.mean, metric)} {following}, the next on "
-                f"validation data (95{numbers.PERCENT} interval of the "
+                f"validation data ({rough}95{numbers.PERCENT} interval of the "
                 f"advantage {numbers.signed(low, metric)} to "
                 f"{numbers.signed(high, metric)}, "
                 f"p {_equals(found.p_holm)})"
@@ -73,7 +74,7 @@ def _modalities(comparison: Comparison) -> str:
         for name in comparison.modalities
         if (found := numbers.scores(comparison, winner, metric, name))
     }
-    worths = [run.worth for run in comparison.runs_of(winner) if run.worth]
+    worths = numbers.collected(comparison, "worth").get(winner, {})
     points = " points" if metric.percent else ""
     parts = []
     if alone:
@@ -86,9 +87,10 @@ def _modalities(comparison: Comparison) -> str:
         )
     if worths:
         added = [
-            f"{numbers.signed(_mean(worths, name), metric)}{points} ({name})"
+            f"{numbers.signed(float(np.mean(worths[name])), metric)}{points} "
+            f"({name})"
             for name in comparison.modalities
-            if name in worths[0]
+            if name in worths
         ]
         parts.append(
             f"on average over the orders in which modalities join, "
@@ -174,7 +176,3 @@ def _apart(gain: float, metric: Any) -> str:
 def _equals(p: float) -> str:
     text = numbers.probability(p)
     return text if text.startswith("<") else f"= {text}"
-
-
-def _mean(worths: list[dict[str, float]], name: str) -> float:
-    return float(np.mean([worth[name] for worth in worths if name in worth]))

@@ -1,5 +1,6 @@
 """What failed, what is missing, settings and facts."""
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -52,31 +53,35 @@ def settings(comparison: Comparison) -> list[Block] | None:
 @section("Facts")
 def facts(comparison: Comparison) -> list[Block] | None:
     """Prints the facts of the comparison."""
-    blocks: list[Block] = []
+    tables: list[Table] = []
+    commands: list[Text] = []
     single: list[tuple[str, str]] = []
     for name, value in comparison.facts.items():
         if isinstance(value, Mapping):
             rows = list(_flat(value))
             if rows:
-                table = Table([str(name), ""], rows, words=(0, 1))
-                blocks.append(table)
+                tables.append(Table([str(name), ""], rows, words=(0, 1)))
         elif name == "command":
-            blocks.append(Text(_shown(value), "code"))
+            # What `python -m keras_mla` leaves in `sys.argv`.
+            text = re.sub(r"^\S*__main__\.py", "keras-mla", _shown(value))
+            commands.append(Text(text, "code"))
         else:
             single.append((str(name), _shown(value)))
+    # Short ones first, so that they fit beside each other.
+    tables.sort(key=lambda table: len(table.rows))
     if single:
-        blocks.insert(0, Table(["Fact", ""], single, words=(0, 1)))
-    return blocks
+        tables.insert(0, Table(["Fact", ""], single, words=(0, 1)))
+    return [*tables, *commands]
 
 
 def _flat(
     facts: Mapping[Any, Any], before: str = ""
 ) -> Iterator[tuple[str, str]]:
-    """Yields nested facts as lines."""
+    """Yields nested facts as lines, but for what was not given."""
     for name, value in facts.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{before}{name}, ")
-        else:
+        elif value is not None and value != []:
             yield f"{before}{name}", _shown(value)
 
 

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from keras_mla.comparison import statistics
 from keras_mla.comparison.report import marks, numbers
 from keras_mla.comparison.report.blocks import Block, Figure, Table, Text
 from keras_mla.comparison.report.drawing import INK, color
@@ -71,14 +72,32 @@ def differences(comparison: Comparison) -> list[Block] | None:
             words=(0, 4),
         ),
         Text(
-            "Intervals are from a paired bootstrap of the test samples, for "
-            "the models at hand. p is corrected by Holm's method for the "
+            f"Intervals are from a paired bootstrap of {_drawn(comparison)}, "
+            f"with {numbers.draws(comparison):,} draws, for the models at "
+            f"hand. {_rough(comparison)}p is corrected by Holm's method for "
+            "the "
             f"{numbers.counted(len(names), 'comparison')}; below "
             f"{numbers.ALPHA} the verdict counts as sure, and the dot is "
             "filled.",
             "note",
         ),
     ]
+
+
+def _drawn(comparison: Comparison) -> str:
+    """Returns what the bootstrap draws."""
+    groups = numbers.group_count(comparison)
+    if groups is None:
+        return "the test samples"
+    return f"the {numbers.counted(groups, 'group')} of test samples"
+
+
+def _rough(comparison: Comparison) -> str:
+    """Returns a warning of few groups."""
+    if not numbers.is_rough(comparison):
+        return ""
+    few = statistics.FEW_GROUPS
+    return f"With fewer than {few} groups, the intervals are rough. "
 
 
 def _verdict(one: Any) -> str:

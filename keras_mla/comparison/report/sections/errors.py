@@ -143,16 +143,25 @@ def labels(comparison: Comparison) -> list[Block] | None:
     """Shows precision, recall and F1 of each label of the winner."""
     if comparison.task != "multi_label":
         return None
-    runs = [run.predictions for run in comparison.runs_of(comparison.winner)]
     key = comparison.everything
-    scores = [
-        label_scores(comparison.y[found.rows], found.outputs[key])
-        for found in runs
-        if key in found.outputs
+    runs = [
+        run
+        for run in comparison.runs_of(comparison.winner)
+        if key in run.predictions.outputs
     ]
-    if not scores:
+    if not runs:
         return None
-    values = np.stack(scores)  # Runs, labels, three scores.
+    scores = np.stack(
+        [
+            label_scores(comparison.y[found.rows], found.outputs[key])
+            for found in (run.predictions for run in runs)
+        ],
+        axis=-1,
+    )
+    # Runs or folds, labels, three scores.
+    values = np.apply_along_axis(
+        lambda one: comparison.by_fold(runs, one), -1, scores
+    ).transpose(2, 0, 1)
     names = [numbers.class_name(comparison, i) for i in range(values.shape[1])]
 
     def text(value: float) -> str:

@@ -23,15 +23,20 @@ def methods(comparison: Comparison) -> list[Block] | None:
             axis, names, series, numbers.tick(metric), title, comparison.winner
         )
 
-    runs = max(len(found) for found in values)
+    over = numbers.over(comparison)
     explained = (
-        "The number after ± is the standard deviation over runs (seeds or "
-        "folds); in the figure, a line spans one deviation each way and small "
-        "strokes are runs. "
-        if runs > 1
+        f"The number after ± is the standard deviation over {over}; in the "
+        "figure, a line spans one deviation each way and small strokes are "
+        f"{over}. "
+        if max(len(found) for found in values) > 1
         else "Each method has one run, so nothing is known about the spread "
         "over seeds. "
     )
+    if over == "folds":
+        explained += (
+            "The value of a fold is the mean over its seeds, which have the "
+            "same test samples. "
+        )
     spreads = ", ".join(
         f"{name} {numbers.spread(found, metric.text)}"
         for name, found in zip(names, values, strict=True)
@@ -80,4 +85,7 @@ def table(comparison: Comparison) -> Table:
         for index, name in enumerate(comparison.methods)
         if name == comparison.winner
     ]
-    return Table(["Method", *header, "Runs"], rows, marked=marked)
+    runs = "Runs"
+    if numbers.over(comparison) == "folds":
+        runs += " (± over folds)"
+    return Table(["Method", *header, runs], rows, marked=marked)

@@ -19,6 +19,9 @@ from keras_mla.comparison.results import (
 
 RATES = tuple(round(0.1 * step, 1) for step in range(8))
 DRAWS = 20
+# Outputs of all runs that are measured at a rate: all rates take seconds.
+OUTPUTS = 2_000_000
+FEWEST_SAMPLES = 1_000
 # Beyond it, comparisons do not predict with all subsets.
 MOST_MODALITIES = 5
 
@@ -80,21 +83,32 @@ def by_rate(comparison: Comparison) -> list[Block] | None:
         return None
     metric = numbers.metric_of(comparison)
     keys = {subset_key(subset) for subset in subsets(modalities)}
-    patterns = {rate: kept_modalities(comparison, rate) for rate in RATES}
-    curves = {}
-    for method in comparison.methods:
-        runs = [
-            run.predictions
+    found = {
+        method: [
+            run
             for run in comparison.runs_of(method)
             if keys <= set(run.predictions.outputs)
         ]
-        if runs:
-            curves[method] = [
-                [_score(comparison, metric, run, kept) for run in runs]
-                for kept in patterns.values()
-            ]
-    if not curves:
+        for method in comparison.methods
+    }
+    found = {method: runs for method, runs in found.items() if runs}
+    if not found:
         return None
+    draws, sampled = measured(comparison, sum(map(len, found.values())))
+    patterns = [kept_modalities(comparison, rate, draws) for rate in RATES]
+    curves = {
+        method: [
+            comparison.by_fold(
+                runs,
+                [
+                    _score(comparison, metric, run.predictions, kept, sampled)
+                    for run in runs
+                ],
+            )
+            for kept in patterns
+        ]
+        for method, runs in found.items()
+    }
     title = numbers.titled(metric)
 
     def draw(figure: Any) -> None:
@@ -142,11 +156,47 @@ def by_rate(comparison: Comparison) -> list[Block] | None:
         Text(
             "Each modality of each test sample is hidden with this "
             "probability, independently of the others, but each sample keeps "
-            f"one of its modalities. Values are means over {DRAWS} draws, the "
-            "same draws for all methods and runs.",
+            f"one of its modalities. {_drawn(draws, sampled)}",
             "note",
         ),
     ]
+
+
+def measured(comparison: Comparison, runs: int) -> tuple[int, np.ndarray]:
+    """Returns the number of draws, and which samples are measured.
+
+    Few draws are enough for many samples. Beyond `OUTPUTS`, a part of the
+    samples is measured, drawn at random.
+
+    Args:
+        comparison: `Comparison`.
+        runs: int. The number of runs.
+
+    Returns:
+        int; bool array `(samples,)`.
+    """
+    units = comparison.runs[0].predictions.outputs[comparison.everything].shape
+    count = len(comparison.y)
+    most = max(FEWEST_SAMPLES, OUTPUTS // (runs * units[1]))
+    sampled: np.ndarray = np.zeros(count, bool)
+    sampled[np.random.default_rng(0).permutation(count)[:most]] = True
+    return min(DRAWS, max(1, most // max(count, 1))), sampled
+
+
+def _drawn(draws: int, sampled: np.ndarray) -> str:
+    """Returns what values are means over, in words."""
+    text = (
+        "Values are of one draw"
+        if draws == 1
+        else f"Values are means over {draws} draws"
+    )
+    text += ", the same for all methods and runs."
+    if not sampled.all():
+        text += (
+            f" They are of {sampled.sum():,} of the {len(sampled):,} test "
+            "samples, chosen at random."
+        )
+    return text
 
 
 def kept_modalities(
@@ -175,10 +225,17 @@ def _score(
     metric: Any,
     predictions: Predictions,
     patterns: np.ndarray,
+    sampled: np.ndarray,
 ) -> float:
     """Returns the metric with hidden modalities, the mean over patterns."""
+    if not sampled.all():
+        rows = sampled[predictions.rows]
+        predictions = Predictions(
+            predictions.rows[rows],
+            {key: found[rows] for key, found in predictions.outputs.items()},
+        )
     y = comparison.y[predictions.rows]
-    # A sampler costs less than the metric, which checks more.
+    # A sampler costs less than most metrics, which check more.
     once = np.ones((len(y), 1))
     scores = []
     for kept in patterns[:, predictions.rows]:

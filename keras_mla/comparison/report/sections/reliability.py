@@ -23,13 +23,19 @@ def reliability(comparison: Comparison) -> list[Block] | None:
         ("before calibration", comparison.everything),
         ("after calibration", CALIBRATED),
     ):
+        runs = [
+            run
+            for run in comparison.runs_of(comparison.winner)
+            if key in run.predictions.outputs
+        ]
         found = [
             (comparison.y[p.rows].reshape(-1), p.outputs[key])
-            for run in comparison.runs_of(comparison.winner)
-            if key in (p := run.predictions).outputs
+            for p in (run.predictions for run in runs)
         ]
         if found:
-            errors[title] = [calibration(*one)[1] for one in found]
+            errors[title] = comparison.by_fold(
+                runs, [calibration(*one)[1] for one in found]
+            )
             y = np.concatenate([labels for labels, _ in found])
             outputs = np.concatenate([logits for _, logits in found])
             curves[title] = calibration(y, outputs)[0]

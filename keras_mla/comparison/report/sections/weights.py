@@ -7,7 +7,7 @@ import numpy as np
 from keras_mla.comparison.report import marks, numbers
 from keras_mla.comparison.report.blocks import Block, Figure, Table, Text
 from keras_mla.comparison.report.registry import section
-from keras_mla.comparison.results import Comparison
+from keras_mla.comparison.results import Comparison, Run
 
 
 @section("How the winner weighs modalities")
@@ -55,13 +55,18 @@ def weights(comparison: Comparison) -> list[Block] | None:
 def mean_weights(
     comparison: Comparison,
 ) -> dict[str, dict[str, list[float]]]:
-    """Returns mean weights by outcome and modality, a value for each run."""
+    """Returns mean weights by outcome and modality.
+
+    Values are as `Comparison.by_fold` returns them.
+    """
     found: dict[str, dict[str, list[float]]] = {}
+    runs: list[Run] = []
     for run in comparison.runs_of(comparison.winner):
         stored = run.predictions
         outputs = stored.outputs.get(comparison.everything)
         if not stored.weights or outputs is None:
             continue
+        runs.append(run)
         for title, rows in _outcomes(
             comparison.task, comparison.y[stored.rows], outputs
         ).items():
@@ -73,7 +78,13 @@ def mean_weights(
                 values = stored.weights[name][rows & has]
                 mean = values.mean() if values.size else np.nan
                 mine.setdefault(name, []).append(float(mean))
-    return found
+    return {
+        title: {
+            name: comparison.by_fold(runs, values)
+            for name, values in means.items()
+        }
+        for title, means in found.items()
+    }
 
 
 def _outcomes(

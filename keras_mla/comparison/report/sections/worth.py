@@ -13,7 +13,7 @@ from keras_mla.comparison.results import Comparison
 def worth(comparison: Comparison) -> list[Block] | None:
     """Shows Shapley values of the modalities."""
     metric = numbers.metric_of(comparison)
-    found = _collected(comparison, "worth")
+    found = numbers.collected(comparison, "worth")
     if not found:
         return None
     unit = " (points)" if metric.percent else ""
@@ -61,7 +61,7 @@ def worth(comparison: Comparison) -> list[Block] | None:
 @section("The gap between modalities")
 def gap(comparison: Comparison) -> list[Block] | None:
     """Shows how far apart the features of modalities lie."""
-    found = _collected(comparison, "gap")
+    found = numbers.collected(comparison, "gap")
     if not found:
         return None
     pairs = list(dict.fromkeys(p for gaps in found.values() for p in gaps))
@@ -96,18 +96,6 @@ def gap(comparison: Comparison) -> list[Block] | None:
             )
         )
     return [*blocks, _table(comparison, found, pairs, text)]
-
-
-def _collected(
-    comparison: Comparison, field: str
-) -> dict[str, dict[str, list[float]]]:
-    """Returns a field's values of all runs, by method and name."""
-    found: dict[str, dict[str, list[float]]] = {}
-    for run in comparison.runs:
-        for name, value in getattr(run, field).items():
-            mine = found.setdefault(run.method, {})
-            mine.setdefault(name, []).append(float(value))
-    return found
 
 
 def _table(

@@ -1,11 +1,11 @@
-"""The transformer block that M3AE and CAV-MAE are made of."""
+"""The transformer block of M3AE, CAV-MAE and `TransformerFusion`."""
 
 from typing import Any
 
 import keras
 from keras import layers, ops
 
-from keras_mla.encoders.nn.attention import apply_dense, attend
+from keras_mla.layers.attention import apply_dense, attend
 
 
 @keras.saving.register_keras_serializable(package="keras_mla")
