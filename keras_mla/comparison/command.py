@@ -22,6 +22,21 @@ KERAS_BACKEND chooses among tensorflow, jax and torch.
 """
 
 
+# Flags that name columns of a table by kind.
+_COLUMNS = ("image", "audio", "video", "text", "numeric", "categorical")
+# Flags that are arguments of `compare` as they are.
+_OF_DATA = (
+    "id",
+    "split",
+    "group",
+    "folds",
+    "root",
+    "task",
+    "width",
+    "split_seed",
+)
+
+
 class UsageError(ValueError):
     """What the user typed is wrong."""
 
@@ -104,8 +119,8 @@ def parse(values: flags.FlagValues, name: str, rest: list[str]) -> list[str]:
 # === compare ===
 
 
-def _compare(rest: list[str]) -> None:
-    values = flags.FlagValues()
+def define_data_flags(values: flags.FlagValues) -> None:
+    """Defines the flags of data and encoders, which `data_arguments` reads."""
     own = {"flag_values": values}
     text, many = flags.DEFINE_string, flags.DEFINE_list
     number = flags.DEFINE_integer
@@ -126,38 +141,49 @@ def _compare(rest: list[str]) -> None:
     tasks = ["single_label", "multi_label", "regression"]
     task = "What labels are. Default: what they look like."
     flags.DEFINE_enum("task", None, tasks, task, **own)
-    many("missing", [], "Missing rates to compare at, as 0.1,0.3.", **own)
+    number("width", 64, "Features of an encoder.", lower_bound=1, **own)
+    number("split_seed", 0, "Seed of random splits.", lower_bound=0, **own)
+
+
+def data_arguments(values: flags.FlagValues) -> dict[str, Any]:
+    """Returns the arguments of `compare` that flags of data mean.
+
+    Raises:
+        ValueError: If the value of a flag is wrong.
+    """
+    label = values["label"].value
+    columns = {kind: values[kind].value for kind in _COLUMNS}
+    return {
+        "data": values["data"].value,
+        "modalities": values["modalities"].value or None,
+        "label": (label[0] if len(label) == 1 else label) or None,
+        "columns": {kind: names for kind, names in columns.items() if names},
+        "encoders": _encoders(values["encoder"].value),
+        **{name: values[name].value for name in _OF_DATA},
+    }
+
+
+def _compare(rest: list[str]) -> None:
+    values = flags.FlagValues()
+    own = {"flag_values": values}
+    define_data_flags(values)
+    rates = "Missing rates to compare at, as 0.1,0.3."
+    flags.DEFINE_list("missing", [], rates, **own)
     draws = ["keep_one", "independent"]
     draw = "Whether a sample keeps one modality at missing rates."
     flags.DEFINE_enum("draw", "keep_one", draws, draw, **own)
-    number("width", 64, "Features of an encoder.", lower_bound=1, **own)
-    number("split_seed", 0, "Seed of random splits.", lower_bound=0, **own)
-    shared = define_flags(values)
+    define_flags(values)
     left = parse(values, "keras-mla compare", rest)
     if left:
         raise UsageError(f"{left[0]!r} is no flag. Flags begin with --.")
-    given = values.flag_values_dict()
-    given.pop("help")
-    kinds = ("image", "audio", "video", "text", "numeric", "categorical")
-    columns = {kind: given.pop(kind) for kind in kinds}
-    label = given.pop("label")
-    for flag in shared:
-        del given[flag]
-    rates = _numbers("missing", given.pop("missing"))
-    draw = given.pop("draw")
-    options = {
-        "modalities": given.pop("modalities") or None,
-        "label": (label[0] if len(label) == 1 else label) or None,
-        "columns": {k: v for k, v in columns.items() if v},
-        "encoders": _encoders(given.pop("encoder")),
-        **arguments(values),
-    }
-    if rates:
-        _compare_rates(rates, draw=draw, **options, **given)
+    found = _numbers("missing", values["missing"].value)
+    options = {**data_arguments(values), **arguments(values)}
+    if found:
+        _compare_rates(found, draw=values["draw"].value, **options)
         return
     from keras_mla.comparison.engine import compare
 
-    result = compare(**options, **given)
+    result = compare(**options)
     table = pathlib.Path(values["out"].value) / "table.md"
     print(f"\n{table.read_text()}")
     _tell(result)

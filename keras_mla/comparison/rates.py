@@ -10,16 +10,14 @@ from typing import Any
 import numpy as np
 
 from keras_mla.comparison import arguments, metrics, sources
-from keras_mla.comparison.data import Data, Division, Fold, Part
+from keras_mla.comparison.data import Data, Division
 from keras_mla.comparison.engine import compare
 from keras_mla.comparison.frozen import Presets
+from keras_mla.comparison.hiding import DRAWS, at_rate
 from keras_mla.comparison.report import numbers
 from keras_mla.comparison.results import Comparison
-from keras_mla.core.arrays import full_presence
 from keras_mla.datasets.extras import need
-from keras_mla.datasets.protocols import missing
 
-DRAWS = ("keep_one", "independent")
 # What the paper's Table 2 prints, and the field beside it.
 _METRICS = {
     "single_label": ("accuracy", "balanced_accuracy", "f1_weighted"),
@@ -181,7 +179,7 @@ def compare_rates(
             f"of {list(DRAWS)}. Received: rates={list(rates)}, draw={draw!r}"
         )
     folder = pathlib.Path(out)
-    found, options = _loaded(data, folder, options)
+    found, options = loaded(data, folder, options)
     results = {}
     for rate in values:
         hidden = at_rate(found, rate, draw, draw_seed)
@@ -191,10 +189,19 @@ def compare_rates(
     return result
 
 
-def _loaded(
+def loaded(
     data: Any, folder: pathlib.Path, options: Mapping[str, Any]
 ) -> tuple[Data, dict[str, Any]]:
-    """Reads data once; returns them, and the options that are left."""
+    """Reads data once, for several comparisons.
+
+    Args:
+        data: As for `compare`.
+        folder: Where features of frozen encoders are kept.
+        options: Further arguments of `compare`.
+
+    Returns:
+        The data, and the arguments that are left.
+    """
     options = dict(options)
     of_data = ("modalities", "label", "columns", "id", "root", "task")
     of_division = ("split", "group", "folds")
@@ -209,70 +216,3 @@ def _loaded(
         data, division=Division(**division), presets=presets, **given
     )
     return found, options
-
-
-def at_rate(data: Data, rate: float, draw: str, seed: int) -> Data:
-    """Returns data of which values are hidden at random.
-
-    Args:
-        data: The data, in memory.
-        rate: float. The share of entries that is hidden.
-        draw: One of `DRAWS`.
-        seed: int.
-
-    Raises:
-        ValueError: If the data are batches.
-    """
-    names = data.modalities
-    drawn: np.ndarray = np.ones((len(data.ids), len(names)), bool)
-    parts = [part for fold in data.folds for part in fold.parts.values()]
-    if not all(part.in_memory for part in parts):
-        raise ValueError(
-            "Missing rates need data in memory, and these are batches. Give "
-            "batches that hold `presence` to `compare`."
-        )
-    # Each split has the rate; with folds, all data have it.
-    groups = [part.rows for part in data.folds[0].parts.values()]
-    if len(data.folds) > 1:
-        groups = [np.arange(len(data.ids))]
-    for index, rows in enumerate(groups):
-        drawn[rows] = missing.missing_presence(
-            len(rows), names, rate, seed + index, draw == "keep_one"
-        )
-    rng = np.random.default_rng(seed)
-    folds = [
-        Fold(
-            {
-                s: _hidden(names, p, drawn, rng, draw)
-                for s, p in f.parts.items()
-            },
-            f.table,
-        )
-        for f in data.folds
-    ]
-    facts = {"missing rate": rate, "draw": draw, "seed of the draw": seed}
-    name = f"{data.name}, {100 * rate:g} % missing"
-    return dataclasses.replace(
-        data, name=name, folds=folds, facts={**data.facts, **facts}
-    )
-
-
-def _hidden(
-    names: tuple[str, ...],
-    part: Part,
-    drawn: np.ndarray,
-    rng: np.random.Generator,
-    draw: str,
-) -> Part:
-    """Returns a split with further modalities absent."""
-    if not part.shared:
-        drawn = drawn[part.rows]
-    there = full_presence(names, part.source)
-    presence = there & drawn
-    if draw == "keep_one":
-        # What a sample lacks already may be all that was left to it.
-        rows = np.flatnonzero(there.any(axis=1) & ~presence.any(axis=1))
-        chance = np.where(there[rows], rng.random((len(rows), len(names))), -1)
-        presence[rows, chance.argmax(axis=1)] = True
-    source = {**part.source, "presence": presence}
-    return dataclasses.replace(part, source=source)

@@ -8,7 +8,7 @@ from utils import only_on
 
 from keras_mla.comparison import command, compare_rates
 from keras_mla.comparison.data import Division
-from keras_mla.comparison.rates import at_rate
+from keras_mla.comparison.hiding import at_rate, without
 from keras_mla.comparison.sources import load
 
 pytest.importorskip("jinja2")
@@ -72,6 +72,23 @@ def test_what_was_absent_stays_absent_and_one_is_kept():
             assert not (presence & ~known[part.rows]).any()
             empty += (~presence.any(axis=1)).sum()
         assert (empty == 0) == (draw == "keep_one")
+
+
+@pytest.mark.parametrize("folds", [None, 3])
+def test_training_alone_lacks_a_modality(folds):
+    data = load(arrays(), division=Division(folds=folds))
+    hidden = without(data, "audio", 0.75, seed=1)
+    for fold in hidden.folds:
+        for split, part in fold.parts.items():
+            if split == "train":
+                presence = part.x["presence"]
+                lacking = (~presence[:, 1]).sum()
+                assert lacking == round(0.75 * len(part.y))
+                assert presence[:, [0, 2]].all()
+            else:
+                assert "presence" not in part.x
+    with pytest.raises(ValueError, match="Received: 'sound'"):
+        without(data, "sound", 0.5, seed=0)
 
 
 def test_independent_entries_may_leave_nothing():
