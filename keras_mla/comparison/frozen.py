@@ -2,9 +2,6 @@
 
 import copy
 import dataclasses
-import functools
-import hashlib
-import json
 import os
 import pathlib
 from collections.abc import Callable, Mapping
@@ -15,15 +12,14 @@ import numpy as np
 from keras import layers
 
 from keras_mla.comparison.encoders import KINDS
+from keras_mla.comparison.features import BATCH_SIZE, Features, digest
 from keras_mla.comparison.names import hint
 from keras_mla.core.arrays import full_presence
 from keras_mla.core.batch import RESERVED
 from keras_mla.datasets.extras import need
-from keras_mla.datasets.pipeline import Reader
 from keras_mla.datasets.readers.image import ImageSettings, hub_settings
 from keras_mla.datasets.table import Image, Table, Text, Video, tokens
 from keras_mla.datasets.table.field import Field
-from keras_mla.datasets.table.values import value_of
 from keras_mla.encoders.cache import cache_features
 from keras_mla.encoders.hub_encoders import (
     LONGEST,
@@ -31,10 +27,6 @@ from keras_mla.encoders.hub_encoders import (
     hub_image_encoder,
     hub_text_encoder,
 )
-
-_BATCH_SIZE = 32
-# Of larger files, both ends are a fingerprint.
-_PART_BYTES = 1 << 20
 
 
 @dataclasses.dataclass
@@ -151,7 +143,7 @@ class Presets:
             encoder,
             data,
             folder,
-            _BATCH_SIZE,
+            BATCH_SIZE,
             overwrite=True,
             verbose=self.verbose,
         )
@@ -212,13 +204,6 @@ def _of_several(
     return keras.Model(pictures, layers.GlobalAveragePooling1D()(each))
 
 
-def _digest(*parts: Any) -> str:
-    seen = hashlib.blake2b(digest_size=8)
-    for part in parts:
-        seen.update(part.encode() if isinstance(part, str) else part)
-    return seen.hexdigest()
-
-
 # === Tables ===
 
 
@@ -253,124 +238,6 @@ def _for_preset(
     )
     encoder = hub_image_encoder(preset, trainable=False)
     return read, _of_several(encoder, read.shape)
-
-
-class Features(Field):
-    """Features of a column, in place of what an encoder would read.
-
-    Args:
-        field: The field that reads the column.
-        frame: All rows.
-        encoder: The frozen encoder.
-        root: str. The folder of files.
-        keep: Function of an encoder, inputs and their name to features.
-    """
-
-    kind = "features"
-
-    def __init__(
-        self,
-        field: Field,
-        frame: Any,
-        encoder: keras.Model,
-        root: str | None,
-        keep: Callable[[keras.Model, Any, str], np.ndarray],
-    ) -> None:
-        super().__init__(field.columns)
-        self.learned = {}
-        self._field = field
-        rows = _with_source(frame[field.present(frame)], frame)
-        settings = json.dumps(field.get_config(), default=str)
-        name = _digest(settings, *prints(rows, {"x": field}, root))
-        read = _Reading(Table({"x": field}, root=root), rows)
-        self._values = keep(encoder, read, name)
-        self._position = {index: i for i, index in enumerate(rows.index)}
-
-    def present(self, frame: Any) -> np.ndarray:
-        """Returns which rows have the modality."""
-        return self._field.present(frame)
-
-    def values(
-        self, frame: Any, present: np.ndarray, root: str | None
-    ) -> np.ndarray:
-        """Returns features `(rows, width)`; zeros where there are none."""
-        out: np.ndarray = np.zeros((len(frame), *self.shape), "float32")
-        at = [self._position[index] for index in frame.index[present]]
-        out[present] = self._values[at]
-        return out
-
-    def reader(self, modality: str) -> Reader:
-        """Returns the reader of features."""
-        return Reader(
-            functools.partial(value_of, modality), "float32", self.shape
-        )
-
-    @property
-    def shape(self) -> tuple[int]:
-        """Shape of a sample's features."""
-        return (self._values.shape[1],)
-
-
-class _Reading(keras.utils.PyDataset):
-    """Rows of one modality, decoded a batch at a time."""
-
-    def __init__(self, table: Table, rows: Any) -> None:
-        super().__init__()
-        self.table = table.adapt(rows, verbose=0)
-        self.rows = rows
-
-    def __len__(self) -> int:
-        return -(-len(self.rows) // _BATCH_SIZE)
-
-    def __getitem__(self, index: int) -> Any:
-        start = index * _BATCH_SIZE
-        part = self.rows.iloc[start : start + _BATCH_SIZE]
-        return self.table.inputs(_with_source(part, self.rows))["x"]
-
-
-def _with_source(rows: Any, frame: Any) -> Any:
-    """Returns rows that know the file, and so the folder, of their frame."""
-    rows.attrs.update(frame.attrs)
-    return rows
-
-
-def prints(
-    frame: Any, fields: Mapping[str, Field], root: str | None
-) -> list[bytes]:
-    """Returns a fingerprint of what each row holds, files included."""
-    import pandas as pd
-
-    found = [b""] * len(frame)
-    cells = [c for f in fields.values() if f.in_memory for c in f.columns]
-    files = [c for f in fields.values() if not f.in_memory for c in f.columns]
-    if cells:
-        texts = frame[cells].astype(str)
-        hashes = pd.util.hash_pandas_object(texts, index=False)
-        found = [value.tobytes() for value in hashes.to_numpy()]
-    base = root or os.path.dirname(str(frame.attrs.get("source", "")))
-    for column in files:
-        for row, path in enumerate(frame[column]):
-            found[row] += _of_file(os.path.join(base, str(path)))
-    return found
-
-
-def _of_file(path: str) -> bytes:
-    try:
-        known = os.stat(path)
-        return _of_content(path, known.st_size, known.st_mtime_ns)
-    except OSError:  # An empty cell, a folder of frames, or no file at all.
-        return path.encode()
-
-
-@functools.lru_cache(maxsize=1_000_000)
-def _of_content(path: str, size: int, modified: int) -> bytes:
-    seen = hashlib.blake2b(size.to_bytes(8, "little"), digest_size=16)
-    with open(path, "rb") as file:
-        seen.update(file.read(_PART_BYTES))
-        if size > _PART_BYTES:
-            file.seek(max(size - _PART_BYTES, _PART_BYTES))
-            seen.update(file.read(_PART_BYTES))
-    return seen.digest()
 
 
 # === Arrays ===
@@ -436,7 +303,7 @@ def _kept(
     """Returns the features of arrays; zeros where a sample has none."""
     given = keras.tree.map_structure(lambda a: a[present], values)
     parts = [np.ascontiguousarray(a) for a in keras.tree.flatten(given)]
-    name = _digest(preset, *(part.data for part in parts))
+    name = digest(preset, *(part.data for part in parts))
     found = keep(encoder, given, name)
     out: np.ndarray = np.zeros((len(present), found.shape[1]), "float32")
     out[present] = found

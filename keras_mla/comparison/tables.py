@@ -18,7 +18,8 @@ from keras_mla.comparison.data import (
     described,
     stacked,
 )
-from keras_mla.comparison.frozen import Presets, prints
+from keras_mla.comparison.features import prints
+from keras_mla.comparison.frozen import Presets
 from keras_mla.datasets.readers import image
 from keras_mla.datasets.table import Image, Table, guess, read_table, values
 

@@ -7,7 +7,7 @@ import pytest
 from utils import only_on
 
 from keras_mla import encoders
-from keras_mla.comparison import compare, frozen
+from keras_mla.comparison import compare, features
 from keras_mla.comparison.data import Division
 from keras_mla.comparison.frozen import Presets
 from keras_mla.comparison.sources import load
@@ -263,6 +263,6 @@ def test_pixels_from_0_to_1(tmp_path, presets):
 def test_fingerprints_of_files(tmp_path):
     path = tmp_path / "a"
     path.write_bytes(b"1" * (3 << 20))
-    first = frozen._of_file(str(path))
+    first = features._of_file(str(path))
     path.write_bytes(b"1" * ((3 << 20) - 1) + b"2")
-    assert frozen._of_file(str(path)) != first
+    assert features._of_file(str(path)) != first

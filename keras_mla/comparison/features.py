@@ -1,0 +1,146 @@
+"""Features of a table's column, in place of what an encoder would read."""
+
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_mla.datasets.pipeline import Reader
+from keras_mla.datasets.table import Table
+from keras_mla.datasets.table.field import Field
+from keras_mla.datasets.table.values import value_of
+
+BATCH_SIZE = 32
+# Of larger files, both ends are a fingerprint.
+_PART_BYTES = 1 << 20
+
+
+class Features(Field):
+    """Features of a column, in place of what an encoder would read.
+
+    Args:
+        field: The field that reads the column.
+        frame: All rows.
+        encoder: The frozen encoder.
+        root: str. The folder of files.
+        keep: Function of an encoder, inputs and their name to features.
+    """
+
+    kind = "features"
+
+    def __init__(
+        self,
+        field: Field,
+        frame: Any,
+        encoder: keras.Model,
+        root: str | None,
+        keep: Callable[[keras.Model, Any, str], np.ndarray],
+    ) -> None:
+        super().__init__(field.columns)
+        self.learned = {}
+        self._field = field
+        rows = _with_source(frame[field.present(frame)], frame)
+        settings = json.dumps(field.get_config(), default=str)
+        name = digest(settings, *prints(rows, {"x": field}, root))
+        read = _Reading(Table({"x": field}, root=root), rows)
+        self._values = keep(encoder, read, name)
+        self._position = {index: i for i, index in enumerate(rows.index)}
+
+    def present(self, frame: Any) -> np.ndarray:
+        """Returns which rows have the modality."""
+        return self._field.present(frame)
+
+    def values(
+        self, frame: Any, present: np.ndarray, root: str | None
+    ) -> np.ndarray:
+        """Returns features `(rows, width)`; zeros where there are none."""
+        out: np.ndarray = np.zeros((len(frame), *self.shape), "float32")
+        at = [self._position[index] for index in frame.index[present]]
+        out[present] = self._values[at]
+        return out
+
+    def reader(self, modality: str) -> Reader:
+        """Returns the reader of features."""
+        return Reader(
+            functools.partial(value_of, modality), "float32", self.shape
+        )
+
+    @property
+    def shape(self) -> tuple[int]:
+        """Shape of a sample's features."""
+        return (self._values.shape[1],)
+
+
+class _Reading(keras.utils.PyDataset):
+    """Rows of one modality, decoded a batch at a time."""
+
+    def __init__(self, table: Table, rows: Any) -> None:
+        super().__init__()
+        self.table = table.adapt(rows, verbose=0)
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return -(-len(self.rows) // BATCH_SIZE)
+
+    def __getitem__(self, index: int) -> Any:
+        start = index * BATCH_SIZE
+        part = self.rows.iloc[start : start + BATCH_SIZE]
+        return self.table.inputs(_with_source(part, self.rows))["x"]
+
+
+def _with_source(rows: Any, frame: Any) -> Any:
+    """Returns rows that know the file, and so the folder, of their frame."""
+    rows.attrs.update(frame.attrs)
+    return rows
+
+
+def prints(
+    frame: Any, fields: Mapping[str, Field], root: str | None
+) -> list[bytes]:
+    """Returns a fingerprint of what each row holds, files included."""
+    import pandas as pd
+
+    found = [b""] * len(frame)
+    cells = [c for f in fields.values() if f.in_memory for c in f.columns]
+    files = [c for f in fields.values() if not f.in_memory for c in f.columns]
+    if cells:
+        texts = frame[cells].astype(str)
+        hashes = pd.util.hash_pandas_object(texts, index=False)
+        found = [value.tobytes() for value in hashes.to_numpy()]
+    base = root or os.path.dirname(str(frame.attrs.get("source", "")))
+    for column in files:
+        for row, path in enumerate(frame[column]):
+            found[row] += _of_file(os.path.join(base, str(path)))
+    return found
+
+
+def _of_file(path: str) -> bytes:
+    try:
+        known = os.stat(path)
+        return _of_content(path, known.st_size, known.st_mtime_ns)
+    except OSError:  # An empty cell, a folder of frames, or no file at all.
+        return path.encode()
+
+
+@functools.lru_cache(maxsize=1_000_000)
+def _of_content(path: str, size: int, modified: int) -> bytes:
+    seen = hashlib.blake2b(size.to_bytes(8, "little"), digest_size=16)
+    with open(path, "rb") as file:
+        seen.update(file.read(_PART_BYTES))
+        if size > _PART_BYTES:
+            file.seek(max(size - _PART_BYTES, _PART_BYTES))
+            seen.update(file.read(_PART_BYTES))
+    return seen.digest()
+
+
+def digest(*parts: Any) -> str:
+    """Returns a fingerprint of texts and bytes."""
+    seen = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        seen.update(part.encode() if isinstance(part, str) else part)
+    return seen.hexdigest()
