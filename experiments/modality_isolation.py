@@ -108,7 +108,10 @@ def draw(path: pathlib.Path, found: Found, title: str) -> None:
                 }
                 percent = [100 * share for share in points]
                 means = [np.mean(values) for values in points.values()]
-                spread = [np.std(values) for values in points.values()]
+                spread = [
+                    statistics.interval(values).deviation or 0.0
+                    for values in points.values()
+                ]
                 panel.errorbar(
                     percent, means, spread, capsize=2, marker="o", label=name
                 )
