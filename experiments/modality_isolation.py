@@ -25,9 +25,11 @@ from keras_mla.comparison import (
     command,
     compare,
     metrics,
+    statistics,
 )
 from keras_mla.comparison.hiding import without
 from keras_mla.comparison.rates import loaded
+from keras_mla.comparison.report import numbers
 
 METHODS = ("MLA", "QMF", "Late fusion", "Concat")
 # dict of the modality that is taken away, share, method and modality that is
@@ -126,23 +128,24 @@ def draw(path: pathlib.Path, found: Found, title: str) -> None:
     figure.savefig(path)
 
 
-def table(found: Found) -> str:
+def table(found: Found, metric: Any) -> str:
     """Returns means and deviations in Markdown, a row for each curve."""
     shares = list(dict.fromkeys(key[1] for key in found))
-    heads = [f"{100 * share:g} %" for share in shares]
+    heads = [f"{100 * share:g} % taken away" for share in shares]
     lines = [
-        f"| Taken away | Method | Alone | {' | '.join(heads)} |",
+        f"| Modality | Method | {numbers.titled(metric)} of | {' | '.join(heads)} |",
         f"| :-- | :-- | :-- |{' --: |' * len(heads)}",
     ]
     for curve in dict.fromkeys((k[0], k[2], k[3]) for k in found):
         hidden, method, name = curve
         cells = []
         for share in shares:
-            values = 100 * np.array(
-                found.get((hidden, share, method, name), [])
+            values = found.get((hidden, share, method, name))
+            cells.append(
+                statistics.interval(values).text(metric.scale, metric.digits)
+                if values
+                else "–"
             )
-            spread = f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else ""
-            cells.append(f"{values.mean():.1f}{spread}" if len(values) else "–")
         lines.append(f"| {' | '.join([*curve, *cells])} |")
     return "\n".join(lines) + "\n"
 
@@ -177,11 +180,11 @@ def run(arguments: list[str]) -> None:
                 lacking = without(data, hidden, share, seed=0)
                 result = trained(f"{hidden}-{share:g}", lacking)
             found |= measured(result, hidden, share)
-    title = metrics.named(data.task, complete.metric).title
+    metric = metrics.named(data.task, complete.metric)
     save(out / "isolation.csv", found)
-    (out / "isolation.md").write_text(table(found))
-    draw(out / "isolation.svg", found, title)
-    print(f"\n{table(found)}\nFigure: {out / 'isolation.svg'}")
+    (out / "isolation.md").write_text(table(found, metric))
+    draw(out / "isolation.svg", found, metric.title)
+    print(f"\n{table(found, metric)}\nFigure: {out / 'isolation.svg'}")
 
 
 def main(arguments: list[str]) -> int:
