@@ -131,10 +131,11 @@ def draw(path: pathlib.Path, found: Found, title: str) -> None:
 def table(found: Found, metric: Any) -> str:
     """Returns means and deviations in Markdown, a row for each curve."""
     shares = list(dict.fromkeys(key[1] for key in found))
-    heads = [f"{100 * share:g} % taken away" for share in shares]
+    heads = [f"{100 * share:g} %" for share in shares]
+    heads = ["Taken away", "Method", numbers.titled(metric), *heads]
     lines = [
-        f"| Modality | Method | {numbers.titled(metric)} of | {' | '.join(heads)} |",
-        f"| :-- | :-- | :-- |{' --: |' * len(heads)}",
+        f"| {' | '.join(heads)} |",
+        f"|{' :-- |' * 3}{' --: |' * len(shares)}",
     ]
     for curve in dict.fromkeys((k[0], k[2], k[3]) for k in found):
         hidden, method, name = curve
