@@ -12,7 +12,15 @@ from keras_mla.models import MLA, registry
 
 # The methods of the paper's Table 1, and further ones of the library.
 TABLE: dict[str, registry.Method] = {
-    method.title: method for method in registry.METHODS.values()
+    method.title: method
+    for method in registry.METHODS.values()
+    if method.family != "missing"
+}
+# The methods for missing modalities, some of which train a teacher before.
+MISSING: dict[str, registry.Method] = {
+    method.title: method
+    for method in registry.METHODS.values()
+    if method.family == "missing"
 }
 
 
@@ -55,7 +63,7 @@ ABLATION: dict[str, registry.Method] = {
         ),
     )
 }
-GROUPS = {"table": TABLE, "ablation": ABLATION}
+GROUPS = {"table": TABLE, "ablation": ABLATION, "missing": MISSING}
 
 
 def chosen(methods: Any) -> dict[str, registry.Method]:
@@ -64,7 +72,8 @@ def chosen(methods: Any) -> dict[str, registry.Method]:
     Args:
         methods: A name, a class, a `registry.Method`, or a sequence of these.
             A name is that of a class (`"ConcatFusion"`) or the one in tables
-            (`"Concat"`), in any case; `"table"` and `"ablation"` name several.
+            (`"Concat"`), in any case; `"table"`, `"ablation"` and `"missing"`
+            name several.
 
     Raises:
         ValueError: If a name is unknown; the message suggests the nearest.
@@ -105,8 +114,9 @@ def chosen(methods: Any) -> dict[str, registry.Method]:
 
 def _names() -> dict[str, registry.Method]:
     """Returns methods by title and by the name of their class."""
-    names = {_plain(title): m for title, m in {**ABLATION, **TABLE}.items()}
-    return names | {_plain(m.name): m for m in TABLE.values()}
+    registered = {**TABLE, **MISSING}
+    names = {_plain(t): m for t, m in {**ABLATION, **registered}.items()}
+    return names | {_plain(m.name): m for m in registered.values()}
 
 
 def _plain(name: str) -> str:
@@ -122,7 +132,7 @@ def _unknown(given: str, known: Mapping[str, registry.Method]) -> str:
     )
     return (
         f"There is no method {given!r}.{near} Known are 'table', 'ablation', "
-        f"and {sorted(set(titles.values()))}."
+        f"'missing', and {sorted(set(titles.values()))}."
     )
 
 

@@ -89,6 +89,11 @@ class Teacher(keras.layers.Layer):
         return model if isinstance(model, Teacher) else cls(model, saved)
 
     @property
+    def known(self) -> bool:
+        """Whether there is a model: a file may have left it out."""
+        return self._left_out.model is not None
+
+    @property
     def model(self) -> keras.Model:
         """The frozen copy.
 
