@@ -80,6 +80,9 @@ def make_of(method, encoders, head, num_samples=48, **kwargs):
     if method.teacher is not None:
         units = head if isinstance(head, int) else number_of_units(head)
         first = METHODS[method.teacher].make(encoders(), units)
+        if not first.built:
+            x, _ = make_data(2)
+            first.build_for({name: x[name] for name in first.modalities})
         kwargs.setdefault("teacher", first)
     return method.make(encoders(), head, num_samples, **kwargs)
 
