@@ -122,7 +122,9 @@ class Teacher(keras.layers.Layer):
         Args:
             function: Function of the model that returns a structure of tensors.
         """
-        found = keras.tree.map_structure(ops.stop_gradient, function(self.model))
+        found = keras.tree.map_structure(
+            ops.stop_gradient, function(self.model)
+        )
         # The losses that its layers add are no losses of the student.
         internals.clear_losses(self.model)
         return found
