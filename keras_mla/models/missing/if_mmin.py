@@ -84,8 +84,7 @@ class InvariantFusion(JointModel):
 
     Reference:
         Zuo et al., "Exploiting Modality-Invariant Feature for Robust
-        Multimodal Emotion Recognition with Missing Modalities", ICASSP 2023,
-        section 2.1.
+        Multimodal Emotion Recognition with Missing Modalities", ICASSP 2023.
     """
 
     def __init__(
@@ -329,8 +328,7 @@ class IFMMIN(TaughtModel):
 
     Reference:
         Zuo et al., "Exploiting Modality-Invariant Feature for Robust
-        Multimodal Emotion Recognition with Missing Modalities", ICASSP 2023,
-        section 2.2.
+        Multimodal Emotion Recognition with Missing Modalities", ICASSP 2023.
     """
 
     example = "IFMMIN.teacher(encoders, head)"

@@ -85,7 +85,8 @@ class ReconstructionModel(JointModel):
       where missing modalities are simulated. NaN is refused: in arrays before
       training, in batches of data sets it makes the loss NaN.
 
-    A sample without any modality is in no loss.
+    A sample without any modality is in no loss. `sample_weight` weights the
+    loss of the prediction alone.
 
     Args:
         encoders: dict of modality name to Keras layer or model, each mapping

@@ -132,6 +132,41 @@ def test_absent_values_are_reconstructed_if_asked_for():
     np.testing.assert_array_equal(tested, absent)
 
 
+@only_on("torch")
+@pytest.mark.parametrize("targets", ["present", "hidden"])
+def test_what_modality_dropout_hides_is_reconstructed_too(targets):
+    x, y = ref.data(100)
+    kwargs = {"modality_dropout": 0.5, "hide_rate": 1e-9, "targets": targets}
+    trained, tested, logs = hidden_in_training(make(**kwargs), x, y)
+    dropped = trained & x["presence"]
+    assert 20 < dropped.sum() < 120
+    left = x["presence"] & ~trained
+    np.testing.assert_array_equal(left.any(1), x["presence"].any(1))
+    absent = trained & ~x["presence"]
+    assert absent.any() == (targets == "hidden")
+    assert (tested is None) == (targets == "present")
+    assert np.isfinite(logs["reconstruction_loss"])
+
+
+def test_the_running_mean_can_stand_for_absent_features():
+    x, y = ref.data(8)
+    presence = x.pop("presence")
+    model = compiled(make(impute="mean"))
+    model.fit(x, y, verbose=0)
+    vectors = {m: to_numpy(v) for m, v in model.imputation.vectors.items()}
+    assert all(vector.any() for vector in vectors.values())
+    f = model.features(x)
+    shown = [
+        np.where(presence[:, [i]], f[m], vectors[m])
+        for i, m in enumerate(NAMES)
+    ]
+    code, _ = model.autoencoder(np.concatenate(shown, 1))
+    found = model.imputed({**x, "presence": presence})["text"]
+    expected = to_numpy(model.decoders["text"](code))
+    there = presence[:, 0]
+    np.testing.assert_allclose(found[~there], expected[~there], atol=1e-5)
+
+
 def test_what_stands_in_absent_values_changes_nothing():
     x, y = ref.data(9)
     results = []
