@@ -58,9 +58,11 @@ class Teacher(keras.layers.Layer):
                     f"Received: model={model.name!r}"
                 )
             copy = _copy(model)
-            copy.trainable = False
-            # What the teacher's features cost is no loss of the student.
             for layer in internals.sublayers(copy):
+                # Each by itself: on TensorFlow, a model that is frozen already
+                # passes nothing on to its layers.
+                layer.trainable = False
+                # What the teacher's features cost is no loss of the student.
                 layer.activity_regularizer = None
         # Keras saves the layers that it tracks, and does not look into
         # namespaces.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import reconstruction_reference as ref
 from reconstruction_reference import NAMES
-from utils import compiled, to_numpy
+from utils import compiled, mainly_on, only_on, to_numpy
 
 from keras_mla.core import Batch
 from keras_mla.models import IFMMIN, METHODS, ConcatFusion
@@ -148,9 +148,9 @@ def check(name, model, x, y, hidden, given):
         return base.cross_entropy(logits, y, known) + terms
 
     variables = weights(model)
-    base.check_step(
-        base.compiled(model), variables, x, y, objective, tolerance=1e-4
-    )
+    # Compiled: on JAX an eager step compiles each operation by itself.
+    model = compiled(model, keras.optimizers.SGD(1.0), metrics=None)
+    base.check_step(model, variables, x, y, objective, tolerance=1e-4)
 
 
 def hidden_targets(name):
@@ -165,6 +165,7 @@ def test_a_step_on_hidden_values(name):
     check(name, model, x, y, given & ~x["presence"], given)
 
 
+@mainly_on("torch")
 @pytest.mark.parametrize("name", [n for n in IMPUTING if n[:3] != "Inv"])
 def test_a_step_on_present_values(name, monkeypatch):
     x, y = ref.data(9)
@@ -188,9 +189,8 @@ def test_training_at_a_missing_rate_of_70_percent(name, tmp_path):
     model = make(name, **hidden_targets(name))
     names = {f"{t}_loss" for t in getattr(model, "terms_named", ())}
     names = names or {"discrepancy_loss"}
-    before = model.imputed(x) if name != "InvariantFusion" else None
     compiled(model, keras.optimizers.Adam(0.01))
-    history = model.fit(x, y, batch_size=12, epochs=2, verbose=0).history
+    history = model.fit(x, y, batch_size=12, verbose=0).history
     assert names <= set(history)
     assert all(np.isfinite(v).all() for v in history.values())
     scores = model.evaluate(x, y, verbose=0, return_dict=True)
@@ -205,13 +205,12 @@ def test_training_at_a_missing_rate_of_70_percent(name, tmp_path):
         for key in ("encoders", "head", "teacher"):
             layers.pop(key, None)
     assert configs[0] == configs[1]
-    again.fit(x, y, verbose=0)
-    if before is not None:
-        assert scores["reconstruction_loss"] > 0
-        after = model.imputed(x)
-        assert any((before[m] != after[m]).any() for m in NAMES)
+    count = len(again.trainable_variables)
+    assert count == len(model.trainable_variables)
+    assert all(0 < scores[term] for term in names)
 
 
+@only_on("torch")
 def test_each_method_says_what_it_trains_on():
     """Whether a sample is trained with all it has, as published."""
     defaults = {
@@ -227,6 +226,7 @@ def test_each_method_says_what_it_trains_on():
 # === The discrepancy of the first stage ===
 
 
+@mainly_on("torch")
 def test_the_discrepancy_without_pairs():
     x, y = ref.data(6)
     x["presence"] = np.tile([True, False, False], (6, 1))

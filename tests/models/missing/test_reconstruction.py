@@ -7,7 +7,7 @@ import reconstruction_reference as ref
 from keras import ops
 from methods_reference import numpy_of
 from reconstruction_reference import NAMES
-from utils import compiled, only_on, to_numpy, weights_of
+from utils import compiled, mainly_on, only_on, to_numpy, weights_of
 
 from keras_mla.core import Batch
 from keras_mla.models import CRA, AEFusion
@@ -63,6 +63,7 @@ def test_only_hidden_entries_count():
 # === What is hidden ===
 
 
+@mainly_on("torch")
 def test_the_incomplete_patterns_are_equally_likely():
     rows = 6000
     x = {m: np.zeros((rows, 1), "float32") for m in NAMES}
@@ -148,6 +149,7 @@ def test_what_modality_dropout_hides_is_reconstructed_too(targets):
     assert np.isfinite(logs["reconstruction_loss"])
 
 
+@mainly_on("torch")
 def test_the_running_mean_can_stand_for_absent_features():
     x, y = ref.data(8)
     presence = x.pop("presence")
@@ -167,11 +169,12 @@ def test_the_running_mean_can_stand_for_absent_features():
     np.testing.assert_allclose(found[~there], expected[~there], atol=1e-5)
 
 
+@mainly_on("torch")
 def test_what_stands_in_absent_values_changes_nothing():
     x, y = ref.data(9)
     results = []
     for other in (0.0, np.nan):
-        model = compiled(make(cls=CRA, blocks=2))
+        model = compiled(make())
         given = dict(x)
         for index, m in enumerate(NAMES):
             given[m] = np.array(x[m])
@@ -202,6 +205,7 @@ def test_a_sample_without_any_modality_trains_nothing():
         np.testing.assert_allclose(scores[name], others[name], rtol=1e-5)
 
 
+@mainly_on("torch")
 def test_nan_is_refused_before_training_if_it_is_a_target():
     x, y = ref.data()
     x["text"][3] = np.nan

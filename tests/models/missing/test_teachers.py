@@ -6,7 +6,7 @@ import pytest
 import reconstruction_reference as ref
 from methods_reference import encoder_weights, numpy_of
 from reconstruction_reference import NAMES
-from utils import compiled, to_numpy, weights_of
+from utils import compiled, mainly_on, to_numpy, weights_of
 
 from keras_mla.core import Teacher
 from keras_mla.models import IFMMIN, MMIN, ConcatFusion, InvariantFusion
@@ -49,7 +49,7 @@ def test_a_teacher_is_copied_and_does_not_move(cls):
         assert equal(model.shared, teacher.shared)
     compiled(model, keras.optimizers.AdamW(0.1, weight_decay=0.5))
     x, y = ref.data(12)
-    model.fit(x, y, batch_size=4, epochs=2, verbose=0)
+    model.fit(x, y, batch_size=6, verbose=0)
     assert isinstance(model.teacher, Teacher)
     for now, then in zip(weights_of(model.teacher.model), before, strict=True):
         np.testing.assert_array_equal(now, then)
@@ -58,6 +58,7 @@ def test_a_teacher_is_copied_and_does_not_move(cls):
     assert not any(equal(model.encoders[m], teacher.encoders[m]) for m in NAMES)
 
 
+@mainly_on("torch")
 def test_only_weights_of_the_same_shapes_are_taken():
     teacher = concat(feature_dim=5)
     parts = {**ref.parts(), "text": keras.layers.Dense(7)}
@@ -72,6 +73,7 @@ def test_only_weights_of_the_same_shapes_are_taken():
     assert tuple(model.projections["text"].kernel.shape) == (7, 5)
 
 
+@mainly_on("torch")
 def test_a_teacher_may_be_left_out_of_the_file(tmp_path):
     x, y = ref.data(8)
     model = compiled(make(IFMMIN, invariant(), teacher_saved=False))
@@ -128,6 +130,7 @@ def test_what_cannot_be_a_teacher_of_ifmmin(teacher, kwargs, message):
         make(IFMMIN, teacher(), **kwargs)
 
 
+@mainly_on("torch")
 def test_a_teacher_in_another_order():
     """Features are found by name."""
     parts = ref.parts()
