@@ -42,9 +42,15 @@ flags.DEFINE_list(
 
 def make(name, samples):
     """Returns a compiled model of a method."""
-    encoders = {m: make_encoder(seed) for seed, m in enumerate(MODALITIES)}
-    method = registry.METHODS[name]
-    return compiled(method.make(encoders, CLASSES, samples))
+
+    def encoders():
+        return {m: make_encoder(seed) for seed, m in enumerate(MODALITIES)}
+
+    method, given = registry.METHODS[name], {}
+    if method.teacher is not None:  # What it has learned costs no time.
+        first = registry.METHODS[method.teacher]
+        given["teacher"] = first.make(encoders(), CLASSES, samples)
+    return compiled(method.make(encoders(), CLASSES, samples, **given))
 
 
 def main(_):

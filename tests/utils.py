@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import keras_mla
+from keras_mla.core.heads import number_of_units
 
 # Not in alphabetical order, in which JAX returns the keys of a dict.
 WIDTHS = {"text": 3, "audio": 5, "image": 8}
@@ -57,12 +58,33 @@ METHODS = keras_mla.models.METHODS
 
 def make_method(method, head=None, layers=lambda: (), **kwargs):
     """A model of any method, of small encoders for all modalities."""
-    return METHODS[method].make(
-        {name: encoder(WIDTHS[name], layers=layers()) for name in WIDTHS},
+    return make_of(
+        method,
+        lambda: {n: encoder(WIDTHS[n], layers=layers()) for n in WIDTHS},
         CLASSES if head is None else head,
-        num_samples=48,
         **kwargs,
     )
+
+
+def make_of(method, encoders, head, num_samples=48, **kwargs):
+    """A model of any method, with an unfitted teacher if it needs one.
+
+    Args:
+        method: Name of the method.
+        encoders: Function that returns new encoders.
+        head: Number of classes, or a layer.
+        num_samples: Number of training samples.
+        **kwargs: Further arguments of `Method.make`.
+    """
+    method = METHODS[method]
+    if method.teacher is not None:
+        units = head if isinstance(head, int) else number_of_units(head)
+        first = METHODS[method.teacher].make(encoders(), units)
+        if not first.built:
+            x, _ = make_data(2)
+            first.build_for({name: x[name] for name in first.modalities})
+        kwargs.setdefault("teacher", first)
+    return method.make(encoders(), head, num_samples, **kwargs)
 
 
 def to_numpy(value):

@@ -63,6 +63,11 @@ def sublayers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     return layer._flatten_layers()
 
 
+def clear_losses(layer: keras.layers.Layer) -> None:
+    """Forgets the losses that calls of a layer and its parts have added."""
+    layer._clear_losses()
+
+
 def optimized_variables(optimizer: Any) -> list:
     """Returns the variables that an optimizer was built with, in its order."""
     return list(

@@ -39,6 +39,8 @@ class Batch:
             that were passed as present and that `hide` has made absent. `None`
             if nothing was hidden.
         modalities: Names of the modalities, in the order of `presence`.
+        extra: A structure of tensors that a method's `prepare_batch` has
+            computed for its losses.
     """
 
     inputs: dict[str, Any]
@@ -51,6 +53,7 @@ class Batch:
     values: dict[str, Any] = dataclasses.field(default_factory=dict)
     hidden: Any | None = None
     modalities: tuple[str, ...] = ()
+    extra: Any = ()
 
     @classmethod
     def from_data(
@@ -112,7 +115,7 @@ class Batch:
             self, inputs=inputs, presence=presence, hidden=mask
         )
 
-    def drop(self, rate: float, seed: Any) -> "Batch":
+    def drop(self, rate: float, seed: Any, always: bool = False) -> "Batch":
         """Returns a batch in which present values are hidden at random.
 
         A sample keeps one of its modalities, drawn at random, where all would
@@ -122,14 +125,23 @@ class Batch:
         Args:
             rate: float. The probability that a value is hidden.
             seed: `keras.random.SeedGenerator`.
+            always: bool. Whether a sample with several modalities loses one
+                of them, drawn at random, where none would be hidden. With two
+                or three modalities and `rate=0.5`, all incomplete patterns
+                are then equally likely. Defaults to `False`.
         """
         shape = (self.size(self.modalities[0]), len(self.modalities))
         drawn = keras.random.uniform(shape, seed=seed)
         if self.presence is not None:
             drawn = ops.where(self.presence, drawn, -ops.ones_like(drawn))
         kept = ops.one_hot(ops.argmax(drawn, axis=1), shape[1], dtype="bool")
-        hidden = ops.logical_and(drawn < rate, ops.logical_not(kept))
-        return self.hide(hidden)
+        hidden = drawn < rate
+        if always:
+            # What is absent already is not drawn.
+            lowest = ops.argmin(ops.where(drawn < 0, 2.0, drawn), axis=1)
+            lost = ops.one_hot(lowest, shape[1], dtype="bool")
+            hidden = ops.logical_or(hidden, lost)
+        return self.hide(ops.logical_and(hidden, ops.logical_not(kept)))
 
     def present(self, name: str) -> Any | None:
         """Returns which samples have a modality, bool `(batch,)`.

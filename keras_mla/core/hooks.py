@@ -90,7 +90,8 @@ class Hooks(keras.Model):
         """Changes a batch before its updates, once for each batch.
 
         Use it for changes that concern all updates, such as hiding values
-        (`Batch.hide`). `batch.training` tells training from evaluation. By
+        (`Batch.hide`), and for what losses need without gradients
+        (`Batch.extra`). `batch.training` tells training from evaluation. By
         default, the batch is unchanged.
         """
         return batch

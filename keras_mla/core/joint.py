@@ -130,13 +130,13 @@ class JointModel(MultimodalModel):
 
         By default, the head is applied to the features side by side.
         """
-        return self.head(self._beside(features), training=training)
+        return self.head(self.beside(features), training=training)
 
     def join_one(self, features: dict[str, Any]) -> Any:
         """Returns the logits of features, of which all but one are zeros."""
         if self._share is None:
             return self.join(features, False)
-        return self._share.head(self._beside(features), training=False)
+        return self._share.head(self.beside(features), training=False)
 
     # === Implementation ===
 
@@ -161,14 +161,22 @@ class JointModel(MultimodalModel):
             )
         self._share = types.SimpleNamespace(head=part)
 
-    def _beside(self, features: dict[str, Any]) -> Any:
+    def beside(self, features: dict[str, Any]) -> Any:
+        """Returns all modalities' features side by side."""
         joined = [features[name] for name in self.modalities]
         return ops.concatenate(joined, axis=-1)
 
-    def unimodal_pass(
-        self, name: str, feature: Any, training: bool | None
-    ) -> tuple[Any, Any]:
-        """Joins one modality's features with zeros for all others."""
+    def alone(self, name: str, feature: Any) -> tuple[dict[str, Any], Any]:
+        """Returns one modality's features with zeros for all others.
+
+        Args:
+            name: Name of the modality.
+            feature: Tensor of shape `(batch, features)`.
+
+        Returns:
+            dict of each modality's features; and the presence of samples that
+            have this modality alone, bool of shape `(batch, modalities)`.
+        """
         # Not `ops.zeros`: the size of the batch may be unknown.
         nothing = ops.zeros_like(feature[:, :1])
         features = {
@@ -177,6 +185,18 @@ class JointModel(MultimodalModel):
             else ops.repeat(nothing, width, axis=1)
             for other, width in self.widths.items()
         }
+        known = ops.ones_like(nothing, dtype="bool")
+        presence = [
+            known if other == name else ops.logical_not(known)
+            for other in self.modalities
+        ]
+        return features, ops.concatenate(presence, axis=1)
+
+    def unimodal_pass(
+        self, name: str, feature: Any, training: bool | None
+    ) -> tuple[Any, Any]:
+        """Joins one modality's features with zeros for all others."""
+        features, _ = self.alone(name, feature)
         return self.join_one(features), ()
 
     def decode(

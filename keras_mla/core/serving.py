@@ -11,6 +11,7 @@ from keras_mla.core import building, calibration
 from keras_mla.core.batch import split_inputs
 from keras_mla.core.filling import where_present
 from keras_mla.core.hooks import Hooks
+from keras_mla.core.update import Outputs
 
 
 class ServedModel(Hooks):
@@ -57,7 +58,7 @@ class ServedModel(Hooks):
             are zero. Methods that join features fuse no logits, and return no
             `"weight"`.
         """
-        return self._predict_with("experts", x, batch_size)
+        return self.predict_view("experts", x, batch_size)
 
     def features(
         self, x: dict[str, Any], batch_size: int | None = None
@@ -73,9 +74,45 @@ class ServedModel(Hooks):
             projected if the model has a `feature_dim`. If a sample lacks a
             modality, its features are zero.
         """
-        return self._predict_with("features", x, batch_size)
+        return self.predict_view("features", x, batch_size)
 
-    def _predict_with(self, what: str, x: Any, batch_size: int | None) -> dict:
+    def view(self, what: str, outputs: Outputs, presence: Any | None) -> dict:
+        """Returns what a further prediction consists of, by name.
+
+        A method that predicts more than logits overrides it, and calls
+        `predict_view`.
+
+        Args:
+            what: `"experts"` for logits and weights, or `"features"`.
+            outputs: The outputs of a forward pass.
+            presence: Bool tensor of shape `(batch, modalities)`, or `None`.
+        """
+        if what == "features":
+            return {
+                name: where_present(presence, index, outputs.features[name])
+                for index, name in enumerate(self.modalities)
+            }
+        model: Any = self
+        shown = None if presence is None else model.expert_presence(presence)
+        factors = model.fusion_factors(outputs, presence)
+        result: dict[str, Any] = {"fused": model.fuse(outputs, presence)}
+        for index, name in enumerate(model.experts):
+            logits = where_present(shown, index, outputs.logits[name])
+            result[name] = {"logits": logits}
+            if factors is not None:
+                result[name]["weight"] = factors[:, index]
+        return result
+
+    def predict_view(
+        self, what: str, x: dict[str, Any], batch_size: int | None = None
+    ) -> dict:
+        """Predicts what `view` returns, as NumPy arrays.
+
+        Args:
+            what: As for `view`.
+            x: Inputs as for `predict`; `presence` may be among them.
+            batch_size: int. Defaults to 32.
+        """
         x = self.prepare_inputs(x)
         views = self._served.views
         if what not in views:
@@ -229,7 +266,7 @@ class _View(keras.Model):
 
     Args:
         model: The multimodal model.
-        what: `"experts"` for logits and weights, or `"features"`.
+        what: What the method's `view` returns.
     """
 
     def __init__(self, model: Any, what: str) -> None:
@@ -242,17 +279,4 @@ class _View(keras.Model):
         inputs, presence = split_inputs(model.modalities, inputs)
         model.build_for(inputs)
         outputs = model.forward_pass(model.modalities, inputs, False, presence)
-        if self.what == "features":
-            return {
-                name: where_present(presence, index, outputs.features[name])
-                for index, name in enumerate(model.modalities)
-            }
-        shown = None if presence is None else model.expert_presence(presence)
-        factors = model.fusion_factors(outputs, presence)
-        result: dict[str, Any] = {"fused": model.fuse(outputs, presence)}
-        for index, name in enumerate(model.experts):
-            logits = where_present(shown, index, outputs.logits[name])
-            result[name] = {"logits": logits}
-            if factors is not None:
-                result[name]["weight"] = factors[:, index]
-        return result
+        return model.view(self.what, outputs, presence)

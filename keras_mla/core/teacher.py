@@ -58,9 +58,11 @@ class Teacher(keras.layers.Layer):
                     f"Received: model={model.name!r}"
                 )
             copy = _copy(model)
-            copy.trainable = False
-            # What the teacher's features cost is no loss of the student.
             for layer in internals.sublayers(copy):
+                # Each by itself: on TensorFlow, a model that is frozen already
+                # passes nothing on to its layers.
+                layer.trainable = False
+                # What the teacher's features cost is no loss of the student.
                 layer.activity_regularizer = None
         # Keras saves the layers that it tracks, and does not look into
         # namespaces.
@@ -87,6 +89,11 @@ class Teacher(keras.layers.Layer):
         teacher from a file.
         """
         return model if isinstance(model, Teacher) else cls(model, saved)
+
+    @property
+    def known(self) -> bool:
+        """Whether there is a model: a file may have left it out."""
+        return self._left_out.model is not None
 
     @property
     def model(self) -> keras.Model:
@@ -117,7 +124,12 @@ class Teacher(keras.layers.Layer):
         Args:
             function: Function of the model that returns a structure of tensors.
         """
-        return keras.tree.map_structure(ops.stop_gradient, function(self.model))
+        found = keras.tree.map_structure(
+            ops.stop_gradient, function(self.model)
+        )
+        # The losses that its layers add are no losses of the student.
+        internals.clear_losses(self.model)
+        return found
 
     def get_config(self) -> dict:
         """Returns the constructor's arguments, serialized."""

@@ -25,16 +25,26 @@ from keras_mla.models.late.qmf import QMF as QMF
 from keras_mla.models.late.unimodal_ensemble import (
     UnimodalEnsemble as UnimodalEnsemble,
 )
+from keras_mla.models.missing.ae_fusion import AEFusion as AEFusion
+from keras_mla.models.missing.cra import CRA as CRA
+from keras_mla.models.missing.if_mmin import IFMMIN as IFMMIN
+from keras_mla.models.missing.if_mmin import InvariantFusion as InvariantFusion
+from keras_mla.models.missing.mmin import MMIN as MMIN
 from keras_mla.models.registry import METHODS as METHODS
 
 __all__ = [
+    "CRA",
+    "IFMMIN",
     "METHODS",
     "MLA",
+    "MMIN",
     "OGMGE",
     "QMF",
+    "AEFusion",
     "BiGated",
     "ConcatFusion",
     "FiLM",
+    "InvariantFusion",
     "LateFusion",
     "MeanLoss",
     "MultiLossFusion",

@@ -17,6 +17,10 @@ from keras_mla.models.late.late_fusion import LateFusion
 from keras_mla.models.late.multi_loss import MultiLossFusion
 from keras_mla.models.late.qmf import QMF
 from keras_mla.models.late.unimodal_ensemble import UnimodalEnsemble
+from keras_mla.models.missing.ae_fusion import AEFusion
+from keras_mla.models.missing.cra import CRA
+from keras_mla.models.missing.if_mmin import IFMMIN, InvariantFusion
+from keras_mla.models.missing.mmin import MMIN
 
 # What a method may require of the data or of its user.
 NEEDS = (
@@ -192,6 +196,49 @@ METHODS: dict[str, Method] = {
             "Zhang et al., CVPR 2024",
             grid={"alpha": (1.0, 10.0, 100.0)},
             arguments=_projector,
+        ),
+        Method(
+            AEFusion,
+            "AE",
+            "missing",
+            "Bengio et al., NeurIPS 2006",
+            fewest_modalities=2,
+            grid={"reconstruction_weight": (1.0, 10.0)},
+        ),
+        Method(
+            CRA,
+            "CRA",
+            "missing",
+            "Tran et al., CVPR 2017",
+            fewest_modalities=2,
+            grid={"reconstruction_weight": (1.0, 10.0)},
+        ),
+        Method(
+            MMIN,
+            "MMIN",
+            "missing",
+            "Zhao et al., ACL 2021",
+            fewest_modalities=2,
+            needs=("teacher",),
+            grid={"reconstruction_weight": (4.0, 1.0)},
+            teacher="ConcatFusion",
+        ),
+        Method(
+            InvariantFusion,
+            "IF-MMIN, first stage",
+            "missing",
+            "Zuo et al., ICASSP 2023",
+            fewest_modalities=2,
+        ),
+        Method(
+            IFMMIN,
+            "IF-MMIN",
+            "missing",
+            "Zuo et al., ICASSP 2023",
+            fewest_modalities=2,
+            needs=("teacher",),
+            grid={"reconstruction_weight": (1.0, 4.0)},
+            teacher="InvariantFusion",
         ),
     )
 }

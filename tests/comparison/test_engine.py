@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 from outside_methods import TaughtImputation
-from utils import mainly_on, only_on
+from utils import mainly_on, only_on, to_numpy
 
 from keras_mla import models
 from keras_mla.comparison import (
@@ -557,6 +557,39 @@ def test_a_method_with_a_teacher(tmp_path):
     )  # fmt: skip
     result = small(splits(), [method], out=tmp_path)
     assert result.winner == "Taught" and not result.failures
+
+
+@only_on("torch")
+@pytest.mark.parametrize("title", ["MMIN", "IF-MMIN"])
+def test_registered_methods_with_a_teacher(title):
+    """The teacher is trained first, by its registered method."""
+    data = sources.load(splits())
+    options = training.Options(
+        METRICS["single_label"]["accuracy"], {}, 6, 2, 16, "adamw"
+    )
+    setting = {
+        "learning_rate": 1e-2, "weight_decay": 0.0, "reconstruction_weight": 2.0
+    }  # fmt: skip
+    arguments = (data, data.folds[0])
+    method = methods_lib.chosen(title)[title]
+    model = training.train(method, *arguments, setting, 0, options).model
+    assert model.reconstruction_weight == 2.0
+    setting.pop("reconstruction_weight")
+    first = registry.METHODS[method.teacher]
+    teacher = training.train(first, *arguments, setting, 0, options).model
+    assert type(model.teacher.model) is type(teacher)
+    for kept, expected in zip(
+        model.teacher.model.weights, teacher.weights, strict=True
+    ):
+        np.testing.assert_array_equal(to_numpy(kept), to_numpy(expected))
+
+
+@only_on("torch")
+def test_methods_for_missing_modalities_are_asked_for():
+    missing = methods_lib.chosen("missing")
+    assert {"AE", "CRA", "MMIN", "IF-MMIN"} <= set(missing)
+    assert not set(missing) & set(methods_lib.chosen("table"))
+    assert methods_lib.chosen("mmin") == {"MMIN": missing["MMIN"]}
 
 
 @only_on("torch")

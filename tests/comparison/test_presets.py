@@ -191,11 +191,11 @@ def splits():
     return split
 
 
-def predicts_as_trained(data, presets, test):
+def predicts_as_trained(data, presets, test, method="concat"):
     """Compares on data; checks the model against the predictions kept."""
     result = compare(
         data,
-        "concat",
+        method,
         encoders={"photo": presets["photo"]},
         report=False,
         verbose=0,
@@ -213,6 +213,12 @@ def predicts_as_trained(data, presets, test):
 def test_arrays(presets):
     data = splits()
     predicts_as_trained(data, presets, data["test"][0])
+
+
+@only_on("torch")
+def test_a_method_whose_teacher_takes_features(presets):
+    data = splits()
+    predicts_as_trained(data, presets, data["test"][0], "if-mmin")
 
 
 @only_on("torch")

@@ -5,7 +5,7 @@ import inspect
 import keras
 import numpy as np
 import pytest
-from utils import WIDTHS, compiled, encoder, make_data, to_numpy
+from utils import WIDTHS, compiled, encoder, make_data, make_of, to_numpy
 
 import keras_mla
 from keras_mla import layers, models
@@ -45,8 +45,12 @@ def make_layer(cls):
 
 
 def make_model(cls):
-    encoders = {name: encoder(WIDTHS[name]) for name in NAMES}
-    return models.METHODS[cls.__name__].make(encoders, 4, num_samples=16)
+    return make_of(
+        cls.__name__,
+        lambda: {name: encoder(WIDTHS[name]) for name in NAMES},
+        4,
+        num_samples=16,
+    )
 
 
 def call(layer):
@@ -113,6 +117,7 @@ def test_model_trains_saves_and_loads(cls, tmp_path):
     names = {"loss", "fused_loss", "accuracy"} | {
         f"{n}_{k}" for n in NAMES for k in ("loss", "accuracy")
     }
+    names |= {n for s in model.stages() for u in s.updates for n in u.logs}
     assert names | {f"val_{n}" for n in names} == set(history.history)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)

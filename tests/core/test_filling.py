@@ -11,6 +11,7 @@ from utils import (
     compiled,
     encoder,
     make_data,
+    make_of,
     some,
     to_numpy,
 )
@@ -102,12 +103,14 @@ class UnitNorm(keras.layers.Layer):
 
 
 def dividing(method, penalty=False):
-    parts = {
-        "text": UnitNorm(penalty),
-        "audio": encoder(5),
-        "image": encoder(8),
-    }
-    model = METHODS[method].make(parts, CLASSES, num_samples=48)
+    def parts():
+        return {
+            "text": UnitNorm(penalty),
+            "audio": encoder(5),
+            "image": encoder(8),
+        }
+
+    model = make_of(method, parts, CLASSES)
     return compiled(model, keras.optimizers.SGD(0.1, momentum=0.9))
 
 

@@ -250,6 +250,18 @@ def test_a_teacher_stays_frozen_when_the_model_is_unfrozen():
         np.testing.assert_array_equal(to_numpy(kept), to_numpy(given))
 
 
+def test_a_teacher_that_is_made_again_is_frozen():
+    head = keras.Sequential(
+        [keras.layers.Dense(3), keras.layers.Dense(CLASSES)]
+    )
+    teacher = Teacher(make_method("ConcatFusion", head))
+    for _ in range(2):
+        config = keras.saving.serialize_keras_object(teacher)
+        teacher = keras.saving.deserialize_keras_object(config)
+        assert teacher.variables
+        assert not any(v.trainable for v in teacher.variables)
+
+
 def test_a_teacher_adds_no_penalty():
     x, y = make_data(8)
     teacher = make_method("ConcatFusion")

@@ -4,7 +4,13 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
-from utils import WIDTHS, compiled, encoder, make_data, to_numpy
+from utils import (
+    WIDTHS,
+    compiled,
+    make_data,
+    make_method,
+    to_numpy,
+)
 
 import keras_mla
 from keras_mla.core.tasks import TASKS, task_of
@@ -23,8 +29,7 @@ BCE = keras.losses.BinaryCrossentropy(from_logits=True)
 
 
 def make(method="MLA", head=LABELS, **kwargs):
-    encoders = {name: encoder(WIDTHS[name]) for name in NAMES}
-    return METHODS[method].make(encoders, head, num_samples=24, **kwargs)
+    return make_method(method, head, **kwargs)
 
 
 def draw(kind, samples=24, units=LABELS):

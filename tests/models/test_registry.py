@@ -5,7 +5,7 @@ import pathlib
 
 import keras
 import pytest
-from utils import encoder, only_on
+from utils import encoder, make_of, only_on
 
 from keras_mla import core, models
 from keras_mla.models.registry import METHODS, NEEDS, Method
@@ -44,19 +44,22 @@ def test_readme_names_every_method():
 @pytest.mark.parametrize("name", METHODS)
 def test_a_grid_s_settings_make_a_model(name):
     method = METHODS[name]
-    encoders = {m: encoder(3) for m in ("b", "a")}
     for setting, values in method.grid.items():
         for value in values:
-            model = method.make(encoders, 3, 5, {setting: value})
+            model = make_of(
+                name,
+                lambda: {m: encoder(3) for m in ("b", "a")},
+                3,
+                settings={setting: value},
+            )
             assert type(model) is method.cls
-            encoders = {m: encoder(3) for m in ("b", "a")}
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_too_few_modalities_are_refused(name):
     fewest = METHODS[name].fewest_modalities
     if fewest == 1:
-        assert METHODS[name].make({"a": encoder(3)}, 3, 5).built
+        assert make_of(name, lambda: {"a": encoder(3)}, 3).built
         return
     with pytest.raises(ValueError, match="at least two"):
         METHODS[name].make({"a": encoder(3)}, 3, 5)

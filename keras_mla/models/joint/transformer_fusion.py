@@ -119,19 +119,7 @@ class TransformerFusion(JointModel):
         self, name: str, feature: Any, training: bool | None
     ) -> tuple[Any, Any]:
         """Returns the prediction with all other modalities absent."""
-        nothing = ops.zeros_like(feature[:, :1])
-        features = {
-            other: feature
-            if other == name
-            else ops.repeat(nothing, width, axis=1)
-            for other, width in self.widths.items()
-        }
-        known = ops.ones_like(nothing, dtype="bool")
-        presence = [
-            known if other == name else ops.logical_not(known)
-            for other in self.modalities
-        ]
-        presence = ops.concatenate(presence, axis=1)
+        features, presence = self.alone(name, feature)
         return self.joined(features, presence, False)
 
     def get_config(self) -> dict:
