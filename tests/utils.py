@@ -53,6 +53,13 @@ def some(cases, *kept):
 
 
 METHODS = keras_mla.models.METHODS
+# Arguments that make methods small, and fit for batches of 8 samples.
+ARGUMENTS: dict = {
+    "CCA": {"width": 2},
+    "DCCA": {"width": 2, "hidden": 8},
+    "DCCAE": {"width": 2, "hidden": 8},
+    "CPMNet": {"width": 4},
+}
 
 
 def make_method(method, head=None, layers=lambda: (), **kwargs):
@@ -61,7 +68,7 @@ def make_method(method, head=None, layers=lambda: (), **kwargs):
         {name: encoder(WIDTHS[name], layers=layers()) for name in WIDTHS},
         CLASSES if head is None else head,
         num_samples=48,
-        **kwargs,
+        **{**ARGUMENTS.get(method, {}), **kwargs},
     )
 
 

@@ -10,10 +10,12 @@ from keras_mla.core import MultimodalModel
 from keras_mla.layers import AverageFusion, EntropyFusion, GradientProjector
 from keras_mla.models import MLA, registry
 
-# The methods of the paper's Table 1, and further ones of the library.
-TABLE: dict[str, registry.Method] = {
+_ALL: dict[str, registry.Method] = {
     method.title: method for method in registry.METHODS.values()
 }
+# The methods of the paper's Table 1, and further ones of the library. Methods
+# for missing modalities are given by name.
+TABLE = {t: m for t, m in _ALL.items() if m.family != "missing"}
 
 
 def _mla(title: str, fusion: type = EntropyFusion, **fixed: Any) -> Any:
@@ -105,8 +107,8 @@ def chosen(methods: Any) -> dict[str, registry.Method]:
 
 def _names() -> dict[str, registry.Method]:
     """Returns methods by title and by the name of their class."""
-    names = {_plain(title): m for title, m in {**ABLATION, **TABLE}.items()}
-    return names | {_plain(m.name): m for m in TABLE.values()}
+    names = {_plain(title): m for title, m in {**ABLATION, **_ALL}.items()}
+    return names | {_plain(m.name): m for m in _ALL.values()}
 
 
 def _plain(name: str) -> str:

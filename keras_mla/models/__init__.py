@@ -25,14 +25,22 @@ from keras_mla.models.late.qmf import QMF as QMF
 from keras_mla.models.late.unimodal_ensemble import (
     UnimodalEnsemble as UnimodalEnsemble,
 )
+from keras_mla.models.missing.cca import CCA as CCA
+from keras_mla.models.missing.cpm_net import CPMNet as CPMNet
+from keras_mla.models.missing.dcca import DCCA as DCCA
+from keras_mla.models.missing.dccae import DCCAE as DCCAE
 from keras_mla.models.registry import METHODS as METHODS
 
 __all__ = [
+    "CCA",
+    "DCCA",
+    "DCCAE",
     "METHODS",
     "MLA",
     "OGMGE",
     "QMF",
     "BiGated",
+    "CPMNet",
     "ConcatFusion",
     "FiLM",
     "LateFusion",

@@ -17,6 +17,10 @@ from keras_mla.models.late.late_fusion import LateFusion
 from keras_mla.models.late.multi_loss import MultiLossFusion
 from keras_mla.models.late.qmf import QMF
 from keras_mla.models.late.unimodal_ensemble import UnimodalEnsemble
+from keras_mla.models.missing.cca import CCA
+from keras_mla.models.missing.cpm_net import CPMNet
+from keras_mla.models.missing.dcca import DCCA
+from keras_mla.models.missing.dccae import DCCAE
 
 # What a method may require of the data or of its user.
 NEEDS = (
@@ -25,6 +29,7 @@ NEEDS = (
     "complete",  # Training samples that have all modalities.
     "adapt",  # A call of `adapt` before `fit`.
     "teacher",  # A fitted model of another method, in the constructor.
+    "frozen",  # Encoders that do not train.
 )
 
 
@@ -90,7 +95,8 @@ class Method:
         """Returns a model of the method.
 
         Args:
-            encoders: dict of modality to encoder.
+            encoders: dict of modality to encoder. If the method needs frozen
+                encoders, they are frozen.
             head: Number of classes, or a layer.
             num_samples: int. The number of training samples. Only some
                 methods need it.
@@ -107,6 +113,9 @@ class Method:
                     "`num_samples`."
                 )
             kwargs["num_samples"] = num_samples
+        if "frozen" in self.needs:
+            for encoder in encoders.values():
+                encoder.trainable = False
         own = self.arguments(**(settings or {}))
         return self.cls(encoders, head, **{**self.defaults, **own, **kwargs})
 
@@ -184,6 +193,39 @@ METHODS: dict[str, Method] = {
             "late",
             "Du et al., ICML 2023",
             defaults={"monitor": "accuracy"},
+        ),
+        Method(
+            CCA,
+            "CCA",
+            "missing",
+            "Hotelling, Biometrika 1936",
+            fewest_modalities=2,
+            needs=("adapt", "frozen"),
+            grid={"width": (10, 2, 20)},
+        ),
+        Method(
+            DCCA,
+            "DCCA",
+            "missing",
+            "Andrew et al., ICML 2013",
+            fewest_modalities=2,
+            grid={"width": (10, 2, 20)},
+        ),
+        Method(
+            DCCAE,
+            "DCCAE",
+            "missing",
+            "Wang et al., ICML 2015",
+            fewest_modalities=2,
+            grid={"width": (10, 2, 20)},
+        ),
+        Method(
+            CPMNet,
+            "CPM-Net",
+            "missing",
+            "Zhang et al., NeurIPS 2019",
+            needs=("sample_id", "num_samples", "frozen"),
+            grid={"margin_weight": (1.0, 10.0)},
         ),
         Method(
             MLA,

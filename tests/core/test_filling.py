@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 from utils import (
+    ARGUMENTS,
     CLASSES,
     METHODS,
     WIDTHS,
@@ -107,7 +108,9 @@ def dividing(method, penalty=False):
         "audio": encoder(5),
         "image": encoder(8),
     }
-    model = METHODS[method].make(parts, CLASSES, num_samples=48)
+    model = METHODS[method].make(
+        parts, CLASSES, num_samples=48, **ARGUMENTS.get(method, {})
+    )
     return compiled(model, keras.optimizers.SGD(0.1, momentum=0.9))
 
 
@@ -118,6 +121,7 @@ def test_a_batch_without_a_modality_harms_nothing(method, penalty):
     x["sample_id"] = np.arange(8)
     model = dividing(method, penalty)
     everything = np.ones((8, 3), bool)
+    model.adapt((x, y))
     model.train_on_batch({**x, "presence": everything}, y)
     nothing = {**x, "text": np.zeros_like(x["text"])}
     nothing["text"][::2] = np.nan

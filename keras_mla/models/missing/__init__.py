@@ -1,0 +1,1 @@
+"""Methods for learning with missing modalities."""
