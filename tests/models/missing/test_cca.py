@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from missing_modalities import NAMES, at_rate, untrained
 from sklearn.cross_decomposition import CCA as Oracle
-from utils import WIDTHS, compiled, encoder, make_data, to_numpy
+from utils import WIDTHS, compiled, encoder, mainly_on, make_data, to_numpy
 
 from keras_mla.models import CCA
 
@@ -106,6 +106,7 @@ class Batches(keras.utils.PyDataset):
         return {n: v[part] for n, v in self.x.items()}, self.y[part]
 
 
+@mainly_on("torch")
 def test_batches_are_adapted_to_as_one():
     x, y = at_rate(48, 0.3)
     for name in NAMES:
@@ -124,6 +125,7 @@ def test_batches_are_adapted_to_as_one():
             np.testing.assert_allclose(other, one, rtol=1e-4, atol=1e-5)
 
 
+@mainly_on("torch")
 def test_only_the_head_trains_and_files_hold_the_projections(tmp_path):
     x, y = at_rate(32, 0.7)
     model = compiled(make(), keras.optimizers.Adam(0.1))
@@ -147,6 +149,7 @@ def test_only_the_head_trains_and_files_hold_the_projections(tmp_path):
     again.fit(x, y, verbose=0)  # It is adapted.
 
 
+@mainly_on("torch")
 def test_no_more_projections_than_features():
     model = make(width=7)
     sizes = {n: network.units for n, network in model.networks.items()}
@@ -156,6 +159,7 @@ def test_no_more_projections_than_features():
     assert model.predict(x, verbose=0).shape == (40, 4)
 
 
+@mainly_on("torch")
 def test_a_trainable_encoder_is_refused():
     parts = {name: encoder(WIDTHS[name]) for name in NAMES}
     parts["text"].trainable = False
@@ -178,6 +182,7 @@ def test_fit_without_adapt_is_refused():
             train(x, y)
 
 
+@mainly_on("torch")
 def test_bad_arguments():
     x, y = make_data(8, NAMES)
     with pytest.raises(ValueError, match="Received: width=0"):

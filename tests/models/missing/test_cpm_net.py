@@ -4,7 +4,15 @@ import keras
 import numpy as np
 import pytest
 from missing_modalities import NAMES, at_rate, untrained
-from utils import WIDTHS, compiled, encoder, make_data, some, to_numpy
+from utils import (
+    WIDTHS,
+    compiled,
+    encoder,
+    mainly_on,
+    make_data,
+    some,
+    to_numpy,
+)
 
 from keras_mla.models import CPMNet
 
@@ -161,6 +169,7 @@ def test_idle_latents_do_not_move_by_a_bit():
     np.testing.assert_array_equal(after[3][[7, 3, 1, 2]], [5, 10, 5, 0])
 
 
+@mainly_on("torch")
 def test_rows_of_one_sample_move_as_one():
     x, y, _ = data(missing=False)
     x["sample_id"] = np.array([7, 7, 5, 0, 3, 9])
@@ -215,6 +224,7 @@ def test_predictions_solve_for_the_latent():
             )
 
 
+@mainly_on("torch")
 def test_it_learns_from_incomplete_samples(tmp_path):
     x, y = at_rate(64, 0.5)
     x["sample_id"] = np.arange(64)
@@ -239,6 +249,7 @@ def test_it_learns_from_incomplete_samples(tmp_path):
     )
 
 
+@mainly_on("torch")
 def test_the_loss_of_an_evaluation_is_the_reconstruction():
     model = compiled(started(make(ridge=1e-3)))
     x, y, present = data()
@@ -265,6 +276,7 @@ def test_two_steps_at_a_high_missing_rate():
     assert all(np.isfinite(to_numpy(v)).all() for v in model.weights)
 
 
+@mainly_on("torch")
 def test_one_hot_labels_are_classes():
     x, y, _ = data()
     found = []
@@ -281,6 +293,7 @@ def test_one_hot_labels_are_classes():
         np.testing.assert_array_equal(one, other)
 
 
+@mainly_on("torch")
 def test_a_sample_that_weighs_nothing_trains_nothing():
     x, y, _ = data(missing=False)
     model = compiled(started(make()), keras.optimizers.SGD(0.01))
@@ -293,6 +306,7 @@ def test_a_sample_that_weighs_nothing_trains_nothing():
     assert to_numpy(model.classes)[2] == 4
 
 
+@mainly_on("torch")
 @pytest.mark.parametrize("bad", [-1, 10])
 def test_an_id_out_of_range_is_an_error(bad):
     x, y, _ = data()
@@ -332,6 +346,7 @@ def test_an_id_out_of_range_in_a_dataset_trains_no_latent():
     assert (after[:5] != before[:5]).all()
 
 
+@mainly_on("torch")
 def test_other_tasks_are_refused():
     with pytest.raises(ValueError, match="Received: the task 'regression'"):
         compiled(make(), loss="mse", metrics=None)
@@ -339,12 +354,14 @@ def test_other_tasks_are_refused():
         compiled(make(), loss=BCE, metrics=None)
 
 
+@mainly_on("torch")
 def test_a_trainable_encoder_is_refused():
     parts = {name: encoder(WIDTHS[name]) for name in NAMES}
     with pytest.raises(ValueError, match="'text' is trainable"):
         CPMNet(parts, 4, 10)
 
 
+@mainly_on("torch")
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
@@ -360,6 +377,7 @@ def test_bad_arguments(wrong, message):
         make(**wrong)
 
 
+@mainly_on("torch")
 def test_a_deep_head_is_refused():
     head = keras.Sequential([keras.layers.Dense(3), keras.layers.Dense(4)])
     with pytest.raises(ValueError, match="a number of classes or a single"):

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 from keras import ops
 from missing_modalities import NAMES, at_rate
-from utils import WIDTHS, compiled, encoder, make_data, some, to_numpy
+from utils import (
+    WIDTHS,
+    compiled,
+    encoder,
+    mainly_on,
+    make_data,
+    some,
+    to_numpy,
+)
 
 from keras_mla.models import DCCA, DCCAE
 from keras_mla.models.missing.correlation import CorrelatedModel
@@ -132,6 +140,7 @@ def test_two_steps_at_a_high_missing_rate(cls, tmp_path):
 
 # The sum of correlations that are not squared may stay where the signs of three
 # pairs contradict each other.
+@mainly_on("torch")
 @pytest.mark.parametrize(
     ("smooth", "names"), [(True, NAMES), (False, NAMES[:2])]
 )
@@ -177,6 +186,7 @@ class Batches(keras.utils.PyDataset):
         return self.x, self.y
 
 
+@mainly_on("torch")
 def test_a_batch_that_is_too_small_is_refused():
     x, y = make_data(20, NAMES)
     few = {name: values[:3] for name, values in x.items()}
@@ -199,6 +209,7 @@ def test_a_batch_that_is_too_small_is_refused():
         model.fit(np.ones((8, 3)), y[:8], verbose=0)
 
 
+@mainly_on("torch")
 def test_a_smaller_last_batch_trains_the_head_alone():
     x, y = make_data(8, NAMES)
     model = compiled(make(width=3))
@@ -212,6 +223,7 @@ def test_a_smaller_last_batch_trains_the_head_alone():
     assert (to_numpy(kernels[1]) != before[1]).any()
 
 
+@mainly_on("torch")
 @pytest.mark.parametrize(
     ("cls", "wrong", "message"),
     [
@@ -225,6 +237,7 @@ def test_bad_arguments(cls, wrong, message):
         make(cls, **wrong)
 
 
+@mainly_on("torch")
 def test_absent_projections_can_be_a_learned_vector():
     model = compiled(make(impute="token"), "adam")
     x, y = at_rate(32, 0.5)
