@@ -54,6 +54,13 @@ def some(cases, *kept):
 
 
 METHODS = keras_mla.models.METHODS
+# Arguments that make methods small, and fit for batches of 8 samples.
+ARGUMENTS: dict = {
+    "CCA": {"width": 2},
+    "DCCA": {"width": 2, "hidden": 8},
+    "DCCAE": {"width": 2, "hidden": 8},
+    "CPMNet": {"width": 4},
+}
 
 
 def make_method(method, head=None, layers=lambda: (), **kwargs):
@@ -76,6 +83,7 @@ def make_of(method, encoders, head, num_samples=48, **kwargs):
         num_samples: Number of training samples.
         **kwargs: Further arguments of `Method.make`.
     """
+    kwargs = {**ARGUMENTS.get(method, {}), **kwargs}
     method = METHODS[method]
     if method.teacher is not None:
         units = head if isinstance(head, int) else number_of_units(head)

@@ -31,7 +31,11 @@ def kind_of(values: Any) -> str:
 
 
 def make_encoder(
-    values: Any, present: np.ndarray, kind: str | None = None, width: int = 64
+    values: Any,
+    present: np.ndarray,
+    kind: str | None = None,
+    width: int = 64,
+    trained: bool = True,
 ) -> keras.Model:
     """Returns a small encoder for samples like the training samples.
 
@@ -45,6 +49,9 @@ def make_encoder(
         present: bool array `(samples,)`. Which samples have the modality.
         kind: One of `KINDS`. Defaults to `kind_of(values)`.
         width: int. Number of features. Defaults to `64`.
+        trained: bool. Whether the encoder will be trained. If not, it only
+            scales vectors, whose features are the scaled numbers. Defaults to
+            `True`.
 
     Raises:
         ValueError: If the kind is unknown.
@@ -58,6 +65,8 @@ def make_encoder(
         inputs, x = _words(values, present, width)
     else:
         inputs, x = _scaled(values, present)
+        if kind == "mlp" and not trained:
+            return keras.Model(inputs, layers.Flatten()(x))
         x = {"mlp": _mlp, "conv1d": _conv1d, "conv2d": _conv2d}.get(
             kind, _video
         )(x, width)

@@ -109,7 +109,7 @@ def make_model(
     if fold.table is not None and (raw or not features):
         kwargs["table"] = fold.table
     model = method.make(
-        _encoders(data, fold, options, raw),
+        _encoders(data, fold, options, raw, "frozen" in method.needs),
         data.units,
         len(train.y),
         own,
@@ -123,8 +123,9 @@ def make_model(
 
 
 def _encoders(
-    data: Data, fold: Fold, options: Options, raw: bool
+    data: Data, fold: Fold, options: Options, raw: bool, stay: bool
 ) -> dict[str, Any]:
+    """Returns the encoders, for a method that trains them or lets them stay."""
     encoders = {}
     for name in data.modalities:
         given = options.encoders.get(name)
@@ -138,7 +139,9 @@ def _encoders(
         present = presence[:, data.modalities.index(name)]
         frozen = data.frozen.get(name)
         kind = given if frozen is None else "mlp"
-        encoders[name] = make_encoder(x[name], present, kind, options.width)
+        encoders[name] = make_encoder(
+            x[name], present, kind, options.width, trained=not stay
+        )
         if frozen is not None and (raw or not frozen.cached):
             encoders[name] = whole(frozen, encoders[name])
     return encoders
@@ -213,7 +216,7 @@ def train(
             whole = data_lib.presence_of(data, part).all(axis=1)
             x, y = data_lib.take(x, whole), y[whole]
     if "adapt" in method.needs:
-        model.adapt(x, y)
+        model.adapt((x, y) if part.in_memory else part.batches(seed))
     choose = Choice(
         data,
         options.metric,

@@ -26,14 +26,21 @@ from keras_mla.models.late.unimodal_ensemble import (
     UnimodalEnsemble as UnimodalEnsemble,
 )
 from keras_mla.models.missing.ae_fusion import AEFusion as AEFusion
+from keras_mla.models.missing.cca import CCA as CCA
+from keras_mla.models.missing.cpm_net import CPMNet as CPMNet
 from keras_mla.models.missing.cra import CRA as CRA
+from keras_mla.models.missing.dcca import DCCA as DCCA
+from keras_mla.models.missing.dccae import DCCAE as DCCAE
 from keras_mla.models.missing.if_mmin import IFMMIN as IFMMIN
 from keras_mla.models.missing.if_mmin import InvariantFusion as InvariantFusion
 from keras_mla.models.missing.mmin import MMIN as MMIN
 from keras_mla.models.registry import METHODS as METHODS
 
 __all__ = [
+    "CCA",
     "CRA",
+    "DCCA",
+    "DCCAE",
     "IFMMIN",
     "METHODS",
     "MLA",
@@ -42,6 +49,7 @@ __all__ = [
     "QMF",
     "AEFusion",
     "BiGated",
+    "CPMNet",
     "ConcatFusion",
     "FiLM",
     "InvariantFusion",

@@ -18,7 +18,11 @@ from keras_mla.models.late.multi_loss import MultiLossFusion
 from keras_mla.models.late.qmf import QMF
 from keras_mla.models.late.unimodal_ensemble import UnimodalEnsemble
 from keras_mla.models.missing.ae_fusion import AEFusion
+from keras_mla.models.missing.cca import CCA
+from keras_mla.models.missing.cpm_net import CPMNet
 from keras_mla.models.missing.cra import CRA
+from keras_mla.models.missing.dcca import DCCA
+from keras_mla.models.missing.dccae import DCCAE
 from keras_mla.models.missing.if_mmin import IFMMIN, InvariantFusion
 from keras_mla.models.missing.mmin import MMIN
 
@@ -29,6 +33,7 @@ NEEDS = (
     "complete",  # Training samples that have all modalities.
     "adapt",  # A call of `adapt` before `fit`.
     "teacher",  # A fitted model of another method, in the constructor.
+    "frozen",  # Encoders that do not train.
 )
 
 
@@ -94,7 +99,8 @@ class Method:
         """Returns a model of the method.
 
         Args:
-            encoders: dict of modality to encoder.
+            encoders: dict of modality to encoder. If the method needs frozen
+                encoders, they are frozen.
             head: Number of classes, or a layer.
             num_samples: int. The number of training samples. Only some
                 methods need it.
@@ -111,6 +117,9 @@ class Method:
                     "`num_samples`."
                 )
             kwargs["num_samples"] = num_samples
+        if "frozen" in self.needs:
+            for encoder in encoders.values():
+                encoder.trainable = False
         own = self.arguments(**(settings or {}))
         return self.cls(encoders, head, **{**self.defaults, **own, **kwargs})
 
@@ -188,6 +197,39 @@ METHODS: dict[str, Method] = {
             "late",
             "Du et al., ICML 2023",
             defaults={"monitor": "accuracy"},
+        ),
+        Method(
+            CCA,
+            "CCA",
+            "missing",
+            "Hotelling, Biometrika 1936",
+            fewest_modalities=2,
+            needs=("adapt", "frozen"),
+            grid={"width": (10, 2, 20)},
+        ),
+        Method(
+            DCCA,
+            "DCCA",
+            "missing",
+            "Andrew et al., ICML 2013",
+            fewest_modalities=2,
+            grid={"width": (10, 2, 20)},
+        ),
+        Method(
+            DCCAE,
+            "DCCAE",
+            "missing",
+            "Wang et al., ICML 2015",
+            fewest_modalities=2,
+            grid={"width": (10, 2, 20)},
+        ),
+        Method(
+            CPMNet,
+            "CPM-Net",
+            "missing",
+            "Zhang et al., NeurIPS 2019",
+            needs=("sample_id", "num_samples", "frozen"),
+            grid={"margin_weight": (1.0, 10.0)},
         ),
         Method(
             MLA,

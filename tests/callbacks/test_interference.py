@@ -138,6 +138,7 @@ def test_every_method_trains_as_without_it(method):
     for measured in (False, True):
         keras.utils.set_random_seed(3)
         model = compiled(make_method(method, layers=random_layers), "adam")
+        model.adapt((x, y))
         callback = Interference(x, y, every=2)
         model.fit(
             x,

@@ -181,6 +181,13 @@ def test_encoders_suit_arrays_and_scale_by_training_samples():
     np.testing.assert_allclose(scaled[:15].mean(0), 0, atol=1e-5)
     np.testing.assert_allclose(scaled[:15].std(0), 1, atol=1e-4)
     assert scaled.max() == 5
+    # What stays as it is only scales vectors.
+    scale = make_encoder(array, present, width=4, trained=False)
+    np.testing.assert_allclose(
+        keras.ops.convert_to_numpy(scale(array)), scaled, atol=1e-6
+    )
+    picture = make_encoder(cases["conv2d"], present, width=4, trained=False)
+    assert picture(cases["conv2d"]).shape == (20, 4)
     # A token that training lacks is padding, and padding says nothing.
     words = np.array([[4, 5, 0, 0], [5, 4, 99, 0]], "int32")
     encoder = make_encoder(words, np.array([True, False]), width=4)
@@ -329,6 +336,35 @@ def streamed(x, y, seeds=None):
 
     whole = pipeline.build(samples, readers)
     return {"train": (train, y), "validation": (whole, y), "test": (whole, y)}
+
+
+@only_on("torch")
+@pytest.mark.parametrize("stream", [False, True])
+def test_methods_with_frozen_encoders(tmp_path, stream):
+    given = splits()
+    if stream:
+        given = streamed(*arrays())
+    else:
+        for x, _ in given.values():
+            rng = np.random.default_rng(3)
+            x["presence"] = rng.random((len(x["text"]), 3)) < 0.7
+            x["presence"][:, 1] |= ~x["presence"].any(axis=1)
+    result = small(given, ["CCA", "CPMNet"], out=tmp_path)
+    assert not result.failures
+    data = sources.load(given)
+    options = training.Options(
+        METRICS["single_label"]["accuracy"], {}, 6, 2, 16, "adamw"
+    )
+    for title in ("CCA", "CPM-Net"):
+        [run] = result.runs_of(title)
+        method = methods_lib.chosen(title)[title]
+        trained = training.train(
+            method, data, data.folds[0], run.setting, 0, options
+        ).model
+        # Features are the inputs.
+        assert trained.widths == {"text": 4, "audio": 3, "image": 5}
+        assert not any(e.trainable for e in trained.encoders.values())
+    assert not {"CCA", "CPM-Net"}.intersection(methods_lib.chosen("table"))
 
 
 @mainly_on("torch")

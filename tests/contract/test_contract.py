@@ -107,6 +107,7 @@ def test_model_trains_saves_and_loads(cls, tmp_path):
     assert model.modalities == NAMES
     x, y = make_data(16, NAMES)
     x["sample_id"] = np.arange(16)
+    model.adapt((x, y))
     before = [to_numpy(v) for v in model.trainable_variables]
     history = model.fit(x, y, validation_data=(x, y), verbose=0)
     assert all(
@@ -140,6 +141,7 @@ def test_model_with_presence_in_mixed_precision(cls):
     presence[0] = False
     for m, name in enumerate(NAMES):
         x[name][~presence[:, m]] = np.nan
+    model.adapt(({**x, "presence": presence}, y))
     history = model.fit({**x, "presence": presence}, y, verbose=0)
     assert all(np.isfinite(v).all() for v in history.history.values())
     predicted = model.predict({**x, "presence": presence}, verbose=0)

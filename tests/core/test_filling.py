@@ -121,6 +121,7 @@ def test_a_batch_without_a_modality_harms_nothing(method, penalty):
     x["sample_id"] = np.arange(8)
     model = dividing(method, penalty)
     everything = np.ones((8, 3), bool)
+    model.adapt((x, y))
     model.train_on_batch({**x, "presence": everything}, y)
     nothing = {**x, "text": np.zeros_like(x["text"])}
     nothing["text"][::2] = np.nan

@@ -96,6 +96,7 @@ def test_a_loss_of_another_task_is_refused():
 def test_several_labels(method, tmp_path):
     x, y, presence = draw("multi_label")
     model = compiled(make(method), loss=BCE)
+    model.adapt((x, y))
     logs = model.fit(x, y, epochs=2, validation_data=(x, y), verbose=0).history
     assert np.isfinite([v for values in logs.values() for v in values]).all()
     scores = model.evaluate(x, y, verbose=0, return_dict=True)
@@ -129,6 +130,7 @@ def test_regression(method, units, tmp_path):
     x, y, presence = draw("regression", units=units)
     model = compiled(make(method, units), loss="mse", metrics=["mae"])
     given = y[:, 0] if units == 1 else y
+    model.adapt((x, given))
     model.fit(x, given, epochs=2, verbose=0)
     scores = model.evaluate(x, given, verbose=0, return_dict=True)
     found = model.predict_modalities(x)

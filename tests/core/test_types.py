@@ -38,6 +38,7 @@ def test_every_dtype_is_the_same_with_presence(method, precision):
     seen = []
     for data in (x, {**x, "presence": presence}):
         model = compiled(make_method(method), "adam")
+        model.adapt((data, y))
         history = model.fit(
             data, y, batch_size=8, shuffle=False, verbose=0
         ).history

@@ -2,19 +2,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
-from keras_mla.backend import distribution, kernels
+from keras_mla.backend import kernels
 from keras_mla.core.batch import Batch
 from keras_mla.core.late import LateModel
 from keras_mla.core.losses import MeanLoss
+from keras_mla.core.sample_ids import SampleIds
 from keras_mla.core.update import Outputs, Update
 from keras_mla.layers.fusion import EnergyFusion, Fusion
 
 
 @keras.saving.register_keras_serializable(package="keras_mla")
-class QMF(LateModel):
+class QMF(SampleIds, LateModel):
     r"""Quality-aware multimodal fusion.
 
     Each modality has its own head $g_m$. Its logits are weighted by an
@@ -96,6 +96,7 @@ class QMF(LateModel):
     """
 
     tasks = ("single_label", "multi_label")
+    remembered = "a history of each training sample's loss"
 
     def __init__(
         self,
@@ -108,18 +109,13 @@ class QMF(LateModel):
         **kwargs: Any,
     ) -> None:
         super().__init__(encoders, head, feature_dim, fusion, **kwargs)
-        if not isinstance(num_samples, int) or num_samples < 1:
-            raise ValueError(
-                "`num_samples` must be the number of training samples. "
-                f"Received: num_samples={num_samples}"
-            )
+        self.count_ids(num_samples)
         if not rank_weight >= 0:
             raise ValueError(
                 "`rank_weight` must be at least 0. "
                 f"Received: rank_weight={rank_weight}"
             )
         # === Config ===
-        self.num_samples = num_samples
         self.rank_weight = float(rank_weight)
         # === State ===
         self.loss_history = self.add_weight(
@@ -130,13 +126,7 @@ class QMF(LateModel):
             autocast=False,
             name="loss_history",
         )
-        self.strays = self.add_weight(
-            shape=(),
-            initializer="zeros",
-            dtype="int32",
-            trainable=False,
-            name="strays",
-        )
+        self.make_strays()
 
     def default_fusion(self, task: str) -> Fusion:
         """Returns `EnergyFusion`."""
@@ -172,7 +162,7 @@ class QMF(LateModel):
         scaled = (history - low) / ops.where(
             spread > 0, spread, ops.ones_like(spread)
         )
-        hardness = ops.take(scaled, self._ids(batch)[0], axis=0)
+        hardness = ops.take(scaled, self.ids_of(batch)[0], axis=0)
         # Without a stopped gradient: R trains the confidence.
         confidence = self.fusion_weights(outputs, batch.presence)
         gap = hardness - ops.roll(hardness, -1, axis=0)
@@ -200,28 +190,9 @@ class QMF(LateModel):
 
         return gradients, [remember]
 
-    def _ids(self, batch: Batch) -> tuple[Any, Any]:
-        """Returns the batch's ids, clipped, and which of them were in range."""
-        if batch.sample_id is None:
-            raise ValueError(
-                "QMF needs x['sample_id'] in training, because it keeps a "
-                "history of each training sample's loss. Pass an int array of "
-                "shape (samples,), such as `np.arange(len(y))`. Evaluation "
-                "and prediction do not need it."
-            )
-        if distribution.num_replicas() > 1:
-            raise ValueError(
-                "QMF must be trained on one device: replicas do not share its "
-                "history of losses. Received: "
-                f"{distribution.num_replicas()} replicas"
-            )
-        ids = ops.cast(ops.reshape(batch.sample_id, (-1,)), "int32")
-        inside = ops.logical_and(ids >= 0, ids < self.num_samples)
-        return ops.clip(ids, 0, self.num_samples - 1), inside
-
     def _gathered(self, outputs: Outputs, batch: Batch) -> tuple[Any, Any]:
         """Returns the history with this batch, and its number of bad ids."""
-        ids, inside = self._ids(batch)
+        ids, inside = self.ids_of(batch)
         likelihood = self.task.log_likelihood
         losses = ops.stack(
             [
@@ -240,55 +211,6 @@ class QMF(LateModel):
         strays = ops.sum(ops.cast(ops.logical_not(inside), "int32"))
         return self.loss_history + gathered, strays
 
-    # === Bad ids ===
-
-    def own_callbacks(self) -> list[keras.callbacks.Callback]:
-        """Returns a callback that raises after an epoch with bad ids."""
-
-        def check(epoch: int, logs: dict | None = None) -> None:
-            strays = int(ops.convert_to_numpy(self.strays))
-            if strays:
-                self.strays.assign(0)
-                raise ValueError(
-                    f"{strays} ids in x['sample_id'] of this epoch do not lie "
-                    f"between 0 and {self.num_samples - 1}, the range that "
-                    f"num_samples={self.num_samples} allows."
-                )
-
-        return [keras.callbacks.LambdaCallback(on_epoch_end=check)]
-
-    def fit(self, *args: Any, **kwargs: Any) -> keras.callbacks.History:
-        """Checks the ids, and trains the model as `keras.Model.fit` does."""
-        self._check_ids(args[0] if args else kwargs.get("x"))
-        return super().fit(*args, **kwargs)
-
-    def train_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
-        """Trains one batch, as `keras.Model.train_on_batch` does."""
-        self._check_ids(x)
-        return super().train_on_batch(x, *args, **kwargs)
-
-    def _check_ids(self, x: Any) -> None:
-        if not isinstance(x, dict) or "sample_id" not in x:
-            return  # Ids of a dataset are checked batch by batch.
-        ids = np.asarray(ops.convert_to_numpy(x["sample_id"]))
-        if ids.dtype.kind not in "iu":
-            raise ValueError(
-                "x['sample_id'] must hold ints. "
-                f"Received: an array of dtype {ids.dtype}"
-            )
-        bad = ids[(ids < 0) | (ids >= self.num_samples)]
-        if bad.size:
-            raise ValueError(
-                f"x['sample_id'] must lie between 0 and "
-                f"{self.num_samples - 1}, the range that `num_samples` "
-                f"allows. Received: the id {bad[0]}, "
-                f"num_samples={self.num_samples}"
-            )
-
     def get_config(self) -> dict:
         """Returns the constructor's arguments, serialized."""
-        return {
-            **super().get_config(),
-            "num_samples": self.num_samples,
-            "rank_weight": self.rank_weight,
-        }
+        return {**super().get_config(), "rank_weight": self.rank_weight}
