@@ -43,7 +43,9 @@ class DCCA(CorrelatedModel):
         width: int. Width k of the projections. Defaults to `10`.
         hidden: int. Width of each network's hidden layers. Defaults to `256`.
         smooth: bool. Whether correlations are squared. If not, the loss has
-            their sum, as in the paper. Defaults to `True`.
+            their sum, as in the paper; with three or more modalities it may
+            stay where the signs of pairs contradict each other. Defaults to
+            `True`.
         ridge: float > 0. The number $r$. Defaults to `1e-3`.
         **kwargs: `impute`, as for `JointModel`, for the projections; `task`,
             `allow_nan`, `table` and `modality_dropout`, as for

@@ -52,7 +52,9 @@ class DCCAE(CorrelatedModel):
         width: int. Width k of the projections. Defaults to `10`.
         hidden: int. Width of each network's hidden layers. Defaults to `256`.
         smooth: bool. Whether correlations are squared. If not, the loss has
-            their sum, as in the paper. Defaults to `True`.
+            their sum, as in the paper; with three or more modalities it may
+            stay where the signs of pairs contradict each other. Defaults to
+            `True`.
         ridge: float > 0. What is added to variances. Defaults to `1e-3`.
         weight: float >= 0. The weight $w$. Defaults to `1e-3`.
         **kwargs: `impute`, as for `JointModel`, for the projections; `task`,

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 from scipy.optimize import minimize
-from utils import to_numpy
+from utils import mainly_on, to_numpy
 
 from keras_mla.backend import step
 from keras_mla.models.missing import correlation
@@ -133,6 +133,7 @@ def test_few_common_rows_count_for_nothing():
     assert more < loss and gradients[0].any()
 
 
+@mainly_on("torch")
 @pytest.mark.parametrize("smooth", [True, False])
 def test_linear_maps_reach_the_correlations_of_cca(smooth):
     rng = np.random.default_rng(3)

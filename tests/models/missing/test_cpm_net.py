@@ -334,6 +334,7 @@ class Batches(keras.utils.PyDataset):
         return self.x, self.y
 
 
+@mainly_on("torch")
 def test_an_id_out_of_range_in_a_dataset_trains_no_latent():
     x, y, _ = data(missing=False)
     x["sample_id"] = np.array([0, 1, 2, 3, 4, 10])
