@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from missing_modalities import NAMES, at_rate, untrained
+from incomplete_data import NAMES, at_rate, untrained
 from sklearn.cross_decomposition import CCA as Oracle
 from utils import WIDTHS, compiled, encoder, mainly_on, make_data, to_numpy
 

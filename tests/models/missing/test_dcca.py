@@ -4,8 +4,8 @@ import keras
 import methods_reference as ref
 import numpy as np
 import pytest
+from incomplete_data import NAMES, at_rate
 from keras import ops
-from missing_modalities import NAMES, at_rate
 from utils import (
     WIDTHS,
     compiled,
