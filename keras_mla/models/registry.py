@@ -232,14 +232,6 @@ METHODS: dict[str, Method] = {
             grid={"margin_weight": (1.0, 10.0)},
         ),
         Method(
-            MLA,
-            "MLA",
-            "balanced",
-            "Zhang et al., CVPR 2024",
-            grid={"alpha": (1.0, 10.0, 100.0)},
-            arguments=_projector,
-        ),
-        Method(
             AEFusion,
             "AE",
             "missing",
@@ -281,6 +273,15 @@ METHODS: dict[str, Method] = {
             needs=("teacher",),
             grid={"reconstruction_weight": (1.0, 4.0)},
             teacher="InvariantFusion",
+        ),
+        # Last: what runs one case on a backend runs it.
+        Method(
+            MLA,
+            "MLA",
+            "balanced",
+            "Zhang et al., CVPR 2024",
+            grid={"alpha": (1.0, 10.0, 100.0)},
+            arguments=_projector,
         ),
     )
 }
