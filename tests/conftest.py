@@ -63,15 +63,34 @@ EVERYWHERE = (
 ONCE = ("datasets", "encoders/checkpoints")
 
 
+# Methods that share their steps with MMIN, or with DCCAE. What all methods must
+# do, `contract`, and their own tests have them.
+RELATIVES = {"AEFusion", "CRA", "DCCA", "IFMMIN", "InvariantFusion"}
+
+
+def _of_relatives(item):
+    path = item.nodeid.removeprefix("tests/")
+    case = item.nodeid.partition("[")[2].removesuffix("]")
+    return not path.startswith(("contract", "models")) and bool(
+        RELATIVES & set(case.split("-"))
+    )
+
+
 def pytest_collection_modifyitems(config, items):
     """Leaves fewer tests on TensorFlow and JAX, which compile every model.
 
-    PyTorch runs everything. The others run one case of a test, and share the
+    PyTorch runs everything, but for `RELATIVES` in tests of all methods. The
+    others run one case of a test, and share the
     tests that are neither in `EVERYWHERE` nor in `ONCE`. With `--long` all run
     everywhere.
     """
     backend = keras.backend.backend()
-    if utils.LONG or backend == "torch":
+    if utils.LONG:
+        return
+    left = [item for item in items if _of_relatives(item)]
+    config.hook.pytest_deselected(items=left)
+    items[:] = [item for item in items if not _of_relatives(item)]
+    if backend == "torch":
         return
     cases = collections.defaultdict(list)
     for item in items:

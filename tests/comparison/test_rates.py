@@ -130,8 +130,6 @@ def test_the_command_makes_a_table_and_a_figure(tmp_path, capsys):
     ]
     mean = f"{100 * np.mean(found):.1f} ± {100 * np.std(found, ddof=1):.1f}"
     assert len(found) == 2 and mean in text
-    # A killed one goes on: all runs are there.
-    assert command.run(given) == 0
 
 
 @only_on("torch")
