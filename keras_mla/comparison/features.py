@@ -4,7 +4,7 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -27,7 +27,7 @@ class Features(Field):
         field: The field that reads the column.
         frame: All rows.
         encoder: The frozen encoder.
-        root: str. The folder of files.
+        table: The table that the field is of.
         keep: Function of an encoder, inputs and their name to features.
     """
 
@@ -38,7 +38,7 @@ class Features(Field):
         field: Field,
         frame: Any,
         encoder: keras.Model,
-        root: str | None,
+        table: Table,
         keep: Callable[[keras.Model, Any, str], np.ndarray],
     ) -> None:
         super().__init__(field.columns)
@@ -46,8 +46,9 @@ class Features(Field):
         self._field = field
         rows = _with_source(frame[field.present(frame)], frame)
         settings = json.dumps(field.get_config(), default=str)
-        name = digest(settings, *prints(rows, {"x": field}, root))
-        read = _Reading(Table({"x": field}, root=root), rows)
+        one = Table({"x": field}, root=table.root)
+        name = digest(settings, *prints(rows, one))
+        read = _Reading(one, rows)
         self._values = keep(encoder, read, name)
         self._position = {index: i for i, index in enumerate(rows.index)}
 
@@ -99,31 +100,35 @@ def _with_source(rows: Any, frame: Any) -> Any:
     return rows
 
 
-def prints(
-    frame: Any, fields: Mapping[str, Field], root: str | None
-) -> list[bytes]:
+def prints(frame: Any, table: Table) -> list[bytes]:
     """Returns a fingerprint of what each row holds, files included."""
     import pandas as pd
 
     found = [b""] * len(frame)
-    cells = [c for f in fields.values() if f.in_memory for c in f.columns]
-    files = [c for f in fields.values() if not f.in_memory for c in f.columns]
+    fields = table.fields.values()
+    cells = [c for f in fields if f.in_memory for c in f.columns]
     if cells:
         texts = frame[cells].astype(str)
         hashes = pd.util.hash_pandas_object(texts, index=False)
         found = [value.tobytes() for value in hashes.to_numpy()]
-    base = root or os.path.dirname(str(frame.attrs.get("source", "")))
-    for column in files:
-        for row, path in enumerate(frame[column]):
-            found[row] += _of_file(os.path.join(base, str(path)))
+    for field in fields:
+        if field.in_memory:
+            continue
+        present, root = field.present(frame), table.folder_of(frame)
+        for row, paths in enumerate(field.values(frame, present, root)):
+            for path in paths if isinstance(paths, list) else [paths or ""]:
+                found[row] += _of_file(path)
     return found
 
 
 def _of_file(path: str) -> bytes:
+    if os.path.isdir(path):  # A video's frames.
+        inside = sorted(os.listdir(path))
+        return b"".join(_of_file(os.path.join(path, name)) for name in inside)
     try:
         known = os.stat(path)
         return _of_content(path, known.st_size, known.st_mtime_ns)
-    except OSError:  # An empty cell, a folder of frames, or no file at all.
+    except OSError:  # An empty cell, or a file that reading complains of.
         return path.encode()
 
 

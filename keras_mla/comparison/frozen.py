@@ -4,7 +4,7 @@ import copy
 import dataclasses
 import os
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -18,8 +18,9 @@ from keras_mla.core.arrays import full_presence
 from keras_mla.core.batch import RESERVED
 from keras_mla.datasets.extras import need
 from keras_mla.datasets.readers.image import ImageSettings, hub_settings
-from keras_mla.datasets.table import Image, Table, Text, Video, tokens
-from keras_mla.datasets.table.field import Field
+from keras_mla.datasets.table import Image, Table, Text, Video, cells, tokens
+from keras_mla.datasets.table.field import Field, as_columns
+from keras_mla.datasets.table.guess import guess_field
 from keras_mla.encoders.cache import cache_features
 from keras_mla.encoders.hub_encoders import (
     LONGEST,
@@ -94,8 +95,11 @@ class Presets:
         for name in given:
             if name not in self.names:
                 continue
-            scratch = Table({name: given[name]}, kinds=_of(kinds, given[name]))
-            field = scratch.adapt(frame, verbose=0).fields[name]
+            field = given[name]
+            if not isinstance(field, Field):
+                columns = as_columns(field)
+                cells.check_columns(frame, columns, f"the modality {name!r}")
+                field = guess_field(frame, name, columns, kinds)
             preset = self.names[name]
             fields[name], encoder = _for_preset(name, preset, field, frame)
             frozen[name] = Frozen(encoder)
@@ -110,7 +114,7 @@ class Presets:
         table = copy.copy(table)
         table.fields = {
             name: Features(
-                field, frame, frozen[name].encoder, table.root, self._keep
+                field, frame, frozen[name].encoder, table, self._keep
             )
             if name in frozen
             else field
@@ -118,21 +122,43 @@ class Presets:
         }
         return table
 
-    def of_arrays(
-        self, x: Mapping[str, Any]
-    ) -> tuple[dict[str, Any], dict[str, Frozen]]:
-        """Returns inputs with features in place of arrays, and the encoders."""
-        kept, frozen = dict(x), {}
+    def of_inputs(
+        self, x: Mapping[str, Any], cached: bool
+    ) -> dict[str, Frozen]:
+        """Returns the encoders of inputs like these.
+
+        Args:
+            x: dict of modality to arrays, or to a batch of them.
+            cached: bool. As in `Frozen`: encoders of batches stay in models.
+        """
+        return {
+            name: Frozen(_of_arrays(name, preset, x[name]), cached)
+            for name, preset in self.names.items()
+            if name in x
+        }
+
+    def features_of(
+        self, x: Mapping[str, Any], frozen: Mapping[str, Frozen]
+    ) -> dict[str, Any]:
+        """Returns inputs with features in place of what encoders read."""
+        kept = dict(x)
         names = tuple(name for name in x if name not in RESERVED)
-        for name in names:
-            if name not in self.names:
-                continue
-            preset, values = self.names[name], x[name]
+        for name, one in frozen.items():
             present = full_presence(names, kept)[:, names.index(name)]
-            encoder = _of_arrays(name, preset, values)
-            kept[name] = _kept(preset, encoder, values, present, self._keep)
-            frozen[name] = Frozen(encoder)
-        return kept, frozen
+            kept[name] = self._kept(name, one.encoder, x[name], present)
+        return kept
+
+    def _kept(
+        self, name: str, encoder: keras.Model, values: Any, present: np.ndarray
+    ) -> np.ndarray:
+        """Returns the features of arrays; zeros where a sample has none."""
+        given = keras.tree.map_structure(lambda a: a[present], values)
+        parts = [np.ascontiguousarray(a) for a in keras.tree.flatten(given)]
+        folder = digest(self.names[name], *(part.data for part in parts))
+        found = self._keep(encoder, given, folder)
+        out: np.ndarray = np.zeros((len(present), found.shape[1]), "float32")
+        out[present] = found
+        return out
 
     def _keep(self, encoder: keras.Model, data: Any, name: str) -> np.ndarray:
         """Computes features, unless they are there."""
@@ -147,14 +173,6 @@ class Presets:
             overwrite=True,
             verbose=self.verbose,
         )
-
-    def of_batch(self, x: Mapping[str, Any]) -> dict[str, Frozen]:
-        """Returns encoders for batches like one, which stay in models."""
-        return {
-            name: Frozen(_of_arrays(name, preset, x[name]), cached=False)
-            for name, preset in self.names.items()
-            if name in x
-        }
 
 
 def whole(frozen: Frozen, head: keras.Model) -> keras.Model:
@@ -205,13 +223,6 @@ def _of_several(
 
 
 # === Tables ===
-
-
-def _of(kinds: Mapping[str, str], columns: Any) -> dict[str, str]:
-    if isinstance(columns, Field):
-        return {}
-    columns = [columns] if isinstance(columns, str) else columns
-    return {c: kinds[c] for c in columns if c in kinds}
 
 
 def _for_preset(
@@ -291,20 +302,3 @@ def _fitted(pixels: Any, settings: ImageSettings) -> Any:
             for mean, std in zip(settings.mean, settings.std, strict=True)
         ],
     )(x)
-
-
-def _kept(
-    preset: str,
-    encoder: keras.Model,
-    values: Any,
-    present: np.ndarray,
-    keep: Callable[[keras.Model, Any, str], np.ndarray],
-) -> np.ndarray:
-    """Returns the features of arrays; zeros where a sample has none."""
-    given = keras.tree.map_structure(lambda a: a[present], values)
-    parts = [np.ascontiguousarray(a) for a in keras.tree.flatten(given)]
-    name = digest(preset, *(part.data for part in parts))
-    found = keep(encoder, given, name)
-    out: np.ndarray = np.zeros((len(present), found.shape[1]), "float32")
-    out[present] = found
-    return out

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_mla.comparison import arguments, metrics, sources
+from keras_mla.comparison import arguments, metrics, sources, statistics
 from keras_mla.comparison.data import Data, Division
 from keras_mla.comparison.engine import compare
 from keras_mla.comparison.frozen import Presets
@@ -109,7 +109,7 @@ class Rates:
             means = np.array([np.mean(found[rate]) for rate in rates])
             spread = np.array(
                 [
-                    np.std(found[rate], ddof=min(1, len(found[rate]) - 1))
+                    statistics.interval(found[rate]).deviation or 0.0
                     for rate in rates
                 ]
             )

@@ -110,11 +110,13 @@ def _of_splits(
             part.source = _inputs(names, part.source)
     frozen: dict[str, Frozen] = {}
     if all(part.in_memory for part in parts.values()):
+        frozen = presets.of_inputs(first.source, cached=True)
         for part in parts.values():
-            part.source, frozen = presets.of_arrays(part.source)
+            part.source = presets.features_of(part.source, frozen)
     elif not first.in_memory:
         # What is shuffled or augmented has no features to keep.
-        frozen = presets.of_batch(dict(next(iter(first.batches()))[0]))
+        batch = next(iter(first.batches()))[0]
+        frozen = presets.of_inputs(batch, cached=False)
     y = np.concatenate([parts[s].y for s in SPLITS])
     task, units, classes = _task(name, y, first.y, task)
     ids = [str(i) for i in range(start)]
@@ -188,7 +190,8 @@ def _of_arrays(
                 )
             presence = presence[:, [list(arrays).index(n) for n in x]]
         x["presence"] = np.asarray(presence, bool)
-    x, frozen = presets.of_arrays(x)
+    frozen = presets.of_inputs(x, cached=True)
+    x = presets.features_of(x, frozen)
     strata = y if y.ndim == 1 and y.dtype.kind in "iub" else None
     all_rows = np.arange(len(y))
     if division.folds is not None:

@@ -114,7 +114,7 @@ def from_table(
         frozen,
         groups=None if group is None else frame[group].to_numpy(str),
     )
-    return described(data, prints(frame, first.fields, root))
+    return described(data, prints(frame, first))
 
 
 def _bytes(table: Table) -> int:

@@ -6,7 +6,7 @@ has its own samples and labels.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -173,6 +173,16 @@ class Batch:
     def size(self, name: str) -> Any:
         """Returns the number of rows of one modality."""
         return ops.shape(keras.tree.flatten(self.inputs[name])[0])[0]
+
+
+def each_batch(data: Any) -> Iterable[Any]:
+    """Returns the batches of `(x, y)`, a `PyDataset` or an iterable."""
+    if isinstance(data, tuple):
+        return [data]
+    if isinstance(data, keras.utils.PyDataset):
+        # Iterating over such a dataset would not end.
+        return map(data.__getitem__, range(len(data)))
+    return data
 
 
 def check_inputs(modalities: Sequence[str], x: Any) -> None:

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import keras
 import numpy as np
 from keras import ops
 
+from keras_mla.core.batch import each_batch
 from keras_mla.core.losses import labelled
 from keras_mla.layers.fusion import Fusion, InverseVarianceFusion
 
@@ -123,13 +123,8 @@ def _predictions(
     Samples that count for nothing are left out: those without any modality,
     with a weight of 0, or with the class that the loss ignores.
     """
-    if isinstance(data, tuple):
-        data = [data]
-    if isinstance(data, keras.utils.PyDataset):
-        # Iterating over such a dataset would not end.
-        data = map(data.__getitem__, range(len(data)))
     parts = []
-    for batch in data:
+    for batch in each_batch(data):
         x, y = batch[0], batch[1]
         if isinstance(y, dict):
             raise ValueError(

@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_mla.backend import distribution, kernels
+from keras_mla.core.batch import present_share
 
 KINDS = ("zeros", "mean", "token")
 
@@ -89,10 +90,7 @@ class Imputation(keras.layers.Layer):
         mean = distribution.global_mean(feature, present)
         count = self.counts[name] + 1
         rate = ops.maximum(1 - self.momentum, 1 / count)
-        seen = None
-        if present is not None:
-            there = ops.cast(present, "float32")
-            seen = distribution.global_mean(there, None) > 0
+        seen = None if present is None else present_share(present) > 0
         vector = self.vectors[name]
         kernels.assign_where(seen, vector, vector + rate * (mean - vector))
         kernels.assign_where(seen, self.counts[name], count)

@@ -11,7 +11,7 @@ from keras_mla.comparison import compare, features
 from keras_mla.comparison.data import Division
 from keras_mla.comparison.frozen import Presets
 from keras_mla.comparison.sources import load
-from keras_mla.datasets import image
+from keras_mla.datasets import image, table
 
 keras_hub = pytest.importorskip("keras_hub")
 pytest.importorskip("jinja2")
@@ -233,8 +233,10 @@ def test_several_pictures(tmp_path, presets):
     x, y = pictures()
     several = np.stack([x["photo"], x["photo"][::-1]], axis=1)
     keep = Presets({"photo": presets["photo"]}, tmp_path, verbose=0)
-    both, _ = keep.of_arrays({"photo": several})
-    one, _ = keep.of_arrays({"photo": x["photo"]})
+    both, one = (
+        keep.features_of(given, keep.of_inputs(given, cached=True))
+        for given in ({"photo": several}, {"photo": x["photo"]})
+    )
     np.testing.assert_allclose(
         both["photo"], (one["photo"] + one["photo"][::-1]) / 2, atol=1e-5
     )
@@ -272,3 +274,20 @@ def test_fingerprints_of_files(tmp_path):
     first = features._of_file(str(path))
     path.write_bytes(b"1" * ((3 << 20) - 1) + b"2")
     assert features._of_file(str(path)) != first
+    # A folder is what its files are.
+    first = features._of_file(str(tmp_path))
+    path.write_bytes(b"1")
+    assert features._of_file(str(tmp_path)) != first
+
+
+@only_on("torch")
+def test_a_root_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    rows = pd.read_csv(write(tmp_path), keep_default_na=False)
+    columns = {"photo": table.Image("photo")}
+    adapted = table.Table(columns, root="~").adapt(rows, verbose=0)
+    first = features.prints(rows, adapted)
+    keras.utils.save_img(tmp_path / "0.png", np.zeros((20, 24, 3)))
+    changed = features.prints(rows, adapted)
+    differ = [a != b for a, b in zip(first, changed, strict=True)]
+    assert differ == [i == 0 for i in range(30)]

@@ -263,7 +263,7 @@ class Table(Rows):
         labels: Any,
     ) -> list[pipeline.Sample]:
         """Returns a sample for each row, with what it has."""
-        root = self._root(frame)
+        root = self.folder_of(frame)
         values = {
             name: field.values(frame, presence[name], root)
             for name, field in fields.items()
@@ -283,7 +283,8 @@ class Table(Rows):
             for row in range(len(frame))
         ]
 
-    def _root(self, frame: Any) -> str | None:
+    def folder_of(self, frame: Any) -> str | None:
+        """Returns the folder that paths of a DataFrame are relative to."""
         if self.root is not None:
             return os.path.abspath(os.path.expanduser(self.root))
         source = frame.attrs.get("source")

@@ -1,4 +1,4 @@
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -6,6 +6,7 @@ import numpy as np
 from keras import ops
 
 from keras_mla.core.arrays import full_presence
+from keras_mla.core.batch import each_batch
 from keras_mla.models.missing.frozen import FrozenEncoders
 from keras_mla.models.missing.projected import ProjectedModel
 
@@ -146,7 +147,7 @@ class CCA(FrozenEncoders, ProjectedModel):
                 sample has one of the modalities.
         """
         sums = _Sums(len(self.modalities))
-        for x in _inputs_of(data):
+        for x, *_ in each_batch(data):
             x = self.prepare_inputs(x, training=True)
             self.build_for({name: x[name] for name in self.modalities})
             features = self.features(x, batch_size)
@@ -319,14 +320,3 @@ def _inverse_root(covariance: np.ndarray, ridge: float) -> np.ndarray:
     values, vectors = np.linalg.eigh(covariance)
     # Rounding may make a value that is 0 negative.
     return vectors / np.sqrt(np.maximum(values, 0) + ridge) @ vectors.T
-
-
-def _inputs_of(data: Any) -> Iterator[dict[str, Any]]:
-    """Yields the inputs of each batch."""
-    if isinstance(data, tuple):
-        data = [data]
-    if isinstance(data, keras.utils.PyDataset):
-        # Iterating over such a dataset would not end.
-        data = map(data.__getitem__, range(len(data)))
-    for x, *_ in data:
-        yield x

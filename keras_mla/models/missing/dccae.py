@@ -4,6 +4,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_mla.backend import distribution
 from keras_mla.core.batch import Batch
 from keras_mla.core.losses import MeanLoss
 from keras_mla.core.update import Outputs, Update
@@ -158,12 +159,7 @@ class DCCAE(CorrelatedModel):
         found = self.decoders[name](projection, training=batch.training)
         target = ops.stop_gradient(ops.cast(feature, "float32"))
         errors = ops.mean(ops.square(ops.cast(found, "float32") - target), 1)
-        present = batch.present(name)
-        if present is None:
-            return ops.mean(errors)
-        errors = ops.where(present, errors, ops.zeros_like(errors))
-        count = ops.sum(ops.cast(present, errors.dtype))
-        return ops.sum(errors) / ops.maximum(count, 1)
+        return distribution.global_mean(errors, batch.present(name))
 
     def get_config(self) -> dict:
         """Returns the constructor's arguments, serialized."""
