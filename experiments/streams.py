@@ -16,7 +16,17 @@ from keras_mla.datasets import pipeline
 from keras_mla.datasets.listing import Sample
 
 # Flags that do not change the outcome of a run.
-FREE = ("help", "cache_dir", "on_error", "ablation", "rates", "gap")
+FREE = (
+    "help",
+    "cache_dir",
+    "on_error",
+    "ablation",
+    "missing",
+    "draw",
+    "chosen_at",
+    "once",
+    "gap",
+)
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -102,7 +112,6 @@ def streamed(
     classes: Sequence[str],
     values: flags.FlagValues,
     facts: Mapping[str, Any],
-    presence: Mapping[str, Any] | None = None,
 ) -> Data:
     """Returns data that are read while models train.
 
@@ -113,20 +122,33 @@ def streamed(
         classes: Names of the classes.
         values: The flags.
         facts: dict of facts, see `facts`.
-        presence: dict of split to the presence of its samples.
     """
-    size = values["batch_size"].value
-    options = {"batch_size": size, "cache_dir": values["cache_dir"].value}
-    parts = {}
-    for split, part in samples.items():
-        own = {**options, "presence": presence[split] if presence else None}
+    options = {
+        "batch_size": values["batch_size"].value,
+        "cache_dir": values["cache_dir"].value,
+    }
+
+    def stream(split: str, presence: np.ndarray | None) -> Any:
+        own = {**options, "presence": presence}
         if split == "train":
-            stream: Any = functools.partial(_training, part, readers, own)
-        else:
-            stream = pipeline.build(part, readers, **own)
-        parts[split] = stream, np.array([s.label for s in part], "int32")
+            return functools.partial(_training, samples[split], readers, own)
+        return pipeline.build(samples[split], readers, **own)
+
+    parts = {
+        split: (
+            stream(split, None),
+            np.array([sample.label for sample in part], "int32"),
+        )
+        for split, part in samples.items()
+    }
     ids = [sample.id for split in SPLITS for sample in samples[split]]
-    return data(name, parts, tuple(readers), classes, facts, ids)
+    found = data(name, parts, tuple(readers), classes, facts, ids)
+    for split, part in found.folds[0].parts.items():
+        part.there = np.array(
+            [[n in s.inputs for n in readers] for s in samples[split]]
+        )
+        part.hide = functools.partial(stream, split)
+    return found
 
 
 def readable(

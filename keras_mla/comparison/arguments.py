@@ -90,6 +90,34 @@ def rates(name: str, value: Any, zero: bool = False) -> list[float]:
     return [r.item() if isinstance(r, np.generic) else r for r in found]
 
 
+def settings(value: Any, methods: Mapping) -> dict[str, list[dict]]:
+    """Returns settings that are given, by the title of their method.
+
+    Raises:
+        ValueError: If one is for no method, or no setting.
+    """
+    if not isinstance(value or {}, Mapping):
+        raise ValueError(
+            "`settings` must be a dict of a method's title to its setting. "
+            f"Received: settings={value!r}"
+        )
+    for title, setting in (value or {}).items():
+        if title not in methods:
+            raise ValueError(
+                f"`settings` names {title!r}, which is not compared."
+                f"{hint(str(title), methods)} Methods: {list(methods)}"
+            )
+        lacking = {"learning_rate", "weight_decay"} - set(
+            setting if isinstance(setting, Mapping) else ()
+        )
+        if lacking:
+            raise ValueError(
+                f"The setting of {title!r} must be a dict that holds "
+                f"{sorted(lacking)}. Received: {setting!r}"
+            )
+    return {title: [dict(given)] for title, given in (value or {}).items()}
+
+
 def budget(value: Any) -> float:
     """Returns the seconds of a time budget, without one infinity.
 

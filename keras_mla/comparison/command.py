@@ -4,7 +4,7 @@ import os
 import pathlib
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from absl import flags
@@ -165,21 +165,18 @@ def data_arguments(values: flags.FlagValues) -> dict[str, Any]:
 
 def _compare(rest: list[str]) -> None:
     values = flags.FlagValues()
-    own = {"flag_values": values}
     define_data_flags(values)
-    rates = "Missing rates to compare at, as 0.1,0.3."
-    flags.DEFINE_list("missing", [], rates, **own)
-    draws = ["keep_one", "independent"]
-    draw = "Whether a sample keeps one modality at missing rates."
-    flags.DEFINE_enum("draw", "keep_one", draws, draw, **own)
+    define_missing_flags(values)
     define_flags(values)
     left = parse(values, "keras-mla compare", rest)
     if left:
         raise UsageError(f"{left[0]!r} is no flag. Flags begin with --.")
-    found = _numbers("missing", values["missing"].value)
+    missing = missing_arguments(values)
     options = {**data_arguments(values), **arguments(values)}
-    if found:
-        _compare_rates(found, draw=values["draw"].value, **options)
+    if missing["rates"]:
+        from keras_mla.comparison.rates import compare_rates
+
+        tell_rates(compare_rates(**missing, **options))
         return
     from keras_mla.comparison.engine import compare
 
@@ -190,14 +187,46 @@ def _compare(rest: list[str]) -> None:
     print(f"Report: {table.with_name('report.html')}")
 
 
-def _compare_rates(rates: list[float], *, data: str, **options: Any) -> None:
-    """Compares at missing rates; prints a table over them."""
-    from keras_mla.comparison.rates import compare_rates
+def define_missing_flags(
+    values: flags.FlagValues, missing: Sequence[str] = ()
+) -> None:
+    """Defines the flags of missing rates, which `missing_arguments` reads.
 
-    found = compare_rates(data, rates, **options)
+    Args:
+        values: `FlagValues` to define the flags in.
+        missing: Default of the rates.
+    """
+    own = {"flag_values": values}
+    rates = "Missing rates to compare at, as 0.1,0.3."
+    flags.DEFINE_list("missing", list(missing), rates, **own)
+    draws = ["keep_one", "independent"]
+    draw = "Whether a sample keeps one modality at missing rates."
+    flags.DEFINE_enum("draw", "keep_one", draws, draw, **own)
+    at = "The missing rate that chooses settings for all. Default: each."
+    flags.DEFINE_float("chosen_at", None, at, **own)
+    once = "Whether methods also train once for all missing rates."
+    flags.DEFINE_boolean("once", False, once, **own)
+
+
+def missing_arguments(values: flags.FlagValues) -> dict[str, Any]:
+    """Returns arguments of `compare_rates` that flags of rates mean.
+
+    Raises:
+        ValueError: If the value of a flag is wrong.
+    """
+    return {
+        "rates": _numbers("missing", values["missing"].value),
+        **{n: values[n].value for n in ("draw", "chosen_at", "once")},
+    }
+
+
+def tell_rates(found: Any) -> None:
+    """Prints tables over missing rates, and what failed."""
     print(f"\n{found.markdown()}")
     for rate, result in found.results.items():
         _tell(result, f"{100 * rate:g} % missing: ")
+    if found.once is not None:
+        _tell(found.once, "all rates: ")
     print(f"Tables, a figure, and a report of each rate: {found.folder}")
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -32,12 +32,21 @@ class Part:
         rows: int array. Positions among all samples of the data.
         shared: bool. Whether `source` holds the arrays of all samples, which
             spares each fold a copy of them. Defaults to `False`.
+        there: Bool array `(samples, modalities)`: which modalities the
+            samples of a stream have. `None` if only the batches tell.
+        hide: Function of such an array that returns a stream like `source`
+            with these modalities alone. `None` if there is no such function.
+        patterns: dict of a name to such an array, a test split's: a trained
+            model also predicts with these modalities alone.
     """
 
     source: Any
     y: np.ndarray
     rows: np.ndarray
     shared: bool = False
+    there: np.ndarray | None = None
+    hide: Callable[[np.ndarray], Any] | None = None
+    patterns: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     @property
     def x(self) -> Any:
@@ -100,26 +109,23 @@ class Data:
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)
     groups: np.ndarray | None = None
 
-    def test(self) -> tuple[np.ndarray, np.ndarray, list[str], np.ndarray]:
-        """Returns positions, labels, names and presence of test samples.
+    def test_rows(self) -> np.ndarray:
+        """Returns which rows of the data are test samples, sorted."""
+        tests = [fold.parts["test"] for fold in self.folds]
+        return np.sort(np.concatenate([part.rows for part in tests]))
 
-        The positions say where a row of the data is among them; -1: nowhere.
-        """
+    def test(self) -> tuple[np.ndarray, list[str], np.ndarray]:
+        """Returns labels, names and presence, in the order of `test_rows`."""
         tests = [fold.parts["test"] for fold in self.folds]
         rows = np.concatenate([part.rows for part in tests])
         order = np.argsort(rows, kind="stable")
-        positions = np.full(len(self.ids), -1)
-        positions[rows[order]] = np.arange(len(rows))
         y = np.concatenate([part.y for part in tests])[order]
         presence = np.concatenate([presence_of(self, p) for p in tests])[order]
-        return positions, y, [self.ids[i] for i in rows[order]], presence
+        return y, [self.ids[i] for i in rows[order]], presence
 
     def test_groups(self) -> np.ndarray | None:
-        """Returns the group of each test sample, in the order of `test`."""
-        if self.groups is None:
-            return None
-        rows = np.concatenate([fold.parts["test"].rows for fold in self.folds])
-        return self.groups[np.sort(rows)]
+        """Returns the group of each test sample, as `test` has them."""
+        return None if self.groups is None else self.groups[self.test_rows()]
 
 
 def batches_of(part: Part, size: int) -> Iterator[tuple[dict, np.ndarray]]:
@@ -143,6 +149,8 @@ def presence_of(data: Data, part: Part) -> np.ndarray:
     """Returns which samples of a split have which modalities."""
     if part.in_memory:
         return full_presence(data.modalities, part.x)
+    if part.there is not None:
+        return part.there
     return np.concatenate(
         [
             full_presence(data.modalities, stacked(data.modalities, x))

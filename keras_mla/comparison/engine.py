@@ -49,6 +49,7 @@ def compare(
     seeds: int | Sequence[int] = 3,
     trials: int = 6,
     trial_seeds: int = 1,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
     epochs: int = 30,
     batch_size: int = 64,
     optimizer: Any = "adamw",
@@ -121,6 +122,10 @@ def compare(
             decays and a method's own settings may give fewer; the report then
             tells how many each method tried. Defaults to `6`.
         trial_seeds: int. Seeds of each setting. Defaults to `1`.
+        settings: dict of a method's title to the one setting that it has: a
+            dict of `"learning_rate"`, `"weight_decay"` and the method's own
+            arguments, such as `Run.setting`. Defaults to none: settings are
+            tried.
         epochs: int. Epochs of each run. Defaults to `30`.
         batch_size: int. Defaults to `64`.
         optimizer: `"adamw"`, `"sgd"`, or a function of learning rate and
@@ -191,6 +196,7 @@ def compare(
     decays = arguments.rates("weight_decay", weight_decay, zero=True)
     deadline = start + arguments.budget(time_budget)
     wanted = chosen(methods)
+    given = arguments.settings(settings, wanted)
     folder = pathlib.Path(out) if out is not None else _temporary()
     found = sources.load(
         data,
@@ -235,7 +241,10 @@ def compare(
         plan = Plan(
             found,
             named,
-            {title: grid.settings(method) for title, method in named.items()},
+            {
+                title: given.get(title) or grid.settings(method)
+                for title, method in named.items()
+            },
             training.Options(
                 measure,
                 encoders,

@@ -37,7 +37,10 @@ def predict(
         dict of modality, and `"fused"`, to outputs `(samples, units)`.
     """
     found = _joined(
-        [model.predict_modalities(x, size) for x in _large_batches(data, part)]
+        [
+            model.predict_modalities(x, size)
+            for x, _ in _large_batches(data, part)
+        ]
     )
     outputs = {name: found[name]["logits"] for name in data.modalities}
     return {**outputs, "fused": found["fused"]}
@@ -61,7 +64,12 @@ def examine(
     """
     test = fold.parts["test"]
     # One pass: a stream decodes its files each time.
-    parts = [_seen(model, data, x, size) for x in _large_batches(data, test)]
+    parts, start = [], 0
+    for x, rows in _large_batches(data, test):
+        at = slice(start, start + rows)
+        patterns = {key: p[at] for key, p in test.patterns.items()}
+        parts.append(_seen(model, data, x, size, patterns))
+        start += rows
     seen = _joined(parts)
     outputs = seen["outputs"]
     gap = {
@@ -92,8 +100,8 @@ def calibrate(model: Any, fold: Fold, size: int) -> bool:
     return True
 
 
-def _large_batches(data: Data, part: Part) -> Iterator[dict]:
-    """Yields the inputs of a split: arrays at once, batches one by one."""
+def _large_batches(data: Data, part: Part) -> Iterator[tuple[dict, int]]:
+    """Yields inputs and their number: arrays at once, batches one by one."""
     start = 0
     for x, y in data_lib.batches_of(part, max(len(part.y), 1)):
         stop = start + len(y)
@@ -103,7 +111,7 @@ def _large_batches(data: Data, part: Part) -> Iterator[dict]:
                 "labels were read in: validation and test must not be shuffled."
             )
         start = stop
-        yield data_lib.stacked(data.modalities, x)
+        yield data_lib.stacked(data.modalities, x), len(y)
 
 
 def _joined(parts: list[Any]) -> Any:
@@ -113,16 +121,21 @@ def _joined(parts: list[Any]) -> Any:
     return keras.tree.map_structure(lambda *a: np.concatenate(a), *parts)
 
 
-def _seen(model: Any, data: Data, x: dict, size: int) -> dict[str, Any]:
+def _seen(
+    model: Any, data: Data, x: dict, size: int, patterns: dict[str, np.ndarray]
+) -> dict[str, Any]:
     """Returns what a model makes of a batch, and of parts of it."""
     names = data.modalities
     found = model.predict_modalities(x, size)
     outputs = {subset_key(names): found["fused"]}
     given = full_presence(names, x)
-    for subset in subsets(names):
-        key = subset_key(subset)
+    shown = {
+        subset_key(subset): np.array([name in subset for name in names])
+        for subset in subsets(names)
+    }
+    for key, pattern in {**shown, **patterns}.items():
         if key not in outputs:
-            kept = given & [name in subset for name in names]
+            kept = given & pattern
             hidden = {**x, "presence": kept}
             # Nothing is known of samples without any modality.
             outputs[key] = (

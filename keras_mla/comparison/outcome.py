@@ -20,8 +20,8 @@ def compared(
 ) -> tuple[Comparison, dict]:
     """Reads the test split; returns the result, and the winner's best run."""
     data = plan.data
-    positions, y, ids, presence = data.test()
-    pairs = [(plan.examined(record, positions), record) for record in records]
+    y, ids, presence = data.test()
+    pairs = [(plan.examined(record), record) for record in records]
     seen = [(run, record) for run, record in pairs if run is not None]
     if not seen:
         raise ValueError(
@@ -86,7 +86,7 @@ def save(plan: Plan, result: Comparison, best: dict) -> None:
     """Writes the report, and the model of the winner's best run."""
     trained = plan.trained(best)
     fold = plan.data.folds[best["run"]["fold"]]
-    calibrate(trained.model, fold, plan.options.batch_size)
+    calibrate(trained.model, fold, plan.options.predicted_at_once)
     from keras_mla.comparison.report import write
 
     # First: a model may have a part that cannot be saved.

@@ -52,6 +52,9 @@ class Plan:
     lost: dict[str, list[tuple[str, dict]]] = dataclasses.field(
         default_factory=dict
     )
+    unseen: set[str] = dataclasses.field(default_factory=set)
+    # The run that was trained last, and its model.
+    last: tuple[str, training.Trained] | None = None
     closed: bool = False
     counted: set[str] = dataclasses.field(default_factory=set)
     bar: Any = None
@@ -109,6 +112,7 @@ class Plan:
         except Exception as error:
             self._fail(what, error)
             return None
+        self.last = Log.key(what), trained
         record = {
             "epochs": trained.epochs,
             "seconds": trained.seconds,
@@ -158,6 +162,8 @@ class Plan:
                 tried.diverged += 1
             else:
                 tried.records.append(record)
+                if len(self.settings[method]) == 1:
+                    self._see(record)  # It is a final run.
         if not tried.records and not tried.diverged:
             return
         known = self.tried.setdefault((method, fold), [])
@@ -195,6 +201,7 @@ class Plan:
                     record = self.run(what) if setting else None
                     all_bad = not setting and (method, fold) in self.tried
                     if record and "diverged" not in record:
+                        self._see(record)
                         records.append(record)
                     elif record or all_bad:
                         self._lose("diverged", what)
@@ -242,34 +249,48 @@ class Plan:
             self.options,
         )
 
-    def examined(self, record: dict, positions: np.ndarray) -> Run | None:
-        """Returns a final run with its predictions for the test split."""
+    def _see(self, record: dict) -> None:
+        """Writes what a final run predicts for the test split, once."""
         what = record["run"]
         path, notes = self.folder.predictions(what), self.folder.notes(what)
-        if not notes.exists():
-            try:
-                found = examine(
-                    self.trained(record).model,
-                    self.data,
-                    self.data.folds[what["fold"]],
-                    self.options.metric,
-                    self.options.batch_size,
-                )
-            except Exception as error:
-                self._fail(what, error)
-                self._lose("unseen", what)
-                return None
-            predictions = found.pop("predictions")
-            rows = positions[predictions.rows]
-            dataclasses.replace(predictions, rows=rows).save(path)
-            part = notes.with_suffix(".partial")
-            part.write_text(json.dumps(found))
-            part.replace(notes)
+        key = Log.key(what)
+        if notes.exists() or key in self.unseen:
+            return
+        try:
+            # A model that was trained just now need not be made again.
+            fresh = self.last is not None and self.last[0] == key
+            trained = self.last[1] if fresh else self.trained(record)
+            self.last = None
+            found = examine(
+                trained.model,
+                self.data,
+                self.data.folds[what["fold"]],
+                self.options.metric,
+                self.options.predicted_at_once,
+            )
+        except Exception as error:
+            self._fail(what, error)
+            self._lose("unseen", what)
+            self.unseen.add(key)
+            return
+        predictions = found.pop("predictions")
+        rows = np.searchsorted(self.data.test_rows(), predictions.rows)
+        dataclasses.replace(predictions, rows=rows).save(path)
+        part = notes.with_suffix(".partial")
+        part.write_text(json.dumps(found))
+        part.replace(notes)
+
+    def examined(self, record: dict) -> Run | None:
+        """Returns a final run with its predictions for the test split."""
+        what = record["run"]
+        self._see(record)
+        if Log.key(what) in self.unseen:
+            return None
         return Run(
             **what,
             **{key: record[key] for key in _KEPT},
-            **json.loads(notes.read_text()),
-            predictions=Predictions.load(path),
+            **json.loads(self.folder.notes(what).read_text()),
+            predictions=Predictions.load(self.folder.predictions(what)),
         )
 
     # === What they say ===

@@ -4,7 +4,7 @@ import csv
 import dataclasses
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,11 +13,20 @@ from keras_mla.comparison import arguments, metrics, sources, statistics
 from keras_mla.comparison.data import Data, Division
 from keras_mla.comparison.engine import compare
 from keras_mla.comparison.frozen import Presets
-from keras_mla.comparison.hiding import DRAWS, at_rate
+from keras_mla.comparison.hiding import (
+    DRAWS,
+    at_rate,
+    at_rates,
+    pattern_key,
+)
+from keras_mla.comparison.methods import chosen
 from keras_mla.comparison.report import numbers
 from keras_mla.comparison.results import Comparison
 from keras_mla.datasets.extras import need
 
+# A function of a method and a metric that returns, for each missing rate, a
+# value for each run.
+Scores = Callable[[str, str], dict[float, list[float]]]
 # What the paper's Table 2 prints, and the field beside it.
 _METRICS = {
     "single_label": ("accuracy", "balanced_accuracy", "f1_weighted"),
@@ -33,10 +42,13 @@ class Rates:
     Attributes:
         results: dict of missing rate to `Comparison`.
         folder: path of the results.
+        once: `Comparison` of models that were each trained for all of the
+            rates; or `None`.
     """
 
     results: dict[float, Comparison]
     folder: pathlib.Path
+    once: Comparison | None = None
 
     @property
     def methods(self) -> list[str]:
@@ -52,24 +64,47 @@ class Rates:
             if method in result.methods
         }
 
+    def scores_once(self, method: str, metric: str) -> dict[float, list[float]]:
+        """Returns `scores` of models that were trained once for all rates."""
+        if self.once is None or method not in self.once.methods:
+            return {}
+        measure = metrics.named(self.once.task, metric)
+        return {
+            rate: self.once.scores(method, measure, pattern_key(rate))
+            for rate in self.results
+        }
+
     def markdown(self) -> str:
-        """Returns a table of methods and rates, for each metric of the task."""
+        """Returns a table of methods and rates, for each metric of the task.
+
+        Tables of models that were trained once come last.
+        """
         first = next(iter(self.results.values()))
+        measures = [metrics.named(first.task, n) for n in _METRICS[first.task]]
         return "\n".join(
-            self._table(metrics.named(first.task, name))
-            for name in _METRICS[first.task]
+            self._table(measure, scores, trained)
+            for scores, trained in self._trained()
+            for measure in measures
         )
 
-    def _table(self, metric: metrics.Metric) -> str:
+    def _trained(self) -> Iterator[tuple[Scores, str]]:
+        """Yields functions that return scores, and what was trained."""
+        yield self.scores, "trained at each rate"
+        if self.once is not None:
+            yield self.scores_once, "trained once for all rates"
+
+    def _table(
+        self, metric: metrics.Metric, scores: Scores, trained: str
+    ) -> str:
         heads = [f"{100 * rate:g} % missing" for rate in self.results]
         lines = [
-            f"{numbers.titled(metric)} on test data",
+            f"{numbers.titled(metric)} on test data, {trained}",
             "",
             f"| Method | {' | '.join(heads)} |",
             f"| :-- |{' --: |' * len(heads)}",
         ]
         for method in self.methods:
-            found = self.scores(method, metric.name)
+            found = scores(method, metric.name)
             cells = [
                 numbers.spread(found[rate], metric.text)
                 if found.get(rate)
@@ -86,46 +121,57 @@ class Rates:
         first = next(iter(self.results.values()))
         with (self.folder / "missing.csv").open("w", newline="") as file:
             lines = csv.writer(file)
-            lines.writerow(["method", "missing_rate", "metric", "run", "value"])
-            for name in _METRICS[first.task]:
-                for method in self.methods:
-                    for rate, values in self.scores(method, name).items():
-                        lines.writerows(
-                            [method, rate, name, run, repr(value)]
-                            for run, value in enumerate(values)
-                        )
+            lines.writerow(
+                ["trained", "method", "missing_rate", "metric", "run", "value"]
+            )
+            for scores, trained in self._trained():
+                for name in _METRICS[first.task]:
+                    for method in self.methods:
+                        for rate, values in scores(method, name).items():
+                            lines.writerows(
+                                [trained, method, rate, name, run, repr(value)]
+                                for run, value in enumerate(values)
+                            )
         self._draw(metrics.named(first.task, first.metric))
 
     def _draw(self, metric: metrics.Metric) -> None:
         """Draws a metric over the rate, a line and a band for each method."""
         need("matplotlib", "draw the metric over missing rates")
+        from matplotlib import colormaps
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(7, 4.5), layout="constrained")
-        axes = figure.subplots()
-        for method in self.methods:
-            found = self.scores(method, metric.name)
-            rates = [rate for rate, values in found.items() if values]
-            means = np.array([np.mean(found[rate]) for rate in rates])
-            spread = np.array(
-                [
-                    statistics.interval(found[rate]).deviation or 0.0
-                    for rate in rates
-                ]
-            )
-            percent = [100 * rate for rate in rates]
-            [line] = axes.plot(percent, means, marker="o", label=method)
-            axes.fill_between(
-                percent,
-                means - spread,
-                means + spread,
-                color=line.get_color(),
-                alpha=0.15,
-                linewidth=0,
-            )
-        axes.set_xlabel("Missing entries (%)")
-        axes.set_ylabel(f"{metric.title} on test data")
-        figure.legend(loc="outside right upper", frameon=False)
+        panels = list(self._trained())
+        size = (4 * len(panels) + 3, 4.5)
+        figure = Figure(figsize=size, layout="constrained")
+        all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)
+        colors = colormaps["tab20"].colors
+        for axes, (scores, trained) in zip(all_axes[0], panels, strict=True):
+            for index, method in enumerate(self.methods):
+                found = scores(method, metric.name)
+                rates = [rate for rate, values in found.items() if values]
+                means = np.array([np.mean(found[rate]) for rate in rates])
+                spread = np.array(
+                    [
+                        statistics.interval(found[rate]).deviation or 0.0
+                        for rate in rates
+                    ]
+                )
+                percent = [100 * rate for rate in rates]
+                color = colors[index % len(colors)]
+                axes.plot(percent, means, marker="o", color=color, label=method)
+                axes.fill_between(
+                    percent,
+                    means - spread,
+                    means + spread,
+                    color=color,
+                    alpha=0.15,
+                    linewidth=0,
+                )
+            axes.set_title(trained)
+            axes.set_xlabel("Missing entries (%)")
+        all_axes[0][0].set_ylabel(f"{metric.title} on test data")
+        lines, labels = all_axes[0][0].get_legend_handles_labels()
+        figure.legend(lines, labels, loc="outside right upper", frameon=False)
         figure.savefig(self.folder / "missing.svg")
 
 
@@ -135,6 +181,8 @@ def compare_rates(
     *,
     draw: str = "keep_one",
     draw_seed: int = 0,
+    chosen_at: float | None = None,
+    once: bool = False,
     out: str | os.PathLike,
     **options: Any,
 ) -> Rates:
@@ -146,16 +194,28 @@ def compare_rates(
     goes on where it was. A rate above `(M - 1) / M` leaves exactly one
     modality in each sample, if each keeps one.
 
+    With `once`, each method also trains for all rates together: each rate is
+    that of an equal share of the training and of the validation samples. These
+    models predict, at each rate, what the models of the rate predict.
+
     Args:
-        data: As for `compare`, in memory: batches of files cannot be hidden.
+        data: As for `compare`; batches must be those of a table, or of a
+            `Data` that says how to hide values. What is hidden from a table's
+            batches is not decoded.
         rates: Missing rates in [0, 1).
         draw: `"keep_one"`: each sample keeps a modality. `"independent"`: each
             entry is hidden by itself, and some samples have nothing.
             `keras_mla.datasets.missing.missing_presence` describes both.
             Defaults to `"keep_one"`.
         draw_seed: int. Seed of what is hidden. Defaults to `0`.
+        chosen_at: float. The rate, one of `rates`, at which settings are tried;
+            the other rates take what it chose. A method that fails there has
+            no runs elsewhere. Defaults to `None`: each rate tries settings.
+        once: bool. Whether to train models for all rates too. Defaults to
+            `False`.
         out: path. Folder of the results: `missing.md`, `missing.csv`,
-            `missing.svg`, and a folder with a report for each rate.
+            `missing.svg`, and a folder with a report for each rate, and
+            `once`.
         **options: Further arguments of `compare`.
 
     Returns:
@@ -178,13 +238,41 @@ def compare_rates(
             f"Missing rates must be at least 0 and less than 1, and `draw` one "
             f"of {list(DRAWS)}. Received: rates={list(rates)}, draw={draw!r}"
         )
+    if chosen_at is not None:
+        if chosen_at not in values or options.get("folds"):
+            raise ValueError(
+                "`chosen_at` must be one of the rates, and needs data with one "
+                "split: folds choose their settings by themselves. Received: "
+                f"chosen_at={chosen_at}, rates={list(rates)}, "
+                f"folds={options.get('folds')}"
+            )
     folder = pathlib.Path(out)
     found, options = loaded(data, folder, options)
-    results = {}
+
+    def compared(hidden: Data, name: str) -> Comparison:
+        return compare(hidden, out=folder / name, **options)
+
+    results: dict[float, Comparison] = {}
+    if chosen_at is not None:
+        middle = at_rate(found, chosen_at, draw, draw_seed)
+        results[chosen_at] = compared(middle, f"{chosen_at:g}")
+        options["settings"] = results[chosen_at].settings()
+        all_methods = chosen(options.get("methods", "table"))
+        options["methods"] = [
+            method
+            for title, method in all_methods.items()
+            if title in options["settings"]
+        ]
+        found.facts["settings chosen at"] = f"{100 * chosen_at:g} % missing"
     for rate in values:
-        hidden = at_rate(found, rate, draw, draw_seed)
-        results[rate] = compare(hidden, out=folder / f"{rate:g}", **options)
-    result = Rates(results, folder)
+        if rate not in results:
+            hidden = at_rate(found, rate, draw, draw_seed)
+            results[rate] = compared(hidden, f"{rate:g}")
+    results = {rate: results[rate] for rate in values}
+    for_all = None
+    if once:
+        for_all = compared(at_rates(found, values, draw, draw_seed), "once")
+    result = Rates(results, folder, for_all)
     result.save()
     return result
 

@@ -46,7 +46,7 @@ class Predictions:
             `"audio+video"`: the prediction from these alone, the others
             hidden. The key of all modalities is the method's prediction.
             `"calibrated"` is the latter after `calibrate`, if the method can
-            be calibrated.
+            be calibrated. Further keys are those of `Part.patterns`.
         weights: dict of modality to array `(n,)`. Each modality's weight in
             the fusion. Empty if the method has no weights.
     """

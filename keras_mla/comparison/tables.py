@@ -22,6 +22,7 @@ from keras_mla.comparison.features import prints
 from keras_mla.comparison.frozen import Presets
 from keras_mla.datasets.readers import image
 from keras_mla.datasets.table import Image, Table, guess, read_table, values
+from keras_mla.presence import stack_presence
 
 # Pictures that small encoders learn from.
 _PICTURES = image.ImageSettings(size=64)
@@ -132,14 +133,21 @@ def _arrays(table: Table, rows: Any, at: np.ndarray, training: bool) -> Part:
 
 
 def _batches(table: Table, rows: Any, at: np.ndarray, training: bool) -> Part:
-    if training:
-        batches: Any = functools.partial(_training, table, rows)
-    else:
-        batches = table.batches(rows, batch_size=_BATCH_SIZE)
-    return Part(batches, table.labels(rows), at)
+    def with_those(presence: np.ndarray | None) -> Any:
+        if training:
+            return functools.partial(_training, table, rows, presence)
+        return table.batches(rows, batch_size=_BATCH_SIZE, presence=presence)
+
+    there = stack_presence(table.modalities, table.presence(rows))
+    there = np.asarray(there, bool)
+    return Part(
+        with_those(None), table.labels(rows), at, there=there, hide=with_those
+    )
 
 
-def _training(table: Table, rows: Any, seed: int) -> Any:
+def _training(
+    table: Table, rows: Any, presence: np.ndarray | None, seed: int
+) -> Any:
     """Returns training batches in the order of a run's seed."""
     return table.batches(
         rows,
@@ -147,6 +155,7 @@ def _training(table: Table, rows: Any, seed: int) -> Any:
         training=True,
         seed=seed,
         sample_ids=True,
+        presence=presence,
     )
 
 

@@ -61,6 +61,11 @@ class Options:
     optimizer: Any
     callbacks: Sequence[Callable[[], Any]] = ()
 
+    @property
+    def predicted_at_once(self) -> int:
+        """Samples in a batch of a prediction, which keeps no gradients."""
+        return 4 * self.batch_size
+
 
 @dataclasses.dataclass
 class Trained:
@@ -221,7 +226,7 @@ def train(
         data,
         options.metric,
         fold.parts["validation"],
-        options.batch_size,
+        options.predicted_at_once,
         own="monitor" in method.defaults,
     )
     # `choose` comes last: what the others log is in the curves.

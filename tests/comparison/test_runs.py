@@ -330,7 +330,7 @@ def test_a_stream_cannot_be_for_a_method_that_needs_complete_samples(tmp_path):
 @only_on("torch")
 def test_files_of_a_table_come_in_an_order_of_each_seed(tmp_path, monkeypatch):
     import pandas as pd
-    from own_table import write
+    from small_table import write
 
     monkeypatch.setattr(tables, "MOST_BYTES", 0)
     monkeypatch.setattr(tables, "_BATCH_SIZE", 4)

@@ -32,14 +32,13 @@ def test_iemocap_with_missing_modalities(tmp_path, capsys):
         "--mels=16",
         *small,
     )
-    assert run(*arguments, "--rates=0.1,0.7") == 0, capsys.readouterr().err
-    table = read_table(tmp_path / "out" / "table2.md")
-    assert table[0] == ["IEMOCAP, missing rate", "10 %", "70 %"]
-    assert [row[0] for row in table[1:]] == ["MLA"]
-    figure = (tmp_path / "out" / "rates.png").read_bytes()
-    assert figure.startswith(b"\x89PNG")
-    assert run(*arguments, "--rates=none") == 1
-    assert "--rates takes numbers" in capsys.readouterr().err
+    assert run(*arguments, "--missing=0.1,0.7") == 0, capsys.readouterr().err
+    text = (tmp_path / "out" / "missing.md").read_text()
+    assert "| Method | 10 % missing | 70 % missing |" in text
+    assert text.count("| MLA |") == 3  # Three metrics.
+    assert (tmp_path / "out" / "missing.svg").exists()
+    assert run(*arguments, "--missing=none") == 1
+    assert "--missing takes numbers" in capsys.readouterr().err
 
 
 @mainly_on("torch")

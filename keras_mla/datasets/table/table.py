@@ -197,8 +197,21 @@ class Table(Rows):
             x["presence"] = presence
         return x
 
+    def presence(self, rows: Any) -> dict[str, np.ndarray]:
+        """Returns which rows have each modality, by what their cells say.
+
+        Args:
+            rows: DataFrame, path of a table, list of dicts or dict of lists.
+
+        Returns:
+            dict of modality name to bool array `(rows,)`.
+
+        Raises:
+            ValueError: If a row has no modality.
+        """
+        return self._presence(self._frame(rows, labels=False))
+
     def _presence(self, frame: Any) -> dict[str, np.ndarray]:
-        """Returns which rows have each modality; each row must have one."""
         presence = {n: f.present(frame) for n, f in self._adapted().items()}
         self._check_present(frame, presence)
         return presence
@@ -322,8 +335,8 @@ class Table(Rows):
             labels: bool. Whether rows have labels. If not, labels are zeros.
                 Defaults to `True`, if the table has a label.
             **options: `batch_size`, `training`, `shuffle`, `augment`, `seed`,
-                `workers`, `cache_dir`, `on_error`, `engine` and
-                `use_multiprocessing` of `pipeline.build`.
+                `workers`, `cache_dir`, `on_error`, `presence`, `sample_ids`,
+                `engine` and `use_multiprocessing` of `pipeline.build`.
 
         Returns:
             What `pipeline.build` returns: batches of `(inputs, labels)`, the
