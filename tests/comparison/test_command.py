@@ -11,7 +11,7 @@ import time
 
 import keras
 import numpy as np
-import own_table
+import small_table
 import pandas as pd
 import pytest
 from utils import only_on
@@ -67,10 +67,10 @@ def records(folder):
 
 
 def test_killed_resumed_and_used(tmp_path, capsys):
-    data = own_table.write(tmp_path, rows=30)
+    data = small_table.write(tmp_path, rows=30)
     out = tmp_path / "out"
     given = ["compare", f"--data={data}", f"--out={out}"]
-    given += [*own_table.FLAGS, *SMALL]
+    given += [*small_table.FLAGS, *SMALL]
     before = tmp_path / "before"
     before.mkdir()
     if keras.backend.backend() != "tensorflow":
@@ -114,7 +114,7 @@ def test_killed_resumed_and_used(tmp_path, capsys):
     assert list(found["label"]) == model.table.decode_predictions(outputs)
     share = keras.ops.convert_to_numpy(keras.ops.softmax(outputs))
     np.testing.assert_allclose(found["probability yes"], share[:, 1], atol=1e-5)
-    assert model.modalities == own_table.MODALITIES
+    assert model.modalities == small_table.MODALITIES
     assert ("weight photo" in found) == (model.fusion is not None)
     if keras.backend.backend() == "torch":
         done = run("predict", model_file, data, KERAS_BACKEND=OTHER)
