@@ -12,6 +12,7 @@ import numpy as np
 from keras_mla.comparison import arguments, metrics, sources, statistics
 from keras_mla.comparison.data import Data, Division
 from keras_mla.comparison.engine import compare
+from keras_mla.comparison.folder import locked
 from keras_mla.comparison.frozen import Presets
 from keras_mla.comparison.hiding import DRAWS, at_rate
 from keras_mla.comparison.report import numbers
@@ -179,13 +180,14 @@ def compare_rates(
             f"of {list(DRAWS)}. Received: rates={list(rates)}, draw={draw!r}"
         )
     folder = pathlib.Path(out)
-    found, options = loaded(data, folder, options)
-    results = {}
-    for rate in values:
-        hidden = at_rate(found, rate, draw, draw_seed)
-        results[rate] = compare(hidden, out=folder / f"{rate:g}", **options)
-    result = Rates(results, folder)
-    result.save()
+    with locked(folder):
+        found, options = loaded(data, folder, options)
+        results = {}
+        for rate in values:
+            hidden = at_rate(found, rate, draw, draw_seed)
+            results[rate] = compare(hidden, out=folder / f"{rate:g}", **options)
+        result = Rates(results, folder)
+        result.save()
     return result
 
 
