@@ -193,20 +193,6 @@ def _check_function(
         )
 
 
-def check_encoders(encoders: Mapping[str, Any], modalities: Any) -> None:
-    """Raises if an encoder is for no modality.
-
-    Raises:
-        ValueError: The message suggests the nearest modality.
-    """
-    for name in encoders:
-        if name not in modalities:
-            raise ValueError(
-                f"`encoders` must name modalities: {list(modalities)}."
-                f"{hint(str(name), modalities)} Received: {name!r}"
-            )
-
-
 def named(function: Any) -> str:
     """Returns what the log knows a function by.
 

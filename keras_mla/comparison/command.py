@@ -1,5 +1,6 @@
 """The command line: `keras-mla compare` and `keras-mla predict`."""
 
+import functools
 import os
 import pathlib
 import re
@@ -122,7 +123,9 @@ def parse(values: flags.FlagValues, name: str, rest: list[str]) -> list[str]:
 def define_data_flags(values: flags.FlagValues) -> None:
     """Defines the flags of data and encoders, which `data_arguments` reads."""
     own = {"flag_values": values}
-    text, many = flags.DEFINE_string, flags.DEFINE_list
+    text = flags.DEFINE_string
+    # The second one would replace the first, unseen.
+    many = functools.partial(flags.DEFINE_list, allow_overwrite=False)
     number = flags.DEFINE_integer
     text("data", "digits", "'digits', or an .npz, CSV or Parquet file.", **own)
     many("label", [], "Column of labels, or several.", **own)
@@ -137,7 +140,8 @@ def define_data_flags(values: flags.FlagValues) -> None:
     text("group", None, "Column of groups: none is in two splits.", **own)
     number("folds", None, "Number of folds.", lower_bound=2, **own)
     text("root", None, "Folder of the files. Default: the table's.", **own)
-    many("encoder", [], "Encoders, as modality:kind or modality:preset.", **own)
+    encoder = "Encoders, as modality:kind or modality:preset, with commas."
+    many("encoder", [], encoder, **own)
     tasks = ["single_label", "multi_label", "regression"]
     task = "What labels are. Default: what they look like."
     flags.DEFINE_enum("task", None, tasks, task, **own)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from keras import ops
 from keras_mla.comparison.frozen import Frozen
 from keras_mla.core.arrays import full_presence
 from keras_mla.datasets.table import Table
+from keras_mla.encoders.cache import fingerprint
 from keras_mla.presence import stack_presence
 
 SPLITS = ("train", "validation", "test")
@@ -197,6 +199,12 @@ def described(data: Data, prints: Sequence[bytes] | None = None) -> Data:
         for part in fold.parts.values():
             seen.update(np.ascontiguousarray(part.rows).tobytes())
             seen.update(np.ascontiguousarray(part.y).tobytes())
+    for name, frozen in data.frozen.items():
+        # A preset may be another one under the same name.
+        seen.update(fingerprint(frozen.encoder).encode())
+        if (table := data.folds[0].table) is not None:
+            read = table.fields[name].get_config()
+            seen.update(json.dumps(read, default=str).encode())
     data.facts["samples"] = {s: len(part.y) for s, part in first.items()}
     found = {}
     if prints is not None:

@@ -198,46 +198,45 @@ def compare(
     wanted = chosen(methods)
     given = arguments.settings(settings, wanted)
     folder = pathlib.Path(out) if out is not None else _temporary()
-    found = sources.load(
-        data,
-        modalities=modalities,
-        label=label,
-        columns=columns,
-        id=id,
-        root=root,
-        division=Division(split, group, folds, split_seed),
-        presets=Presets.given(encoders, folder / "features", verbose),
-        task=task,
-    )
-    arguments.check_encoders(encoders, found.modalities)
-    named, unfit = _fitting(wanted, found)
-    measure = metrics.named(found.task, metric)
-    grid = Grid(tuple(rates), tuple(decays), trials)
-    told = {
-        "data": found.name,
-        "modalities": list(found.modalities),
-        "metric": measure.name,
-        "encoders": {n: _name(given) for n, given in encoders.items()},
-        "width": width,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "optimizer": _name(optimizer),
-        "trials": trials,
-        "trial_seeds": trial_seeds,
-        "learning_rate": rates,
-        "weight_decay": decays,
-        "callbacks": [arguments.named(function) for function in callbacks],
-        "folds": folds,
-        "split": split,
-        "group": group,
-        "label": str(label) if isinstance(label, str | list) else None,
-        "columns": {k: list(v) for k, v in (columns or {}).items()},
-        **({"task": task} if task else {}),
-        **found.facts,
-        "split_seed": split_seed,
-        "backend": keras.backend.backend(),
-    }
     with locked(folder):
+        found = sources.load(
+            data,
+            modalities=modalities,
+            label=label,
+            columns=columns,
+            id=id,
+            root=root,
+            division=Division(split, group, folds, split_seed),
+            presets=Presets.given(encoders, folder / "features", verbose),
+            task=task,
+        )
+        named, unfit = _fitting(wanted, found)
+        measure = metrics.named(found.task, metric)
+        grid = Grid(tuple(rates), tuple(decays), trials)
+        told = {
+            "data": found.name,
+            "modalities": list(found.modalities),
+            "metric": measure.name,
+            "encoders": {n: _name(given) for n, given in encoders.items()},
+            "width": width,
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "optimizer": _name(optimizer),
+            "trials": trials,
+            "trial_seeds": trial_seeds,
+            "learning_rate": rates,
+            "weight_decay": decays,
+            "callbacks": [arguments.named(function) for function in callbacks],
+            "folds": folds,
+            "split": split,
+            "group": group,
+            "label": str(label) if isinstance(label, str | list) else None,
+            "columns": {k: list(v) for k, v in (columns or {}).items()},
+            **({"task": task} if task else {}),
+            **found.facts,
+            "split_seed": split_seed,
+            "backend": keras.backend.backend(),
+        }
         plan = Plan(
             found,
             named,

@@ -4,7 +4,7 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
@@ -16,8 +16,8 @@ from keras_mla.datasets.table.field import Field
 from keras_mla.datasets.table.values import value_of
 
 BATCH_SIZE = 32
-# Of larger files, both ends are a fingerprint.
-_PART_BYTES = 1 << 20
+# Of files of more than two parts, both ends are a fingerprint.
+_PART_BYTES = 1 << 23
 
 
 class Features(Field):
@@ -28,7 +28,7 @@ class Features(Field):
         frame: All rows.
         encoder: The frozen encoder.
         table: The table that the field is of.
-        keep: Function of an encoder, inputs and their name to features.
+        keep: Function of an encoder, inputs and their fingerprint to features.
     """
 
     kind = "features"
@@ -47,9 +47,8 @@ class Features(Field):
         rows = _with_source(frame[field.present(frame)], frame)
         settings = json.dumps(field.get_config(), default=str)
         one = Table({"x": field}, root=table.root)
-        name = digest(settings, *prints(rows, one))
-        read = _Reading(one, rows)
-        self._values = keep(encoder, read, name)
+        content = digest(settings, *prints(rows, one))
+        self._values = keep(encoder, _Reading(one, rows), content)
         self._position = {index: i for i, index in enumerate(rows.index)}
 
     def present(self, frame: Any) -> np.ndarray:
@@ -101,7 +100,10 @@ def _with_source(rows: Any, frame: Any) -> Any:
 
 
 def prints(frame: Any, table: Table) -> list[bytes]:
-    """Returns a fingerprint of what each row holds, files included."""
+    """Returns a fingerprint of what each row holds, files included.
+
+    All are of one length: joined, no two frames of as many rows are alike.
+    """
     import pandas as pd
 
     found = [b""] * len(frame)
@@ -116,24 +118,37 @@ def prints(frame: Any, table: Table) -> list[bytes]:
             continue
         present, root = field.present(frame), table.folder_of(frame)
         for row, paths in enumerate(field.values(frame, present, root)):
-            for path in paths if isinstance(paths, list) else [paths or ""]:
-                found[row] += _of_file(path)
+            given = paths if isinstance(paths, list) else [paths or ""]
+            found[row] += _joined(map(_of_file, given))
     return found
 
 
 def _of_file(path: str) -> bytes:
     if os.path.isdir(path):  # A video's frames.
-        inside = sorted(os.listdir(path))
-        return b"".join(_of_file(os.path.join(path, name)) for name in inside)
+        found = []
+        for name in sorted(os.listdir(path)):
+            # Names say in which order frames are.
+            found += [os.fsencode(name), _of_file(os.path.join(path, name))]
+        return _joined(found)
     try:
         known = os.stat(path)
-        return _of_content(path, known.st_size, known.st_mtime_ns)
+        # A program may set back the time of the content, but not the other.
+        times = known.st_mtime_ns, known.st_ctime_ns
+        return _of_content(path, known.st_size, times)
     except OSError:  # An empty cell, or a file that reading complains of.
-        return path.encode()
+        return os.fsencode(path)
+
+
+def _joined(parts: Iterable[bytes]) -> bytes:
+    """Returns a fingerprint of parts, and of where each begins."""
+    seen = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        seen.update(len(part).to_bytes(8, "little") + part)
+    return seen.digest()
 
 
 @functools.lru_cache(maxsize=1_000_000)
-def _of_content(path: str, size: int, modified: int) -> bytes:
+def _of_content(path: str, size: int, times: tuple[int, int]) -> bytes:
     seen = hashlib.blake2b(size.to_bytes(8, "little"), digest_size=16)
     with open(path, "rb") as file:
         seen.update(file.read(_PART_BYTES))

@@ -1,10 +1,12 @@
 """Frozen encoders from presets, and their features, kept on disk."""
 
+import contextlib
 import copy
 import dataclasses
+import functools
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -29,6 +31,9 @@ from keras_mla.encoders.hub_encoders import (
     hub_text_encoder,
 )
 
+# Features that are looked at together.
+_CHUNK = 4096
+
 
 @dataclasses.dataclass
 class Frozen:
@@ -49,6 +54,7 @@ class Presets:
 
     Attributes:
         names: dict of modality to a preset's name or folder.
+        encoded: tuple of modalities that any encoder is given for.
         folder: Where features are kept.
         verbose: int. `1` shows how far features are.
     """
@@ -56,6 +62,7 @@ class Presets:
     names: Mapping[str, str] = dataclasses.field(default_factory=dict)
     folder: pathlib.Path = pathlib.Path()
     verbose: int = 1
+    encoded: tuple[str, ...] = ()
 
     @classmethod
     def given(
@@ -71,13 +78,26 @@ class Presets:
             ImportError: If there is a preset, and keras-hub is not installed.
         """
         names = {
-            name: encoder
+            name: os.path.expanduser(encoder)
             for name, encoder in (encoders or {}).items()
             if isinstance(encoder, str) and encoder not in KINDS
         }
-        for preset in names.values():
-            _check_known(preset)
-        return cls(names, folder, verbose)
+        for name, preset in names.items():
+            _check_known(name, preset)
+        return cls(names, folder, verbose, tuple(encoders or ()))
+
+    def check(self, modalities: Sequence[str]) -> None:
+        """Raises if an encoder is for no modality, before any is encoded.
+
+        Raises:
+            ValueError: The message suggests the nearest modality.
+        """
+        for name in self.encoded:
+            if name not in modalities:
+                raise ValueError(
+                    f"`encoders` must name modalities: {list(modalities)}."
+                    f"{hint(str(name), modalities)} Received: {name!r}"
+                )
 
     def of_columns(
         self, given: Mapping[str, Any], kinds: dict[str, str], frame: Any
@@ -91,6 +111,7 @@ class Presets:
                 more.
             frame: All rows.
         """
+        self.check(list(given))
         fields, frozen = dict(given), {}
         for name in given:
             if name not in self.names:
@@ -100,8 +121,14 @@ class Presets:
                 columns = as_columns(field)
                 cells.check_columns(frame, columns, f"the modality {name!r}")
                 field = guess_field(frame, name, columns, kinds)
+            if not field.present(frame).any():
+                raise ValueError(
+                    f"The modality {name!r} is empty in all rows: columns "
+                    f"{list(field.columns)}."
+                )
             preset = self.names[name]
-            fields[name], encoder = _for_preset(name, preset, field, frame)
+            with _told(name, preset):
+                fields[name], encoder = _for_preset(preset, field, frame)
             frozen[name] = Frozen(encoder)
             for column in field.columns:
                 kinds.pop(column, None)
@@ -114,7 +141,11 @@ class Presets:
         table = copy.copy(table)
         table.fields = {
             name: Features(
-                field, frame, frozen[name].encoder, table, self._keep
+                field,
+                frame,
+                frozen[name].encoder,
+                table,
+                functools.partial(self._keep, name),
             )
             if name in frozen
             else field
@@ -131,11 +162,11 @@ class Presets:
             x: dict of modality to arrays, or to a batch of them.
             cached: bool. As in `Frozen`: encoders of batches stay in models.
         """
-        return {
-            name: Frozen(_of_arrays(name, preset, x[name]), cached)
-            for name, preset in self.names.items()
-            if name in x
-        }
+        frozen = {}
+        for name, preset in self.names.items():
+            with _told(name, preset):
+                frozen[name] = Frozen(_of_arrays(preset, x[name]), cached)
+        return frozen
 
     def features_of(
         self, x: Mapping[str, Any], frozen: Mapping[str, Frozen]
@@ -152,20 +183,26 @@ class Presets:
         self, name: str, encoder: keras.Model, values: Any, present: np.ndarray
     ) -> np.ndarray:
         """Returns the features of arrays; zeros where a sample has none."""
-        given = keras.tree.map_structure(lambda a: a[present], values)
-        parts = [np.ascontiguousarray(a) for a in keras.tree.flatten(given)]
-        folder = digest(self.names[name], *(part.data for part in parts))
-        found = self._keep(encoder, given, folder)
-        out: np.ndarray = np.zeros((len(present), found.shape[1]), "float32")
-        out[present] = found
+        width = encoder.output_shape[-1]
+        out: np.ndarray = np.zeros((len(present), width), "float32")
+        if present.any():
+            given = values
+            if not present.all():
+                given = keras.tree.map_structure(lambda a: a[present], values)
+            leaves = keras.tree.flatten(given)
+            parts = [np.ascontiguousarray(a).data for a in leaves]
+            out[present] = self._keep(name, encoder, given, digest(*parts))
         return out
 
-    def _keep(self, encoder: keras.Model, data: Any, name: str) -> np.ndarray:
-        """Computes features, unless they are there."""
-        folder = self.folder / name
+    def _keep(
+        self, name: str, encoder: keras.Model, data: Any, content: str
+    ) -> np.ndarray:
+        """Computes a modality's features, unless they are there."""
+        # Modalities may be one column, encoded by different presets.
+        folder = self.folder / digest(self.names[name], content)
         if self.verbose and not (folder / "features.npy").exists():
-            print("Features of a frozen encoder")
-        return cache_features(
+            print(f"Features of {name}, from {self.names[name]}")
+        found = cache_features(
             encoder,
             data,
             folder,
@@ -173,6 +210,15 @@ class Presets:
             overwrite=True,
             verbose=self.verbose,
         )
+        for start in range(0, len(found), _CHUNK):
+            if not np.isfinite(found[start : start + _CHUNK]).all():
+                raise ValueError(
+                    f"The encoder {self.names[name]!r} of modality {name!r} "
+                    "gives features that are not finite: NaN or infinity is "
+                    "in the inputs or in the preset's weights, or its dtype "
+                    f"has too small a range. Received: {encoder.dtype_policy}"
+                )
+        return found
 
 
 def whole(frozen: Frozen, head: keras.Model) -> keras.Model:
@@ -183,10 +229,25 @@ def whole(frozen: Frozen, head: keras.Model) -> keras.Model:
         ),
         frozen.encoder.input,
     )
+    # The encoder may be older than a cleared session, which gives its name
+    # anew.
+    head.name = "head"
     return keras.Model(inputs, head(frozen.encoder(inputs)))
 
 
-def _check_known(preset: str) -> None:
+@contextlib.contextmanager
+def _told(name: str, preset: str) -> Iterator[None]:
+    """Adds to an error which encoder it is of."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(
+            f"The encoder {preset!r} of modality {name!r} does not work: "
+            f"{error}"
+        ) from error
+
+
+def _check_known(name: str, preset: str) -> None:
     # `hf://` and `kaggle://` name presets of others.
     if os.path.isdir(preset) or "://" in preset:
         return
@@ -199,15 +260,15 @@ def _check_known(preset: str) -> None:
         raise ValueError(
             f"An encoder must be one of {list(KINDS)}, a preset of Keras Hub, "
             f"or the folder of one.{hint(preset, [*KINDS, *known])} "
-            f"Received: {preset!r}"
+            f"Received: {preset!r} for modality {name!r}"
         )
 
 
-def _unfit(name: str, preset: str) -> ValueError:
+def _unfit(received: str) -> ValueError:
     return ValueError(
         "Presets encode pictures, videos and texts (as arrays, pictures with "
-        "three colours or a dict of token_ids and padding_mask). Received: "
-        f"encoder {preset!r} for modality {name!r}"
+        "three colours or a dict of token_ids and padding_mask). "
+        f"Received: {received}"
     )
 
 
@@ -226,7 +287,7 @@ def _of_several(
 
 
 def _for_preset(
-    name: str, preset: str, field: Field, frame: Any
+    preset: str, field: Field, frame: Any
 ) -> tuple[Field, keras.Model]:
     """Returns a field that reads as a preset expects, and the encoder."""
     if isinstance(field, Text):
@@ -235,12 +296,13 @@ def _for_preset(
         texts = [text for text in field.texts(frame) if text]
         loaded = TextPreset(preset)
         most = min(loaded.longest, LONGEST)
-        length = min(max(known.lengths(texts)), most)
+        length = field.length or max(known.lengths(texts))
+        length = min(max(length, known.special + 1), most)
         encoder = loaded.encoder(length)
         encoder.trainable = False
         return Text(field.columns, length=length, tokenizer=preset), encoder
     if not isinstance(field, Image | Video):
-        raise _unfit(name, preset)
+        raise _unfit(f"a column of the kind {field.kind!r}")
     settings = hub_settings(preset)
     read = (
         Image(field.columns, settings)
@@ -254,11 +316,10 @@ def _for_preset(
 # === Arrays ===
 
 
-def _of_arrays(name: str, preset: str, values: Any) -> keras.Model:
+def _of_arrays(preset: str, values: Any) -> keras.Model:
     """Returns an encoder of arrays like these.
 
     Args:
-        name: str. The modality.
         preset: str. A preset.
         values: Pixels from 0 to 255, `(samples, height, width, 3)` or
             `(samples, pictures, height, width, 3)`; or a dict of `token_ids`
@@ -266,17 +327,19 @@ def _of_arrays(name: str, preset: str, values: Any) -> keras.Model:
     """
     if isinstance(values, Mapping):
         if set(values) != {"token_ids", "padding_mask"}:
-            raise _unfit(name, preset)
+            raise _unfit(f"a dict of {sorted(values)}")
         length = values["token_ids"].shape[1]
         return hub_text_encoder(preset, length, trainable=False)
     if len(values.shape) not in (4, 5) or values.shape[-1] != 3:
-        raise _unfit(name, preset)
+        raise _unfit(f"arrays of shape {tuple(values.shape)}")
     values = keras.ops.convert_to_numpy(values)
-    if values.dtype != np.uint8 and 0 < float(values.max()) <= 1:
-        raise ValueError(
-            f"The encoder {preset!r} takes pixels from 0 to 255. Received: "
-            f"modality {name!r} with values up to {float(values.max()):g}"
-        )
+    if values.dtype != np.uint8:
+        low, high = float(values.min()), float(values.max())
+        if low < 0 or 0 < high <= 1:
+            raise ValueError(
+                "It takes pixels from 0 to 255. Received: values from "
+                f"{low:g} to {high:g}"
+            )
     encoder = hub_image_encoder(preset, trainable=False)
     dtype = str(values.dtype)
     pixels = keras.Input(values.shape[-3:], dtype=dtype)

@@ -24,7 +24,7 @@ def at_rate(data: Data, rate: float, draw: str, seed: int) -> Data:
         ValueError: If nothing can be hidden in the data's batches.
     """
     _check_hideable(data)
-    drawn = np.ones((len(data.ids), len(data.modalities)), bool)
+    drawn = _nothing_hidden(data)
     for index, rows in enumerate(_groups(data)):
         drawn[rows] = missing.missing_presence(
             len(rows), data.modalities, rate, seed + index, draw == "keep_one"
@@ -55,7 +55,7 @@ def at_rates(data: Data, rates: Sequence[float], draw: str, seed: int) -> Data:
     """
     _check_hideable(data)
     names, rng = data.modalities, np.random.default_rng(seed)
-    drawn = np.ones((len(data.ids), len(names)), bool)
+    drawn = _nothing_hidden(data)
     for index, rows in enumerate(_groups(data)):
         shares = np.array_split(rng.permutation(rows), len(rates))
         for share, rate in zip(shares, rates, strict=True):
@@ -108,7 +108,7 @@ def without(data: Data, modality: str, share: float, seed: int) -> Data:
     folds = []
     for fold in data.folds:
         rows = fold.parts["train"].rows
-        drawn = np.ones((len(data.ids), len(names)), bool)
+        drawn = _nothing_hidden(data)
         drawn[rows] = missing.pattern_presence(
             len(rows), names, {modality: share}, seed
         )
@@ -119,6 +119,10 @@ def without(data: Data, modality: str, share: float, seed: int) -> Data:
     return dataclasses.replace(
         data, name=name, folds=folds, facts={**data.facts, **facts}
     )
+
+
+def _nothing_hidden(data: Data) -> np.ndarray:
+    return np.full((len(data.ids), len(data.modalities)), True)
 
 
 def _splits(data: Data) -> dict[str, Part]:

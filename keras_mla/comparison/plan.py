@@ -258,9 +258,11 @@ class Plan:
             return
         try:
             # A model that was trained just now need not be made again.
-            fresh = self.last is not None and self.last[0] == key
-            trained = self.last[1] if fresh else self.trained(record)
-            self.last = None
+            last, self.last = self.last, None
+            if last is None or last[0] != key:
+                trained = self.trained(record)
+            else:
+                trained = last[1]
             found = examine(
                 trained.model,
                 self.data,

@@ -12,6 +12,7 @@ import numpy as np
 from keras_mla.comparison import arguments, metrics, sources, statistics
 from keras_mla.comparison.data import Data, Division
 from keras_mla.comparison.engine import compare
+from keras_mla.comparison.folder import locked
 from keras_mla.comparison.frozen import Presets
 from keras_mla.comparison.hiding import (
     DRAWS,
@@ -141,11 +142,12 @@ class Rates:
         from matplotlib.figure import Figure
 
         panels = list(self._trained())
+        colors = colormaps["tab20"]
         size = (4 * len(panels) + 3, 4.5)
         figure = Figure(figsize=size, layout="constrained")
-        all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)
-        colors = colormaps["tab20"].colors
-        for axes, (scores, trained) in zip(all_axes[0], panels, strict=True):
+        all_axes: Any = figure.subplots(1, len(panels), sharey=True)
+        all_axes = np.atleast_1d(all_axes)
+        for axes, (scores, trained) in zip(all_axes, panels, strict=True):
             for index, method in enumerate(self.methods):
                 found = scores(method, metric.name)
                 rates = [rate for rate, values in found.items() if values]
@@ -157,7 +159,7 @@ class Rates:
                     ]
                 )
                 percent = [100 * rate for rate in rates]
-                color = colors[index % len(colors)]
+                color = colors(index % colors.N)
                 axes.plot(percent, means, marker="o", color=color, label=method)
                 axes.fill_between(
                     percent,
@@ -169,8 +171,8 @@ class Rates:
                 )
             axes.set_title(trained)
             axes.set_xlabel("Missing entries (%)")
-        all_axes[0][0].set_ylabel(f"{metric.title} on test data")
-        lines, labels = all_axes[0][0].get_legend_handles_labels()
+        all_axes[0].set_ylabel(f"{metric.title} on test data")
+        lines, labels = all_axes[0].get_legend_handles_labels()
         figure.legend(lines, labels, loc="outside right upper", frameon=False)
         figure.savefig(self.folder / "missing.svg")
 
@@ -247,34 +249,38 @@ def compare_rates(
                 f"folds={options.get('folds')}"
             )
     folder = pathlib.Path(out)
-    found, options = loaded(data, folder, options)
+    with locked(folder):
+        found, options = loaded(data, folder, options)
 
-    def compared(hidden: Data, name: str) -> Comparison:
-        return compare(hidden, out=folder / name, **options)
+        def compared(hidden: Data, name: str) -> Comparison:
+            return compare(hidden, out=folder / name, **options)
 
-    results: dict[float, Comparison] = {}
-    if chosen_at is not None:
-        middle = at_rate(found, chosen_at, draw, draw_seed)
-        results[chosen_at] = compared(middle, f"{chosen_at:g}")
-        options["settings"] = results[chosen_at].settings()
-        all_methods = chosen(options.get("methods", "table"))
-        options["methods"] = [
-            method
-            for title, method in all_methods.items()
-            if title in options["settings"]
-        ]
-        found.facts["settings chosen at"] = f"{100 * chosen_at:g} % missing"
-    for rate in values:
-        if rate not in results:
-            hidden = at_rate(found, rate, draw, draw_seed)
-            results[rate] = compared(hidden, f"{rate:g}")
-    results = {rate: results[rate] for rate in values}
-    for_all = None
-    if once:
-        for_all = compared(at_rates(found, values, draw, draw_seed), "once")
-    result = Rates(results, folder, for_all)
-    result.save()
+        results: dict[float, Comparison] = {}
+        if chosen_at is not None:
+            middle = at_rate(found, chosen_at, draw, draw_seed)
+            results[chosen_at] = compared(middle, f"{chosen_at:g}")
+            options |= _kept(results[chosen_at], options)
+            at = f"{100 * chosen_at:g} % missing"
+            found.facts["settings chosen at"] = at
+        for rate in values:
+            if rate not in results:
+                hidden = at_rate(found, rate, draw, draw_seed)
+                results[rate] = compared(hidden, f"{rate:g}")
+        for_all = None
+        if once:
+            for_all = compared(at_rates(found, values, draw, draw_seed), "once")
+        results = {rate: results[rate] for rate in values}
+        result = Rates(results, folder, for_all)
+        result.save()
     return result
+
+
+def _kept(result: Comparison, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns arguments that keep the settings, and the methods with some."""
+    settings = result.settings()
+    wanted = chosen(options.get("methods", "table"))
+    methods = [method for title, method in wanted.items() if title in settings]
+    return {"settings": settings, "methods": methods}
 
 
 def loaded(

@@ -20,7 +20,7 @@ from keras_mla.comparison.data import (
     Part,
     described,
 )
-from keras_mla.comparison.frozen import Frozen, Presets
+from keras_mla.comparison.frozen import Presets
 from keras_mla.comparison.tables import from_table
 from keras_mla.core.batch import RESERVED
 from keras_mla.datasets.table import Label, splits
@@ -45,6 +45,13 @@ def load(
         ValueError: If the data or the arguments are not of a known form.
     """
     if isinstance(source, Data):
+        presets.check(source.modalities)
+        late = [name for name in presets.names if name not in source.frozen]
+        if late:
+            raise ValueError(
+                "Presets encode data as these are loaded, and a `Data` is "
+                f"loaded: give `presets` to `sources.load`. Received: {late}"
+            )
         return source
     name = str(source) if isinstance(source, str | os.PathLike) else "data"
     if isinstance(source, Mapping) and set(source) == set(SPLITS):
@@ -108,15 +115,15 @@ def _of_splits(
     for part in parts.values():
         if part.in_memory:
             part.source = _inputs(names, part.source)
-    frozen: dict[str, Frozen] = {}
+    presets.check(names)
     if all(part.in_memory for part in parts.values()):
         frozen = presets.of_inputs(first.source, cached=True)
         for part in parts.values():
             part.source = presets.features_of(part.source, frozen)
-    elif not first.in_memory:
+    else:
         # What is shuffled or augmented has no features to keep.
-        batch = next(iter(first.batches()))[0]
-        frozen = presets.of_inputs(batch, cached=False)
+        some = first.x if first.in_memory else inputs
+        frozen = presets.of_inputs(some, cached=False)
     y = np.concatenate([parts[s].y for s in SPLITS])
     task, units, classes = _task(name, y, first.y, task)
     ids = [str(i) for i in range(start)]
@@ -190,6 +197,7 @@ def _of_arrays(
                 )
             presence = presence[:, [list(arrays).index(n) for n in x]]
         x["presence"] = np.asarray(presence, bool)
+    presets.check([n for n in x if n != "presence"])
     frozen = presets.of_inputs(x, cached=True)
     x = presets.features_of(x, frozen)
     strata = y if y.ndim == 1 and y.dtype.kind in "iub" else None

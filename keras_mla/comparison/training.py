@@ -155,7 +155,19 @@ def _encoders(
 def _sample(data: Data, train: Part) -> tuple[dict, np.ndarray]:
     """Returns inputs to scale by: all of them, or the first batches."""
     if train.in_memory:
-        return train.x, data_lib.presence_of(data, train)
+        x, presence = train.x, data_lib.presence_of(data, train)
+    else:
+        x, presence = _of_batches(data, train)
+    features = {
+        name: frozen.encoder.predict(x[name], verbose=0)
+        for name, frozen in data.frozen.items()
+        if not frozen.cached
+    }
+    return {**x, **features}, presence
+
+
+def _of_batches(data: Data, train: Part) -> tuple[dict, np.ndarray]:
+    """Returns the inputs of the first batches, and their presence."""
     batches = [
         data_lib.stacked(data.modalities, x)
         for (x, _), _ in zip(
@@ -172,9 +184,6 @@ def _sample(data: Data, train: Part) -> tuple[dict, np.ndarray]:
     if presence is None:
         rows = len(keras.tree.flatten(x)[0])
         presence = np.ones((rows, len(data.modalities)), bool)
-    for name, frozen in data.frozen.items():
-        if not frozen.cached:
-            x[name] = frozen.encoder.predict(x[name], verbose=0)
     return x, presence
 
 

@@ -127,7 +127,7 @@ def cache_features(
             first = next(_batches(data, 0, 1, batch_size))
         _predict(encoder, first)
     index = {
-        "encoder": _fingerprint(encoder),
+        "encoder": fingerprint(encoder),
         "preprocessing": preprocessing,
         "batches": batches,
         "samples": samples,
@@ -280,7 +280,7 @@ def _predict(encoder: keras.Model, batch: Any) -> np.ndarray:
     )
 
 
-def _fingerprint(encoder: keras.Model) -> str:
+def fingerprint(encoder: keras.Model) -> str:
     """Hashes the class, the configuration and the weights of an encoder."""
     config = encoder.get_config()
     # Trainability changes nothing about the features, and automatic names

@@ -1,5 +1,8 @@
 """Frozen encoders from presets of Keras Hub, and their features on disk."""
 
+import os
+import shutil
+
 import keras
 import numpy as np
 import pandas as pd
@@ -9,6 +12,7 @@ from utils import only_on
 from keras_mla import encoders
 from keras_mla.comparison import compare, features
 from keras_mla.comparison.data import Division
+from keras_mla.comparison.folder import locked
 from keras_mla.comparison.frozen import Presets
 from keras_mla.comparison.sources import load
 from keras_mla.datasets import image, table
@@ -160,8 +164,8 @@ def pictures(rows=24, dtype="uint8"):
     y = np.arange(rows) % 2
     pixels = rng.normal(90 + 60 * y[:, None, None, None], 40, (rows, 20, 20, 3))
     x = {
-        "photo": pixels.clip(0, 255).astype(dtype),
         "facts": rng.normal(y[:, None], 1, (rows, 3)).astype("float32"),
+        "photo": pixels.clip(0, 255).astype(dtype),
     }
     return x, y
 
@@ -204,7 +208,7 @@ def predicts_as_trained(data, presets, test, method="concat"):
     model = result.model_of(result.runs[0])
     np.testing.assert_allclose(
         model.predict(test, verbose=0),
-        result.runs[0].predictions.outputs["photo+facts"],
+        result.runs[0].predictions.outputs["facts+photo"],
         atol=1e-4,
     )
     assert len(model.encoders["photo"].trainable_variables) == 4
@@ -225,7 +229,10 @@ def test_a_method_whose_teacher_takes_features(presets):
 def test_batches(presets):
     data = splits()
     batches = {name: (Whole(part), part[1]) for name, part in data.items()}
+    keras.utils.clear_session()  # Layers' names begin anew, as in a process.
     predicts_as_trained(batches, presets, data["test"][0])
+    some = {**batches, "train": data["train"]}
+    predicts_as_trained(some, presets, data["test"][0])
 
 
 @only_on("torch")
@@ -248,8 +255,9 @@ def test_several_pictures(tmp_path, presets):
     [
         ({"facts": "mpl"}, "Did you mean 'mlp'"),
         ({"photo": "resnet_18_imagenett"}, "Did you mean 'resnet_18_imagenet'"),
-        ({"facts": "PHOTO"}, "Presets encode pictures, videos and texts"),
-        ({"photo": "TITLE"}, "image converter|ImageConverter"),
+        ({"facts": "PHOTO"}, "'facts' does not work: Presets encode pictures"),
+        ({"photo": "TITLE"}, "'photo' does not work: .*ImageConverter"),
+        ({"foto": "PHOTO"}, "Did you mean 'photo'"),
     ],
 )
 def test_what_is_no_preset(tmp_path, presets, arguments, message):
@@ -263,18 +271,167 @@ def test_what_is_no_preset(tmp_path, presets, arguments, message):
 def test_pixels_from_0_to_1(tmp_path, presets):
     x, y = pictures(dtype="float32")
     x["photo"] /= 255
-    with pytest.raises(ValueError, match="from 0 to 255. Received: modality"):
-        compare((x, y), "concat", encoders=presets, out=tmp_path, **SMALL)
+    for pixels in (x["photo"], 4 * x["photo"] - 2):
+        with pytest.raises(ValueError, match="'photo' .* pixels from 0 to 255"):
+            Presets(presets, tmp_path).of_inputs(
+                {"photo": pixels, "title": 0}, True
+            )
+
+
+@only_on("torch")
+def test_a_data_set_that_is_loaded(presets):
+    with pytest.raises(ValueError, match="`Data` is loaded: .*'photo'"):
+        compare(load(pictures()), "concat", encoders=presets_of_photo(presets))
+
+
+def presets_of_photo(presets):
+    return {"photo": presets["photo"]}
+
+
+@only_on("torch")
+def test_modalities_that_no_sample_has(tmp_path, presets):
+    x = {**pictures()[0], "presence": np.ones((24, 2), bool)}
+    x["presence"][:, 1] = False
+    keep = Presets(presets_of_photo(presets), tmp_path, verbose=0)
+    found = keep.features_of(x, keep.of_inputs(x, cached=True))
+    assert found["photo"].shape == (24, 8) and not found["photo"].any()
+    rows = pd.read_csv(write(tmp_path), keep_default_na=False).assign(title="")
+    columns = {"image": ["photo"], "text": ["title"]}
+    keep = Presets(presets, tmp_path, verbose=0)
+    with pytest.raises(ValueError, match="'title' is empty in all rows"):
+        load(
+            rows,
+            label="kind",
+            columns=columns,
+            root=str(tmp_path),
+            presets=keep,
+        )
+
+
+@only_on("torch")
+def test_features_that_are_not_finite(tmp_path, presets):
+    folder = shutil.copytree(presets["photo"], tmp_path / "preset")
+    backbone = keras_hub.models.Backbone.from_preset(str(folder))
+    backbone.weights[-1].assign(backbone.weights[-1] * np.nan)
+    backbone.save_to_preset(str(folder))
+    x, _ = pictures()
+    keep = Presets({"photo": str(folder)}, tmp_path / "features", verbose=0)
+    with pytest.raises(ValueError, match="modality 'photo' gives features"):
+        keep.features_of(x, keep.of_inputs(x, cached=True))
+
+
+@only_on("torch")
+def test_a_preset_that_changed_under_its_name(tmp_path, presets):
+    """No run goes on, or is read, with the features of another encoder."""
+    data = write(tmp_path)
+    folder = shutil.copytree(presets["photo"], tmp_path / "preset")
+    given = {
+        "modalities": {
+            "one": table.Image("photo"),
+            "other": table.Image("photo"),
+            "title": table.Text("title", length=4),
+        },
+        "encoders": {**presets, "one": folder, "other": presets["photo"]},
+        "label": "kind",
+    }
+    given["encoders"].pop("photo")
+
+    def facts(**more):
+        encoders = {n: str(f) for n, f in {**given["encoders"], **more}.items()}
+        keep = Presets(encoders, tmp_path / "features", verbose=0)
+        found = load(
+            data, presets=keep, **{k: given[k] for k in ("modalities", "label")}
+        )
+        assert found.folds[0].table.fields["title"].known()["length"] == 4
+        return found.facts["fingerprint"]
+
+    first = facts()
+    kept = list((tmp_path / "features").glob("*/features.npy"))
+    assert len(kept) == 3  # One column, two presets.
+    backbone = keras_hub.models.Backbone.from_preset(str(folder))
+    backbone.weights[0].assign(backbone.weights[0] + 1.0)
+    backbone.save_to_preset(str(folder))
+    assert facts() != first
+    assert len(list((tmp_path / "features").glob("*/features.npy"))) == 3
+
+
+@only_on("torch")
+def test_two_comparisons_at_once(tmp_path, presets):
+    data = write(tmp_path)
+    with locked(tmp_path / "out"), pytest.raises(ValueError, match="Another"):
+        compare(
+            data,
+            "concat",
+            label="kind",
+            encoders=presets_of_photo(presets),
+            out=tmp_path / "out",
+            **SMALL,
+        )
+    assert not (tmp_path / "out" / "features").exists()
+
+
+@only_on("torch")
+def test_a_word_with_the_id_of_padding(tmp_path):
+    """GPT-2 and Llama of Keras Hub pad with 0, which is a word."""
+    import tensorflow as tf
+
+    words = {letter: i for i, letter in enumerate(f"!{LETTERS}")}
+    words["<|endoftext|>"] = len(words)
+    tokenizer = keras_hub.models.GPT2Tokenizer(words, [])
+    keras_hub.models.GPT2Backbone(
+        len(words), 1, 2, 8, 16, max_sequence_length=40
+    ).save_to_preset(str(tmp_path))
+    tokenizer.save_to_preset(str(tmp_path))
+    rows = {"title": ["a!b", "c", None], "n": [1, 2, 3]}
+    field = table.Text("title", length=6, tokenizer=tmp_path)
+    read = table.Table({"title": field, "n": "n"}).adapt(rows, verbose=0)
+    x = read.inputs(rows)["title"]
+    assert x["token_ids"].dtype == np.int32
+    assert x["token_ids"].tolist() == [
+        [27, 1, 0, 2, 27, 0],
+        [27, 3, 27, 0, 0, 0],
+        [0] * 6,
+    ]
+    assert x["padding_mask"].sum(axis=1).tolist() == [5, 3, 0]
+    # TensorFlow's pipelines give tensors.
+    field = read.fields["title"]
+    ids = field.values(pd.DataFrame(rows), np.array([True, True, False]))
+    again = field.reader("title").batched(tf.constant(ids))
+    for name, values in x.items():
+        np.testing.assert_array_equal(again[name], values)
+
+
+@only_on("torch")
+def test_pictures_that_change_rows(tmp_path):
+    for i in range(3):
+        keras.utils.save_img(tmp_path / f"{i}.png", np.full((4, 4, 3), 50 * i))
+    read = table.Table({"photo": table.Image(["a", "b"])}, root=str(tmp_path))
+    found = set()
+    for a, b in (
+        (["0.png", "2.png"], ["1.png", ""]),
+        (["0.png", "1.png"], ["", "2.png"]),
+    ):
+        rows = pd.DataFrame({"a": a, "b": b})
+        read.adapt(rows, verbose=0)
+        found.add(features.digest(*features.prints(rows, read)))
+    assert len(found) == 2
 
 
 @only_on("torch")
 def test_fingerprints_of_files(tmp_path):
     path = tmp_path / "a"
     path.write_bytes(b"1" * (3 << 20))
-    first = features._of_file(str(path))
-    path.write_bytes(b"1" * ((3 << 20) - 1) + b"2")
+    first, known = features._of_file(str(path)), path.stat()
+    # In the middle, with the time of before.
+    path.write_bytes(b"1" * (1 << 20) + b"2" + b"1" * ((2 << 20) - 1))
+    os.utime(path, ns=(known.st_atime_ns, known.st_mtime_ns))
     assert features._of_file(str(path)) != first
-    # A folder is what its files are.
+    # A folder is what its files are, and their order: b1, b2 and b10.
+    (tmp_path / "b1").write_bytes(b"1")
+    (tmp_path / "b2").write_bytes(b"2")
+    first = features._of_file(str(tmp_path))
+    (tmp_path / "b2").rename(tmp_path / "b0")
+    assert features._of_file(str(tmp_path)) != first
     first = features._of_file(str(tmp_path))
     path.write_bytes(b"1")
     assert features._of_file(str(tmp_path)) != first

@@ -396,8 +396,9 @@ def hub_settings(preset: str) -> ImageSettings:
         converter = hub.layers.ImageConverter.from_preset(str(preset))
     except Exception as error:
         raise ValueError(
-            "A preset must have an image converter. Received: "
-            f"preset={preset}. Keras Hub said: {error}"
+            "No image converter can be loaded from this preset. Give a "
+            "preset's name, which is downloaded, or a local folder that holds "
+            f"one. Received: preset={preset}. Keras Hub said: {error}"
         ) from error
     height, width = converter.image_size or (224, 224)
     if height != width or converter.pad_to_aspect_ratio:

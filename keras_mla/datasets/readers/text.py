@@ -242,3 +242,21 @@ class _Packed:
             ids[i, : len(row)] = row
             mask[i, : len(row)] = True
         return ids, mask
+
+
+def with_mask(mark: int, pad: int, ids: Any) -> dict[str, Any]:
+    """Returns token ids with their mask, as encoders of texts take them.
+
+    Args:
+        mark: int. What stands in `ids` for padding.
+        pad: int. The token id that stands for padding in the result.
+        ids: int32 array or TensorFlow tensor `(batch, length)`.
+    """
+    known = ids != mark
+    if mark != pad and is_tensor(ids):
+        import tensorflow as tf
+
+        ids = tf.where(known, ids, pad)
+    elif mark != pad:
+        ids = np.where(known, ids, np.int32(pad))
+    return {"token_ids": ids, "padding_mask": known}

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from keras_mla.datasets.pipeline import Reader
+from keras_mla.datasets.readers.text import with_mask
 from keras_mla.datasets.table import cells, tokens
 from keras_mla.datasets.table.field import Field
 from keras_mla.datasets.table.values import value_of
@@ -136,7 +137,7 @@ class Text(Field):
         """Returns token ids, int32 `(rows, length)`, padded."""
         found, length = self._tokens(), self.known()["length"]
         texts = self.texts(frame)
-        out = np.full((len(texts), length), found.pad, np.int32)
+        out = np.full((len(texts), length), found.mark, np.int32)
         rows = np.flatnonzero(present)
         # A part at a time: what the library returns takes far more memory.
         for start in range(0, len(rows), _CHUNK):
@@ -150,11 +151,12 @@ class Text(Field):
 
     def reader(self, modality: str) -> Reader:
         """Returns the reader of token ids, which adds the mask."""
+        found = self._tokens()
         return Reader(
             functools.partial(value_of, modality),
             "int32",
             (self.known()["length"],),
-            batched=functools.partial(_mask, self._tokens().pad),
+            batched=functools.partial(with_mask, found.mark, found.pad),
         )
 
     @property
@@ -193,7 +195,3 @@ class Text(Field):
             # machine.
             "tokenizer": self.tokenizer if self.learned is None else None,
         }
-
-
-def _mask(pad: int, ids: Any) -> dict[str, Any]:
-    return {"token_ids": ids, "padding_mask": ids != pad}

@@ -25,6 +25,10 @@ class Pieces:
         tokenizer: `tokenizers.Tokenizer`. Without a token for padding it gets
             one: no word of its own may be taken for padding.
         length: int. Length that `encode` cuts and pads to.
+
+    Attributes:
+        mark: int. What `encode` pads with.
+        pad: int. The token id that padding has in a model's input.
     """
 
     def __init__(self, tokenizer: Any, length: int | None = None) -> None:
@@ -32,7 +36,7 @@ class Pieces:
         tokenizer.no_truncation()
         if _pad_of(tokenizer) is None:
             tokenizer.add_special_tokens([_PAD])
-        self.pad = _pad_of(tokenizer) or 0
+        self.pad = self.mark = _pad_of(tokenizer) or 0
         if length is not None:
             tokenizer.enable_truncation(length)
             tokenizer.enable_padding(
@@ -70,7 +74,14 @@ class HubPieces:
         tokenizer: `keras_hub.tokenizers.Tokenizer`.
         length: int. Length that `encode` cuts and pads to. A text that is cut
             keeps the end.
+
+    Attributes:
+        mark: int. What `encode` pads with, which is no token id: the id of
+            padding may be that of a word, as in GPT-2 and Llama.
+        pad: int. The token id that padding has in a model's input.
     """
+
+    mark = -1
 
     def __init__(self, tokenizer: Any, length: int | None = None) -> None:
         self._tokenizer, self._length = tokenizer, length
@@ -82,10 +93,7 @@ class HubPieces:
         self.pad = first("pad_token") or 0
         start = first("cls_token", "start_token")
         end = first("sep_token", "end_token")
-        # CLIP reads its feature at the end, which is its padding too.
         self._is_clip = type(tokenizer).__name__.startswith("CLIP")
-        if start == end == self.pad:
-            start = end = None  # GPT-2 has one token for all three.
         self._start = [] if start is None else [start]
         self._end = [] if end is None else [end]
 
@@ -106,7 +114,9 @@ class HubPieces:
     def encode(self, texts: list[str]) -> np.ndarray:
         """Returns token ids `(texts, length)`."""
         assert self._length is not None
-        out: np.ndarray = np.full((len(texts), self._length), self.pad, "int32")
+        out: np.ndarray = np.full(
+            (len(texts), self._length), self.mark, "int32"
+        )
         room = self._length - self.special
         for row, ids in zip(out, self._ids(texts), strict=True):
             ids = [*self._start, *ids[:room], *self._end]
