@@ -26,6 +26,7 @@ from keras_mla.datasets.table.guess import guess_field
 from keras_mla.encoders.cache import cache_features
 from keras_mla.encoders.hub_encoders import (
     LONGEST,
+    AsInPrediction,
     TextPreset,
     hub_image_encoder,
     hub_text_encoder,
@@ -232,7 +233,7 @@ def whole(frozen: Frozen, head: keras.Model) -> keras.Model:
     # The encoder may be older than a cleared session, which gives its name
     # anew.
     head.name = "head"
-    return keras.Model(inputs, head(frozen.encoder(inputs)))
+    return keras.Model(inputs, head(AsInPrediction(frozen.encoder)(inputs)))
 
 
 @contextlib.contextmanager

@@ -118,6 +118,41 @@ def hub_text_encoder(
     return encoder
 
 
+@keras.saving.register_keras_serializable(package="keras_mla")
+class AsInPrediction(layers.Layer):
+    """A frozen model in another one, without dropout in training too.
+
+    `training=False` in a call of a functional model's layer does not do: it
+    holds only until the whole model is called with `training=True`.
+
+    Args:
+        model: `keras.Model`, built.
+        **kwargs: Arguments of `keras.layers.Layer`.
+    """
+
+    def __init__(self, model: keras.Model, **kwargs: Any) -> None:
+        kwargs.pop("trainable", None)
+        super().__init__(trainable=False, **kwargs)
+        self.model = model
+        model.trainable = False
+        self.built = True
+
+    def call(self, inputs: Any) -> Any:
+        """Returns what the model predicts."""
+        return self.model(inputs, training=False)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments, serialized."""
+        model = keras.saving.serialize_keras_object(self.model)
+        return {**super().get_config(), "model": model}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "AsInPrediction":
+        """Makes the layer from its config."""
+        model = keras.saving.deserialize_keras_object(config["model"])
+        return cls(**{**config, "model": model})
+
+
 class TextPreset:
     """A preset of texts, whose encoder may be made for a length.
 

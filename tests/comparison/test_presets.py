@@ -30,7 +30,7 @@ def presets(tmp_path_factory):
     images = str(tmp_path_factory.mktemp("images"))
     texts = str(tmp_path_factory.mktemp("texts"))
     keras_hub.models.ViTBackbone(
-        (16, 16, 3), 8, 1, 2, 8, 16, dropout_rate=0.0
+        (16, 16, 3), 8, 1, 2, 8, 16, dropout_rate=0.3
     ).save_to_preset(images)
     keras_hub.layers.ViTImageConverter(
         image_size=(16, 16), scale=1 / 128, offset=-1.0
@@ -211,7 +211,14 @@ def predicts_as_trained(data, presets, test, method="concat"):
         result.runs[0].predictions.outputs["facts+photo"],
         atol=1e-4,
     )
-    assert len(model.encoders["photo"].trainable_variables) == 4
+    encoder = model.encoders["photo"]
+    assert len(encoder.trainable_variables) == 4
+    # What is frozen has no dropout in training.
+    features = [
+        keras.ops.convert_to_numpy(encoder(test["photo"], training=training))
+        for training in (False, True)
+    ]
+    np.testing.assert_allclose(*features, atol=1e-6)
 
 
 def test_arrays(presets):
