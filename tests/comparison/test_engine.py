@@ -624,6 +624,7 @@ def test_registered_methods_with_a_teacher(title):
 def test_methods_for_missing_modalities_are_asked_for():
     missing = methods_lib.chosen("missing")
     own = {"AE", "CRA", "MMIN", "IF-MMIN", "CCA", "DCCA", "DCCAE", "CPM-Net"}
+    own.add("TATE")
     assert own | {"Concat", "Concat, dropout", "Transformer"} <= set(missing)
     assert not own & set(methods_lib.chosen("table"))
     assert methods_lib.chosen("mmin") == {"MMIN": missing["MMIN"]}
