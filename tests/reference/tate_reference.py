@@ -9,8 +9,8 @@ import numpy as np
 # Not in alphabetical order, in which JAX returns the keys of a dict.
 NAMES = ("text", "audio", "image")
 SIZES = {"text": 4, "audio": 2, "image": 3}
-STEPS = {"text": 3, "audio": 1, "image": 2}
-FEATURES = {"text": 3, "audio": 5, "image": 2}
+STEPS = {"text": 2, "audio": 1, "image": 2}
+FEATURES = {"text": 4, "audio": 5, "image": 2}
 WIDTH, HEADS = 4, 2
 SMALL = {"width": WIDTH, "num_heads": HEADS, "dropout": 0.0}
 # Weights that let each term be seen.

@@ -97,9 +97,10 @@ class TATE(TaggedModel, TaughtModel):
     features of a step, averaged over steps and then over samples. In the first
     divergence, the steps are those of the entries that have a true value, be
     they hidden or not; in the second one, those that the model is given.
-    Padding counts in neither. The error of the tag is averaged over its bits.
-    Where nothing is hidden, as in evaluation with `targets="present"`, there
-    is no first divergence.
+    Padding counts in neither. As in the public code, the gradient of the
+    second divergence goes into both of its sides. The error of the tag is
+    averaged over its bits. Where nothing is hidden, as in evaluation with
+    `targets="present"`, there is no first divergence.
 
     Absent modalities and padding are masked: their steps hold zeros and the
     tag, no other step attends to them, and they are not pooled. Steps have no
@@ -177,9 +178,12 @@ class TATE(TaggedModel, TaughtModel):
             not fit together.
 
     Example:
+    >>> def part():
+    ...     return keras.Sequential(
+    ...         [keras.Input((5, 4)), keras.layers.Dense(8)]
+    ...     )
     >>> def parts():
-    ...     steps = keras.Input((5, 4)), keras.layers.Dense(8)
-    ...     return {m: keras.Sequential(steps) for m in ("image", "text")}
+    ...     return {"image": part(), "text": part()}
     >>> teacher = keras_mla.models.TATE.teacher(parts(), 3)  # and fit it
     >>> model = keras_mla.models.TATE(parts(), 3, teacher=teacher)
     >>> x = {"image": np.ones((2, 5, 4)), "text": None}
