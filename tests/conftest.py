@@ -65,7 +65,9 @@ ONCE = ("datasets", "encoders/checkpoints")
 
 # Methods that share their steps with MMIN, or with DCCAE. What all methods must
 # do, `contract`, and their own tests have them.
-RELATIVES = {"AEFusion", "CRA", "DCCA", "IFMMIN", "InvariantFusion"}
+RELATIVES = {
+    "AEFusion", "CRA", "DCCA", "IFMMIN", "InvariantFusion", "TATE", "TagFusion"
+}  # fmt: skip
 
 
 def _of_relatives(item):

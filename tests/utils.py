@@ -60,6 +60,8 @@ ARGUMENTS: dict = {
     "DCCA": {"width": 2, "hidden": 8},
     "DCCAE": {"width": 2, "hidden": 8},
     "CPMNet": {"width": 4},
+    "TagFusion": {"width": 8, "num_heads": 2},
+    "TATE": {"width": 8, "num_heads": 2},
 }
 
 
@@ -87,7 +89,8 @@ def make_of(method, encoders, head, num_samples=48, **kwargs):
     method = METHODS[method]
     if method.teacher is not None:
         units = head if isinstance(head, int) else number_of_units(head)
-        first = METHODS[method.teacher].make(encoders(), units)
+        small = ARGUMENTS.get(method.teacher, {})
+        first = METHODS[method.teacher].make(encoders(), units, **small)
         if not first.built:
             x, _ = make_data(2)
             first.build_for({name: x[name] for name in first.modalities})

@@ -82,7 +82,7 @@ class BuiltModel(Hooks):
         for name, feature in encoded.items():
             self.check_features(name, feature)
             zeros = keras.tree.map_structure(building.zeros_like, feature)
-            features[name] = self._project(name, zeros)
+            features[name] = self.project_features(name, zeros)
         presence = ops.ones((1, len(self.modalities)), "bool")
         self.fuse(self.decode(features, False, presence), presence)
         if self._signature is None:

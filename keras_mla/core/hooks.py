@@ -27,6 +27,7 @@ class Hooks(keras.Model):
     modalities: tuple[str, ...]
     encoders: Mapping[str, keras.layers.Layer]
     head: keras.layers.Layer
+    projections: Mapping[str, keras.layers.Layer]
     widths: dict[str, int]
     fusion: Fusion | None
     task: Task
@@ -55,6 +56,19 @@ class Hooks(keras.Model):
         """Returns the width of one modality's features."""
         # Under a tracer, a size may be an object that only acts as an int.
         return int(feature.shape[1])
+
+    def project_features(self, name: str, feature: Any) -> Any:
+        """Brings one modality's features to `feature_dim`, if it is given.
+
+        A method whose features are a structure overrides it.
+
+        Args:
+            name: Name of the modality.
+            feature: What its encoder has returned.
+        """
+        if self.projections:
+            feature = self.projections[name](feature)
+        return feature
 
     def build_head(self, widths: dict[str, int]) -> None:
         """Checks widths of features, and builds or makes the layers for them.

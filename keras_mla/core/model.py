@@ -237,12 +237,7 @@ class MultimodalModel(
             feature = keras.tree.map_structure(
                 lambda tensor: kernels.zero_unless(any_present, tensor), feature
             )
-        return self._project(name, feature)
-
-    def _project(self, name: str, feature: Any) -> Any:
-        if self.projections:
-            feature = self.projections[name](feature)
-        return feature
+        return self.project_features(name, feature)
 
     def forward_pass(
         self,

@@ -34,6 +34,8 @@ from keras_mla.models.missing.dccae import DCCAE as DCCAE
 from keras_mla.models.missing.if_mmin import IFMMIN as IFMMIN
 from keras_mla.models.missing.if_mmin import InvariantFusion as InvariantFusion
 from keras_mla.models.missing.mmin import MMIN as MMIN
+from keras_mla.models.missing.tate import TATE as TATE
+from keras_mla.models.missing.tate import TagFusion as TagFusion
 from keras_mla.models.registry import METHODS as METHODS
 
 __all__ = [
@@ -47,6 +49,7 @@ __all__ = [
     "MMIN",
     "OGMGE",
     "QMF",
+    "TATE",
     "AEFusion",
     "BiGated",
     "CPMNet",
@@ -59,6 +62,7 @@ __all__ = [
     "MultimodalModel",
     "Outputs",
     "SumFusion",
+    "TagFusion",
     "TransformerFusion",
     "UnimodalEnsemble",
     "Update",

@@ -25,6 +25,7 @@ from keras_mla.models.missing.dcca import DCCA
 from keras_mla.models.missing.dccae import DCCAE
 from keras_mla.models.missing.if_mmin import IFMMIN, InvariantFusion
 from keras_mla.models.missing.mmin import MMIN
+from keras_mla.models.missing.tate import TATE, TagFusion
 
 # What a method may require of the data or of its user.
 NEEDS = (
@@ -273,6 +274,23 @@ METHODS: dict[str, Method] = {
             needs=("teacher",),
             grid={"reconstruction_weight": (1.0, 4.0)},
             teacher="InvariantFusion",
+        ),
+        Method(
+            TagFusion,
+            "TATE, first stage",
+            "missing",
+            "Zeng et al., SIGIR 2022",
+            fewest_modalities=2,
+        ),
+        Method(
+            TATE,
+            "TATE",
+            "missing",
+            "Zeng et al., SIGIR 2022",
+            fewest_modalities=2,
+            needs=("teacher",),
+            grid={"teacher_weight": (0.1, 1.0)},
+            teacher="TagFusion",
         ),
         # Last: what runs one case on a backend runs it.
         Method(

@@ -595,21 +595,20 @@ def test_a_method_with_a_teacher(tmp_path):
 
 
 @only_on("torch")
-@pytest.mark.parametrize("title", ["MMIN", "IF-MMIN"])
+@pytest.mark.parametrize("title", ["MMIN", "IF-MMIN", "TATE"])
 def test_registered_methods_with_a_teacher(title):
     """The teacher is trained first, by its registered method."""
     data = sources.load(splits())
     options = training.Options(
         METRICS["single_label"]["accuracy"], {}, 6, 2, 16, "adamw"
     )
-    setting = {
-        "learning_rate": 1e-2, "weight_decay": 0.0, "reconstruction_weight": 2.0
-    }  # fmt: skip
+    setting = {"learning_rate": 1e-2, "weight_decay": 0.0}
     arguments = (data, data.folds[0])
     method = methods_lib.chosen(title)[title]
-    model = training.train(method, *arguments, setting, 0, options).model
-    assert model.reconstruction_weight == 2.0
-    setting.pop("reconstruction_weight")
+    (weight,) = method.grid
+    given = {**setting, weight: 2.0}
+    model = training.train(method, *arguments, given, 0, options).model
+    assert getattr(model, weight) == 2.0
     first = registry.METHODS[method.teacher]
     teacher = training.train(first, *arguments, setting, 0, options).model
     assert type(model.teacher.model) is type(teacher)
@@ -623,6 +622,7 @@ def test_registered_methods_with_a_teacher(title):
 def test_methods_for_missing_modalities_are_asked_for():
     missing = methods_lib.chosen("missing")
     own = {"AE", "CRA", "MMIN", "IF-MMIN", "CCA", "DCCA", "DCCAE", "CPM-Net"}
+    own.add("TATE")
     assert own | {"Concat", "Concat, dropout", "Transformer"} <= set(missing)
     assert not own & set(methods_lib.chosen("table"))
     assert methods_lib.chosen("mmin") == {"MMIN": missing["MMIN"]}

@@ -6,7 +6,11 @@ import keras
 from keras import ops
 
 from keras_mla.encoders.nn.embeddings import PatchEmbedding
-from keras_mla.encoders.nn.tokens import check_image, check_patches
+from keras_mla.encoders.nn.tokens import (
+    check_image,
+    check_patches,
+    check_pooling,
+)
 from keras_mla.layers.transformer import Transformer
 
 SHAPES = {"audio": (1024, 128, 1), "image": (224, 224, 3)}
@@ -14,13 +18,14 @@ SHAPES = {"audio": (1024, 128, 1), "image": (224, 224, 3)}
 
 @keras.saving.register_keras_serializable(package="keras_mla")
 class CAVMAE(keras.Model):
-    """The encoder of CAV-MAE for one modality: audio or image to mean features.
+    """The encoder of CAV-MAE for one modality: audio or image to features.
 
     Patches with a position and a modality embedding go through the blocks of
     their modality and then through the block that audio and image share, with
     the layer norms that the modality has there; the feature is the mean of
-    the tokens after its own last norm. Published weights are read by
-    `convert_cavmae`, and `CAVMAEAutoencoder` pretrains.
+    the tokens after its own last norm. With `pooling=None` it is the sequence
+    of tokens. Published weights are read by `convert_cavmae`, and
+    `CAVMAEAutoencoder` pretrains.
 
     Args:
         modality: str. `"audio"` or `"image"`.
@@ -38,13 +43,16 @@ class CAVMAE(keras.Model):
             `True`, as in fine-tuning.
         dropout: float. Defaults to `0.0`.
         drop_path: float. Rate of the last block. Defaults to `0.0`.
+        pooling: `"mean"` or `None`. Whether tokens are averaged. Defaults to
+            `"mean"`.
 
     Call arguments:
         inputs: float tensor `(batch, *input_shape)`.
         training: bool. Whether to apply dropout and drop path.
 
     Returns:
-        A tensor `(batch, width)` of the compute dtype.
+        A tensor `(batch, width)` of the compute dtype; with `pooling=None`,
+        `(batch, tokens, width)`.
 
     Raises:
         ValueError: If an argument is out of range or inputs do not fit.
@@ -76,6 +84,7 @@ class CAVMAE(keras.Model):
         trainable_positions: bool = True,
         dropout: float = 0.0,
         drop_path: float = 0.0,
+        pooling: str | None = "mean",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -84,6 +93,7 @@ class CAVMAE(keras.Model):
                 "CAV-MAE encodes 'audio' or 'image'. "
                 f"Received: modality={modality}"
             )
+        check_pooling(pooling)
         self.modality = modality
         self.example_shape = tuple(input_shape or SHAPES[modality])
         self.width = width
@@ -95,6 +105,7 @@ class CAVMAE(keras.Model):
         self.trainable_positions = trainable_positions
         self.dropout = dropout
         self.drop_path = drop_path
+        self.pooling = pooling
         self.embedding = patch_embedding(
             modality,
             self.example_shape,
@@ -135,7 +146,8 @@ class CAVMAE(keras.Model):
         what = "spectrograms" if self.modality == "audio" else "images"
         check_image(inputs, self.example_shape, what)
         tokens = self.blocks(self.embedding(inputs), training=training)
-        return ops.mean(self.shared(tokens, training=training), axis=1)
+        tokens = self.shared(tokens, training=training)
+        return tokens if self.pooling is None else ops.mean(tokens, axis=1)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
@@ -152,6 +164,7 @@ class CAVMAE(keras.Model):
             "trainable_positions": self.trainable_positions,
             "dropout": self.dropout,
             "drop_path": self.drop_path,
+            "pooling": self.pooling,
         }
 
 

@@ -6,7 +6,11 @@ import keras
 from keras import ops
 
 from keras_mla.encoders.nn.embeddings import PatchEmbedding, TextEmbedding
-from keras_mla.encoders.nn.tokens import check_image, check_patches
+from keras_mla.encoders.nn.tokens import (
+    check_image,
+    check_patches,
+    check_pooling,
+)
 from keras_mla.layers.transformer import Transformer
 
 # Width, depth and heads of the published configurations.
@@ -68,12 +72,13 @@ def split_text(inputs: Any) -> tuple[Any, Any]:
 
 @keras.saving.register_keras_serializable(package="keras_mla")
 class M3AE(keras.Model):
-    """The encoder of M3AE for one modality: image or text to mean features.
+    """The encoder of M3AE for one modality: image or text to features.
 
     A class token and the tokens of the input, with fixed sine and cosine
     positions and a learned type embedding, go through a pre-norm transformer;
-    the feature is the mean of all tokens after the last norm. Published
-    weights are read by `convert_m3ae`, and `M3AEAutoencoder` pretrains.
+    the feature is the mean of all tokens after the last norm. With
+    `pooling=None` it is the sequence of tokens. Published weights are read by
+    `convert_m3ae`, and `M3AEAutoencoder` pretrains.
 
     Args:
         modality: str. `"image"` or `"text"`.
@@ -100,6 +105,8 @@ class M3AE(keras.Model):
         pool_padding: bool. Whether padding counts in the mean, as in the
             paper's experiments. `False`, the default, makes a feature
             independent of how far a text was padded.
+        pooling: `"mean"` or `None`. Whether tokens are averaged. Defaults to
+            `"mean"`.
 
     Call arguments:
         inputs: for images a tensor `(batch, *image_shape)`; for text an int
@@ -109,7 +116,10 @@ class M3AE(keras.Model):
         training: bool. Whether to apply dropout and drop path.
 
     Returns:
-        A tensor `(batch, width)` of the compute dtype.
+        A tensor `(batch, width)` of the compute dtype. With `pooling=None`, a
+        tensor `(batch, tokens, width)`; if the input has a padding mask, a
+        dict of it as `"features"` and the mask, with the class token, as
+        `"padding_mask"`, bool `(batch, tokens)`.
 
     Raises:
         ValueError: If an argument is out of range or inputs do not fit.
@@ -150,12 +160,19 @@ class M3AE(keras.Model):
         dropout: float = 0.0,
         drop_path: float = 0.0,
         pool_padding: bool = False,
+        pooling: str | None = "mean",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         if modality not in ("image", "text"):
             raise ValueError(
                 f"M3AE encodes 'image' or 'text'. Received: modality={modality}"
+            )
+        check_pooling(pooling)
+        if pool_padding and pooling is None:
+            raise ValueError(
+                "`pool_padding` is about the mean of tokens. "
+                f"Received: pool_padding={pool_padding}, pooling={pooling}"
             )
         self.modality = modality
         self.size = size
@@ -173,6 +190,7 @@ class M3AE(keras.Model):
         self.dropout = dropout
         self.drop_path = drop_path
         self.pool_padding = pool_padding
+        self.pooling = pooling
         dtype = self.dtype_policy
         self.embedding: Any
         if modality == "image":
@@ -228,6 +246,10 @@ class M3AE(keras.Model):
         tokens = self.embedding(inputs)
         tokens, mask = prepend_class_token(self.cls_token, tokens, mask)
         tokens = self.encoder(tokens, padding_mask=mask, training=training)
+        if self.pooling is None:
+            if mask is None:
+                return tokens
+            return {"features": tokens, "padding_mask": mask}
         if mask is None or self.pool_padding:
             return ops.mean(tokens, axis=1)
         weights = ops.cast(mask, tokens.dtype)[:, :, None]
@@ -256,6 +278,7 @@ class M3AE(keras.Model):
             "dropout": self.dropout,
             "drop_path": self.drop_path,
             "pool_padding": self.pool_padding,
+            "pooling": self.pooling,
         }
 
 

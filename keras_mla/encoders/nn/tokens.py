@@ -224,3 +224,19 @@ def _cubic(old: int, new: int) -> np.ndarray:
         cell = np.clip(cell, 0, old - 1).astype(int)
         np.add.at(matrix, (np.arange(new), cell), np.where(t <= 1, near, far))
     return matrix
+
+
+def check_pooling(pooling: str | None) -> None:
+    """Raises unless an encoder can pool tokens so.
+
+    Args:
+        pooling: `"mean"`, or `None` to return the tokens.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    if pooling not in ("mean", None):
+        raise ValueError(
+            "`pooling` must be 'mean' or None, for a sequence of tokens. "
+            f"Received: pooling={pooling!r}"
+        )

@@ -7,21 +7,18 @@ from keras import ops
 from keras_mla.backend import distribution
 from keras_mla.core import checks
 from keras_mla.core.batch import Batch
-from keras_mla.core.joint import JointModel
 from keras_mla.core.losses import MeanLoss
-from keras_mla.core.update import Outputs, Update
+from keras_mla.core.update import Outputs
 from keras_mla.models.missing.cascade import CascadedAutoencoder, dense_stack
+from keras_mla.models.missing.imagining import ImaginingModel
 from keras_mla.models.missing.moments import moment_discrepancy
-from keras_mla.models.missing.reconstruction import (
-    NOTHING,
-    check_weight,
-    reconstruction_loss,
-)
-from keras_mla.models.missing.taught import TaughtModel, copy_weights
+from keras_mla.models.missing.reconstruction import reconstruction_loss
+from keras_mla.models.missing.taught import ModelOrTeacher, copy_weights
+from keras_mla.models.missing.terms import NOTHING, TermsModel, check_weight
 
 
 @keras.saving.register_keras_serializable(package="keras_mla")
-class InvariantFusion(JointModel):
+class InvariantFusion(TermsModel):
     r"""Joint training with features that are alike in all modalities.
 
     It is the first stage of `IFMMIN`. An encoder S that all modalities share
@@ -86,6 +83,8 @@ class InvariantFusion(JointModel):
         Zuo et al., "Exploiting Modality-Invariant Feature for Robust
         Multimodal Emotion Recognition with Missing Modalities", ICASSP 2023.
     """
+
+    terms_named = ("discrepancy",)
 
     def __init__(
         self,
@@ -162,11 +161,6 @@ class InvariantFusion(JointModel):
         features, presence = self.alone(name, feature)
         return self.joined(features, presence, False)[0], ()
 
-    def updates(self) -> Sequence[Update]:
-        """Returns one update, by the loss of the prediction and the CMD."""
-        losses, logs = ("fused", "discrepancy"), ("discrepancy_loss",)
-        return [Update(self.modalities, (self,), losses, logs=logs)]
-
     def discrepancy(self, outputs: Outputs, batch: Batch) -> MeanLoss:
         """Returns the mean CMD of all pairs of modalities.
 
@@ -198,24 +192,12 @@ class InvariantFusion(JointModel):
         counted = rows * ops.cast(pairs > 0, "float32")
         return MeanLoss(total / ops.maximum(pairs, 1), counted)
 
-    def update_losses(
-        self,
-        update: Update,
-        outputs: Outputs,
-        losses: dict[str, MeanLoss],
-        batch: Batch,
-    ) -> list[MeanLoss]:
-        """Returns the loss of the prediction, and the weighted CMD."""
-        fused = self.fused_loss(outputs, batch)
-        mean, count = self.discrepancy(outputs, batch)
-        mean = ops.cast(mean, fused.mean.dtype)
-        return [fused, MeanLoss(self.discrepancy_weight * mean, count)]
-
-    def update_logs(
-        self, update: Update, outputs: Outputs, batch: Batch
-    ) -> dict[str, MeanLoss]:
-        """Returns the CMD, as `discrepancy_loss`."""
-        return {"discrepancy_loss": self.discrepancy(outputs, batch)}
+    def terms(
+        self, outputs: Outputs, batch: Batch
+    ) -> dict[str, tuple[float, MeanLoss]]:
+        """Returns the weight and the value of the CMD."""
+        found = self.discrepancy(outputs, batch)
+        return {"discrepancy": (self.discrepancy_weight, found)}
 
     def get_config(self) -> dict:
         """Returns the constructor's arguments, serialized."""
@@ -229,15 +211,8 @@ class InvariantFusion(JointModel):
         }
 
 
-class _ModelOrTeacher:
-    """Is `InvariantFusion` in the class `IFMMIN`, and a model's teacher."""
-
-    def __get__(self, model: Any, cls: type) -> Any:
-        return InvariantFusion if model is None else model.taught_by
-
-
 @keras.saving.register_keras_serializable(package="keras_mla")
-class IFMMIN(TaughtModel):
+class IFMMIN(ImaginingModel):
     r"""Missing modality imagination network with invariant features.
 
     As in `MMIN`, a cascade imagines the features that a teacher computes from
@@ -331,9 +306,10 @@ class IFMMIN(TaughtModel):
         Multimodal Emotion Recognition with Missing Modalities", ICASSP 2023.
     """
 
+    teacher_class = InvariantFusion
     example = "IFMMIN.teacher(encoders, head)"
     terms_named = ("reconstruction", "invariant")
-    teacher = _ModelOrTeacher()
+    teacher = ModelOrTeacher()
 
     def __init__(
         self,
@@ -376,16 +352,6 @@ class IFMMIN(TaughtModel):
             self.shared.build((None, width))
             copy_weights(theirs.shared, self.shared)
         self.bridge: keras.layers.Dense | None = None
-
-    def check_teacher(self, teacher: Any) -> None:
-        """Raises unless a model can be the teacher."""
-        super().check_teacher(teacher)
-        if not isinstance(teacher, InvariantFusion):
-            raise ValueError(
-                "The teacher of IFMMIN must be an `InvariantFusion`, which "
-                "`IFMMIN.teacher(encoders, head)` makes. "
-                f"Received: a teacher of type {type(teacher).__name__}"
-            )
 
     def build_head(self, widths: dict[str, int]) -> None:
         """Builds the cascade, the shared encoder, hidden layers and head."""

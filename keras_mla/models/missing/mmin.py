@@ -9,15 +9,13 @@ from keras_mla.core.losses import MeanLoss
 from keras_mla.core.teacher import Teacher
 from keras_mla.core.update import Outputs
 from keras_mla.models.missing.cascade import CascadedAutoencoder
-from keras_mla.models.missing.reconstruction import (
-    check_weight,
-    reconstruction_loss,
-)
-from keras_mla.models.missing.taught import TaughtModel
+from keras_mla.models.missing.imagining import ImaginingModel
+from keras_mla.models.missing.reconstruction import reconstruction_loss
+from keras_mla.models.missing.terms import check_weight
 
 
 @keras.saving.register_keras_serializable(package="keras_mla")
-class MMIN(TaughtModel):
+class MMIN(ImaginingModel):
     r"""Missing modality imagination network.
 
     A cascade of residual autoencoders imagines the features that a teacher,

@@ -1,21 +1,20 @@
 """The base class of methods that reconstruct features of absent modalities."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
-from keras_mla.backend import distribution
-from keras_mla.core.arrays import check_no_nan
 from keras_mla.core.batch import Batch
-from keras_mla.core.filling import fill_absent
-from keras_mla.core.joint import JointModel
 from keras_mla.core.losses import MeanLoss
-from keras_mla.core.update import Outputs, Update
-
-TARGETS = ("present", "hidden")
+from keras_mla.core.update import Outputs
+from keras_mla.models.missing.hiding import HidingModel
+from keras_mla.models.missing.terms import (
+    NOTHING,
+    check_weight,
+    counted_mean,
+)
 
 
 def reconstruction_loss(
@@ -46,24 +45,12 @@ def reconstruction_loss(
             gap = ops.where(counted[:, index, None], gap, ops.zeros_like(gap))
         errors.append(ops.mean(ops.square(gap), axis=-1))
     far = ops.stack(errors, axis=1)
-    ones = ops.ones_like(far)
-    if counted is not None:
-        ones = ops.cast(counted, far.dtype)
-    number = ops.sum(ones)
-    replicas = distribution.num_replicas()
-    # The number on all replicas; the mean is a replica's part of the whole.
-    whole = number
-    if replicas > 1:
-        rows = ops.cast(ops.shape(far)[0], far.dtype)
-        share = distribution.global_mean(ops.sum(ones, axis=1), None)
-        whole = share * rows * replicas
-    return MeanLoss(ops.sum(far) / ops.maximum(whole, 1), number)
+    if counted is None:
+        return counted_mean(far, ops.ones_like(far))
+    return counted_mean(far, ops.cast(counted, far.dtype))
 
 
-NOTHING = MeanLoss(0.0, 0.0)
-
-
-class ReconstructionModel(JointModel):
+class ReconstructionModel(HidingModel):
     r"""Base class of methods that reconstruct features of absent modalities.
 
     A subclass defines `joined`, which keeps guessed features by modality, a
@@ -72,21 +59,11 @@ class ReconstructionModel(JointModel):
     $$R = \frac1{|H|} \sum_{(i, m) \in H} \frac1{d_m}
       \lVert \hat f_{i,m} - \mathrm{sg}(f_{i,m}) \rVert^2,$$
 
-    with H the hidden entries, $\hat f$ the guesses, and $f_{i,m}$ the $d_m$
-    features of the true value. Their gradient is stopped. They are computed
-    as in prediction, before the update.
-
-    - `targets="present"`: In training, present modalities are hidden at
-      random, and H are these entries. One modality of each sample stays. It
-      is right for any data. Nothing is hidden in evaluation, and no
-      reconstruction is a part of its loss.
-    - `targets="hidden"`: H are the entries that `presence` marks as absent.
-      Their values in `x` must be the true ones, as in published experiments
-      where missing modalities are simulated. NaN is refused: in arrays before
-      training, in batches of data sets it makes the loss NaN.
-
-    A sample without any modality is in no loss. `sample_weight` weights the
-    loss of the prediction alone.
+    with H the hidden entries of `HidingModel`, $\hat f$ the guesses, and
+    $f_{i,m}$ the $d_m$ features of the true value. Their gradient is stopped.
+    They are computed as in prediction, before the update. With
+    `targets="present"`, no reconstruction is a part of the loss of an
+    evaluation.
 
     Args:
         encoders: dict of modality name to Keras layer or model, each mapping
@@ -94,18 +71,11 @@ class ReconstructionModel(JointModel):
         head: int, the number of classes; or a layer, as for `JointModel`.
         feature_dim: int. If given, a linear projection per modality brings
             its features to this width.
-        targets: `"present"` or `"hidden"`: what is reconstructed. Defaults to
-            `"present"`.
-        hide_rate: float in (0, 1). With `targets="present"`, the probability
-            that a present value is hidden in training. Defaults to `0.5`.
-        train_complete: bool. Whether samples are also trained with nothing
-            hidden from them, with `targets="present"`. Defaults to `True`.
         reconstruction_weight: float >= 0. The weight of R in the loss.
             Defaults to `1.0`.
-        **kwargs: Arguments of `JointModel`.
+        **kwargs: Arguments of `HidingModel`.
     """
 
-    # Names of the terms of the loss besides the loss of the prediction.
     terms_named: tuple[str, ...] = ("reconstruction",)
 
     def __init__(
@@ -113,74 +83,13 @@ class ReconstructionModel(JointModel):
         encoders: Mapping[str, keras.layers.Layer],
         head: int | keras.layers.Layer,
         feature_dim: int | None = None,
-        targets: str = "present",
-        hide_rate: float = 0.5,
-        train_complete: bool = True,
         reconstruction_weight: float = 1.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(encoders, head, feature_dim, **kwargs)
-        if len(self.modalities) < 2:
-            raise ValueError(
-                "This method reconstructs modalities from others, and needs at "
-                f"least two. Received: encoders for {list(self.modalities)}"
-            )
-        if targets not in TARGETS:
-            raise ValueError(
-                f"`targets` must be one of {list(TARGETS)}. "
-                f"Received: targets={targets!r}"
-            )
-        if not 0 < hide_rate < 1:
-            raise ValueError(
-                "`hide_rate` must be greater than 0 and less than 1. "
-                f"Received: hide_rate={hide_rate}"
-            )
-        # === Config ===
-        self.targets = targets
-        self.hide_rate = float(hide_rate)
-        self.train_complete = bool(train_complete)
         self.reconstruction_weight = check_weight(
             "reconstruction_weight", reconstruction_weight
         )
-        self.hide_seed = keras.random.SeedGenerator()
-
-    # === What is reconstructed ===
-
-    def prepare_batch(self, batch: Batch) -> Batch:
-        """Hides values in training, and computes the features to reconstruct.
-
-        `Batch.extra` becomes a dict of `"hidden"`, the hidden entries, bool of
-        shape `(batch, modalities)`; `"known"`, the entries with a true value;
-        and what `true_features` returns. It stays empty if no entry is hidden.
-        """
-        if not batch.paired:
-            return batch  # The loss says that paired data are needed.
-        given = batch.presence
-        if batch.hidden is not None:  # By `modality_dropout`.
-            given = ops.logical_or(batch.presence, batch.hidden)
-        if self.targets == "present" and batch.training:
-            batch = batch.drop(
-                self.hide_rate, self.hide_seed, not self.train_complete
-            )
-        hidden, values = batch.hidden, dict(batch.values)
-        if self.targets == "hidden" and batch.presence is not None:
-            some = ops.any(batch.presence, axis=1, keepdims=True)
-            hidden = ops.logical_and(some, ops.logical_not(batch.presence))
-            given = ops.broadcast_to(some, ops.shape(batch.presence))
-        elif given is not None:
-            for index, name in enumerate(self.modalities):
-                values[name] = fill_absent(
-                    values[name], given[:, index], batch.training
-                )
-        if hidden is None:
-            return batch
-        known = ops.ones_like(hidden) if given is None else given
-        extra = {
-            "hidden": hidden,
-            "known": known,
-            **self.true_features(values, known),
-        }
-        return dataclasses.replace(batch, extra=extra)
 
     def true_features(self, values: dict[str, Any], known: Any) -> dict:
         """Returns what is to be reconstructed, without gradients.
@@ -201,23 +110,6 @@ class ReconstructionModel(JointModel):
             for index, name in enumerate(self.modalities)
         }
         return {"features": features}
-
-    def check_data(self, x: Any, y: Any, sample_weight: Any = None) -> None:
-        """Raises unless arrays can be trained on."""
-        super().check_data(x, y, sample_weight)
-        if self.targets == "present" or self.allow_nan:
-            return
-        if isinstance(x, dict) and all(name in x for name in self.modalities):
-            everything = {name: x[name] for name in self.modalities}
-            try:
-                check_no_nan(self.modalities, everything)
-            except ValueError as error:
-                raise ValueError(
-                    "With `targets='hidden'` the values of absent modalities "
-                    "are reconstructed too, and must be the true ones. For "
-                    "data that really lack modalities, pass "
-                    f"`targets='present'`. Received: {error}"
-                ) from None
 
     # === Parts of a pass ===
 
@@ -251,12 +143,6 @@ class ReconstructionModel(JointModel):
 
     # === Losses ===
 
-    def updates(self) -> Sequence[Update]:
-        """Returns one update of all layers, by all terms of the loss."""
-        logs = [f"{name}_loss" for name in self.terms_named]
-        losses = ("fused", *self.terms_named)
-        return [Update(self.modalities, (self,), losses, logs=tuple(logs))]
-
     def terms(
         self, outputs: Outputs, batch: Batch
     ) -> dict[str, tuple[float, MeanLoss]]:
@@ -270,29 +156,6 @@ class ReconstructionModel(JointModel):
                 self.modalities,
             )
         return {"reconstruction": (self.reconstruction_weight, loss)}
-
-    def update_losses(
-        self,
-        update: Update,
-        outputs: Outputs,
-        losses: dict[str, MeanLoss],
-        batch: Batch,
-    ) -> list[MeanLoss]:
-        """Returns the loss of the prediction, and the weighted terms."""
-        fused = self.fused_loss(outputs, batch)
-        found = self.terms(outputs, batch)
-        weighted = [
-            MeanLoss(weight * ops.cast(term.mean, fused.mean.dtype), term.count)
-            for weight, term in (found[name] for name in self.terms_named)
-        ]
-        return [fused, *weighted]
-
-    def update_logs(
-        self, update: Update, outputs: Outputs, batch: Batch
-    ) -> dict[str, MeanLoss]:
-        """Returns each term without its weight, as `<term>_loss`."""
-        terms = self.terms(outputs, batch).items()
-        return {f"{name}_loss": term for name, (_, term) in terms}
 
     # === Prediction ===
 
@@ -332,17 +195,5 @@ class ReconstructionModel(JointModel):
         """Returns the constructor's arguments, serialized."""
         return {
             **super().get_config(),
-            "targets": self.targets,
-            "hide_rate": self.hide_rate,
-            "train_complete": self.train_complete,
             "reconstruction_weight": self.reconstruction_weight,
         }
-
-
-def check_weight(name: str, weight: float) -> float:
-    """Returns the weight of a loss, and raises unless it is at least 0."""
-    if not weight >= 0:
-        raise ValueError(
-            f"`{name}` must be at least 0. Received: {name}={weight}"
-        )
-    return float(weight)

@@ -1,6 +1,6 @@
-"""The base class of methods whose teacher says what to reconstruct."""
+"""The base class of methods whose teacher knows what is hidden."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -9,18 +9,23 @@ from keras_mla.core import building
 from keras_mla.core.heads import number_of_units
 from keras_mla.core.model import MultimodalModel
 from keras_mla.core.teacher import Teacher
-from keras_mla.models.missing.cascade import CascadedAutoencoder, dense_stack
-from keras_mla.models.missing.reconstruction import ReconstructionModel
+from keras_mla.models.missing.hiding import HidingModel
 
 
-class TaughtModel(ReconstructionModel):
-    r"""Base class of methods whose teacher says what to reconstruct.
+class ModelOrTeacher:
+    """Is the class of teachers in a method's class, and a model's teacher.
 
-    $$\hat h, l = A([\tilde f_1; \dots; \tilde f_M]), \qquad
-      z = g(C(l)),$$
+    `IFMMIN.teacher(...)` makes the model to fit, and `model.teacher` is the
+    `Teacher` that a model has.
+    """
 
-    with a cascade A, the latents l of its blocks, hidden layers C and the head
-    g. The parts of $\hat h$ are compared with the features of the teacher.
+    def __get__(self, model: Any, cls: Any) -> Any:
+        """Returns the class, or the teacher of a model."""
+        return cls.teacher_class if model is None else model.taught_by
+
+
+class TaughtModel(HidingModel):
+    """Base class of methods whose teacher knows what is hidden.
 
     An encoder starts from the weights of the teacher's encoder if both have
     weights of the same shapes; else it keeps its own. The projection of
@@ -34,16 +39,11 @@ class TaughtModel(ReconstructionModel):
         teacher: The fitted model, or its `Teacher`.
         teacher_saved: bool. Whether the teacher is saved with the model.
             Defaults to `True`.
-        cascade: `CascadedAutoencoder`, not built.
-        classifier: Sequence of int. Widths of the hidden layers before the
-            head. Defaults to `(128, 128)`.
-        dropout: float. Rate behind each hidden layer. Defaults to `0.3`.
-        train_complete: bool. As for `ReconstructionModel`. Defaults to
-            `False`.
-        **kwargs: Arguments of `ReconstructionModel`.
+        **kwargs: Arguments of `HidingModel`.
     """
 
-    # What a teacher is, for errors.
+    # What a teacher is, and what makes one, for errors.
+    teacher_class: type = MultimodalModel
     example = "keras_mla.models.ConcatFusion"
     # The layer is not called `teacher`: on PyTorch it could then not stand
     # beside an attribute of the class.
@@ -56,30 +56,14 @@ class TaughtModel(ReconstructionModel):
         feature_dim: int | None = None,
         teacher: Any = None,
         teacher_saved: bool = True,
-        cascade: CascadedAutoencoder | None = None,
-        classifier: Sequence[int] = (128, 128),
-        dropout: float = 0.3,
-        train_complete: bool = False,
         **kwargs: Any,
     ) -> None:
-        super().__init__(
-            encoders,
-            head,
-            feature_dim,
-            train_complete=train_complete,
-            **kwargs,
-        )
+        super().__init__(encoders, head, feature_dim, **kwargs)
         if not isinstance(teacher, Teacher):
             self.check_teacher(teacher)
         elif teacher.known:
             self.check_teacher(teacher.model)
         self.taught_by = Teacher.of(teacher, teacher_saved)
-        self.cascade = cascade or CascadedAutoencoder()
-        self.classifier = tuple(classifier)
-        self.dropout = float(dropout)
-        self.hidden = dense_stack(
-            self.classifier, "classifier", dropout=self.dropout
-        )
         if self.taught_by.known:
             self.start_from(self.taught_by.model)
 
@@ -104,6 +88,13 @@ class TaughtModel(ReconstructionModel):
                 "The teacher must have the classes of the model. Received: a "
                 f"teacher with {theirs}, and a head with {own}"
             )
+        if not isinstance(teacher, self.teacher_class):
+            raise ValueError(
+                f"The teacher of {type(self).__name__} must be of the class "
+                f"`{self.teacher_class.__name__}`, which `{self.example}` "
+                "makes. Received: a teacher of type "
+                f"{type(teacher).__name__}"
+            )
 
     def start_from(self, teacher: MultimodalModel) -> None:
         """Copies the weights of a teacher's encoders, where shapes are equal.
@@ -123,55 +114,12 @@ class TaughtModel(ReconstructionModel):
                 projection.build((None, theirs.kernel.shape[0]))
                 copy_weights(theirs, projection)
 
-    def build_head(self, widths: dict[str, int]) -> None:
-        """Builds the cascade, the hidden layers and the head.
-
-        Raises:
-            ValueError: If the teacher's features have other widths.
-        """
-        if self.taught_by.known:
-            theirs = {m: self.taught_by.model.widths[m] for m in widths}
-            if theirs != widths:
-                raise ValueError(
-                    "The teacher's features are to be reconstructed, so they "
-                    "must be as wide as those of the model. Received: a "
-                    f"teacher with features of width {theirs}, and encoders "
-                    f"with features of width {widths}"
-                )
-        self.cascade.build((None, sum(widths.values())))
-        latents = self.cascade.blocks * self.cascade.widths[-1]
-        self.hidden.build((None, latents))
-        if not self.head.built:
-            self.head.build((None, (latents, *self.classifier)[-1]))
-
-    def classify(self, latents: Any, training: bool | None) -> Any:
-        """Returns the logits of the latents of all blocks."""
-        hidden = self.hidden(latents, training=training)
-        return self.head(hidden, training=training)
-
-    def true_features(self, values: dict[str, Any], known: Any) -> dict:
-        """Returns the features that the teacher computes from true values."""
-        return self.taught_by.compute(
-            lambda teacher: {
-                "features": {
-                    name: teacher.encode(
-                        name, values[name], False, known[:, index]
-                    )
-                    for index, name in enumerate(self.modalities)
-                }
-            }
-        )
-
     def get_config(self) -> dict:
         """Returns the constructor's arguments, serialized."""
         return {
             **super().get_config(),
             "teacher": keras.saving.serialize_keras_object(self.taught_by),
             "teacher_saved": self.taught_by.saved,
-            "widths": list(self.cascade.widths),
-            "blocks": self.cascade.blocks,
-            "classifier": list(self.classifier),
-            "dropout": self.dropout,
         }
 
 

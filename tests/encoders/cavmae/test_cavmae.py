@@ -165,3 +165,17 @@ def test_errors_name_the_argument():
     model.compile(optimizer="sgd")
     with pytest.raises(ValueError, match="inputs alone"):
         model.fit(data(), np.zeros(4), verbose=0)
+
+
+@mainly_on("torch")
+def test_tokens_without_pooling():
+    x = data()["audio"]
+    pooled = randomise(encoders.CAVMAE("audio", SHAPES["audio"], **TINY))
+    config = {**pooled.get_config(), "pooling": None}
+    encoder = encoders.CAVMAE.from_config(config)
+    encoder.set_weights(pooled.get_weights())
+    found = to_numpy(encoder(x))
+    assert found.shape == (4, 6, 16)
+    np.testing.assert_allclose(found.mean(1), to_numpy(pooled(x)), atol=1e-5)
+    with pytest.raises(ValueError, match="pooling='max'"):
+        encoders.CAVMAE("audio", SHAPES["audio"], **TINY, pooling="max")

@@ -209,3 +209,42 @@ def test_errors_name_the_argument():
     model.compile(optimizer="sgd")
     with pytest.raises(ValueError, match="inputs alone"):
         model.fit(data(), np.zeros(4), verbose=0)
+
+
+@mainly_on("torch")
+def test_tokens_without_pooling(tmp_path):
+    x = data()
+    for modality in ("image", "text"):
+        pooled = randomise(encoders.M3AE(modality, **TINY))
+        encoder = encoders.M3AE(modality, **TINY, pooling=None)
+        encoder.set_weights(pooled.get_weights())
+        found = encoder(x[modality])
+        mask = np.ones((4, 7), bool)  # The class token and six patches.
+        if modality == "text":
+            mask = to_numpy(found["padding_mask"]).astype("bool")
+            given = x["text"]["padding_mask"]
+            np.testing.assert_array_equal(mask, np.pad(
+                given, ((0, 0), (1, 0)), constant_values=True
+            ))  # fmt: skip
+            found = found["features"]
+        expected = [
+            row[there].mean(0)
+            for row, there in zip(to_numpy(found), mask, strict=True)
+        ]
+        np.testing.assert_allclose(
+            to_numpy(pooled(x[modality])), expected, atol=1e-5
+        )
+        encoder.save(tmp_path / "encoder.keras")
+        again = keras.saving.load_model(tmp_path / "encoder.keras")
+        assert again.pooling is None
+    # Without a mask there is none.
+    assert encoder(x["text"]["token_ids"]).shape == (4, 9, 16)
+
+
+@only_on("torch")
+@pytest.mark.parametrize(
+    "wrong", [{"pooling": "max"}, {"pooling": None, "pool_padding": True}]
+)
+def test_wrong_pooling(wrong):
+    with pytest.raises(ValueError, match="pooling="):
+        encoders.M3AE("text", **TINY, **wrong)

@@ -120,7 +120,7 @@ def test_what_cannot_be_a_teacher(teacher, message):
 @pytest.mark.parametrize(
     ("teacher", "kwargs", "message"),
     [
-        (concat, {}, "must be an `InvariantFusion`"),
+        (concat, {}, "must be of the class `InvariantFusion`"),
         (lambda: None, {}, "IFMMIN needs a teacher.*IFMMIN.teacher"),
         (invariant, {"invariant": (4, 2)}, "that of the teacher, 3"),
     ],
