@@ -11,9 +11,9 @@ import time
 
 import keras
 import numpy as np
-import small_table
 import pandas as pd
 import pytest
+import small_table
 from utils import only_on
 
 from keras_mla.comparison import command
