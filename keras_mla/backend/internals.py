@@ -1,9 +1,10 @@
 """Access to private names of Keras, in one place."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
+from keras.src.backend import compute_output_spec
 from keras.src.trainers.compile_utils import CompileMetrics as CompileMetrics
 
 
@@ -61,6 +62,18 @@ def say_lower_is_better(metric: keras.metrics.Metric) -> None:
 def sublayers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     """Returns a layer and all layers inside it, each once."""
     return layer._flatten_layers()
+
+
+def call_to_build(function: Callable, *inputs: Any) -> None:
+    """Calls a function of tensors that builds layers and computes nothing else.
+
+    JAX compiles each operation that it computes, and here the function is only
+    traced.
+    """
+    if keras.backend.backend() == "jax":
+        compute_output_spec(function, *inputs)
+    else:
+        function(*inputs)
 
 
 def clear_losses(layer: keras.layers.Layer) -> None:

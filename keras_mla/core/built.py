@@ -78,13 +78,25 @@ class BuiltModel(Hooks):
             inputs: Each modality's symbolic inputs, or their signature.
             encoded: Symbolic outputs of the encoders.
         """
-        features = {}
         for name, feature in encoded.items():
             self.check_features(name, feature)
-            zeros = keras.tree.map_structure(building.zeros_like, feature)
-            features[name] = self.project_features(name, zeros)
-        presence = ops.ones((1, len(self.modalities)), "bool")
-        self.fuse(self.decode(features, False, presence), presence)
+
+        def fused(zeros: dict[str, Any], presence: Any) -> Any:
+            features = {
+                name: self.project_features(name, feature)
+                for name, feature in zeros.items()
+            }
+            outputs = self.decode(features, False, presence)
+            return self.fuse(outputs, presence)
+
+        internals.call_to_build(
+            fused,
+            {
+                name: keras.tree.map_structure(building.zeros_like, feature)
+                for name, feature in encoded.items()
+            },
+            ops.ones((1, len(self.modalities)), "bool"),
+        )
         if self._signature is None:
             self._signature = building.signature_of(inputs)
         if not self.built:
