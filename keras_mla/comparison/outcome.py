@@ -79,6 +79,8 @@ def compared(
         model_of,
         data.test_groups(),
     )
+    if result.targets():
+        result.facts["hidden values that are learned from"] = result.targets()
     return result, best
 
 

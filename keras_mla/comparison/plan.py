@@ -275,6 +275,7 @@ class Plan:
             self._lose("unseen", what)
             self.unseen.add(key)
             return
+        found["targets"] = getattr(trained.model, "targets", "")
         predictions = found.pop("predictions")
         rows = np.searchsorted(self.data.test_rows(), predictions.rows)
         dataclasses.replace(predictions, rows=rows).save(path)

@@ -36,6 +36,12 @@ _METRICS = {
 }
 
 
+_TARGETS = {
+    "present": "further present values, which training hides at random",
+    "hidden": "the true values of what is missing, which the data hold",
+}
+
+
 @dataclasses.dataclass
 class Rates:
     """Comparisons of the same methods at several missing rates.
@@ -82,11 +88,16 @@ class Rates:
         """
         first = next(iter(self.results.values()))
         measures = [metrics.named(first.task, n) for n in _METRICS[first.task]]
-        return "\n".join(
+        text = "\n".join(
             self._table(measure, scores, trained)
             for scores, trained in self._trained()
             for measure in measures
         )
+        for kind, words in _TARGETS.items():
+            named = [m for m, t in first.targets().items() if t == kind]
+            if named:
+                text += f"\nLearned from {words}: {', '.join(named)}.\n"
+        return text
 
     def _trained(self) -> Iterator[tuple[Scores, str]]:
         """Yields functions that return scores, and what was trained."""

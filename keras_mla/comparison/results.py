@@ -104,6 +104,9 @@ class Run:
             mean directions among test features.
         worth: dict of modality to its Shapley value on the metric.
         predictions: `Predictions` for the test split.
+        targets: str. What a method that learns from hidden values takes for
+            them: `"present"`, further present ones, or `"hidden"`, those that
+            presence marks as absent. `""` for other methods.
     """
 
     method: str
@@ -117,6 +120,7 @@ class Run:
     gap: dict[str, float]
     worth: dict[str, float]
     predictions: Predictions
+    targets: str = ""
 
 
 @dataclasses.dataclass
@@ -269,6 +273,10 @@ class Comparison:
         for run, value in zip(runs, values, strict=True):
             found.setdefault(run.fold, []).append(value)
         return [float(np.mean(found[fold])) for fold in sorted(found)]
+
+    def targets(self) -> dict[str, str]:
+        """Returns `Run.targets` of the methods that have some."""
+        return {run.method: run.targets for run in self.runs if run.targets}
 
     def settings(self) -> Mapping[str, dict]:
         """Returns the setting of each method's first run."""

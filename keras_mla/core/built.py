@@ -81,21 +81,22 @@ class BuiltModel(Hooks):
         for name, feature in encoded.items():
             self.check_features(name, feature)
 
-        def fused(zeros: dict[str, Any], presence: Any) -> Any:
+        # No dict: JAX would sort it, and layers may follow its order.
+        def fused(presence: Any, *zeros: Any) -> Any:
             features = {
                 name: self.project_features(name, feature)
-                for name, feature in zeros.items()
+                for name, feature in zip(encoded, zeros, strict=True)
             }
             outputs = self.decode(features, False, presence)
             return self.fuse(outputs, presence)
 
         internals.call_to_build(
             fused,
-            {
-                name: keras.tree.map_structure(building.zeros_like, feature)
-                for name, feature in encoded.items()
-            },
             ops.ones((1, len(self.modalities)), "bool"),
+            *(
+                keras.tree.map_structure(building.zeros_like, feature)
+                for feature in encoded.values()
+            ),
         )
         if self._signature is None:
             self._signature = building.signature_of(inputs)

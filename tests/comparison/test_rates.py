@@ -185,7 +185,7 @@ def test_the_command_makes_a_table_and_a_figure(tmp_path, capsys):
         "compare",
         f"--data={tmp_path / 'data.npz'}",
         "--missing=0.2,0.5",
-        "--methods=mla,concat",
+        "--methods=mla,concat,ae",
         "--seeds=2",
         "--trials=1",
         "--epochs=2",
@@ -200,6 +200,7 @@ def test_the_command_makes_a_table_and_a_figure(tmp_path, capsys):
     assert "<svg" in (tmp_path / "out" / "missing.svg").read_text()
     assert (tmp_path / "out" / "0.5" / "report.html").exists()
     assert "trained at each rate" in text and "once" not in text
+    assert "which training hides at random: AE.\n" in text
     with (tmp_path / "out" / "missing.csv").open() as file:
         rows = list(csv.DictReader(file))
     found = [

@@ -300,4 +300,7 @@ class TagEncoder(layers.Layer):
 
 def _where(shown: Any, steps: Any) -> Any:
     """Sets steps that are not shown to zero."""
-    return ops.where(shown[..., None], steps, ops.zeros_like(steps))
+    # The mask has the shape of the steps: around a mask that is broadcast,
+    # TensorFlow's optimizer of graphs drops reshapes that are needed.
+    shown = ops.logical_and(shown[..., None], ops.ones_like(steps, "bool"))
+    return ops.where(shown, steps, ops.zeros_like(steps))
