@@ -206,6 +206,27 @@ class CPMNet(SampleIds, FrozenEncoders):
         """Returns the similarities of one modality's latent."""
         return self.head(self.latent({name: feature})), ()
 
+    def export(
+        self,
+        filepath: Any,
+        format: str = "tf_saved_model",
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        """Exports the fused prediction, as `MultimodalModel.export` does.
+
+        Raises:
+            ValueError: If the format is ONNX, which cannot solve the equations
+                of a latent.
+        """
+        if format == "onnx":
+            raise ValueError(
+                "CPM-Net solves linear equations for each latent, which ONNX "
+                "cannot. Export a TensorFlow SavedModel. "
+                f"Received: format={format!r}"
+            )
+        super().export(filepath, format, *args, **kwargs)
+
     # === Training ===
 
     def updates(self) -> Sequence[Update]:

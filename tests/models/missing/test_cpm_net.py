@@ -193,6 +193,11 @@ def test_rows_of_one_sample_move_as_one():
     np.testing.assert_allclose(to_numpy(twice.latents)[7], h, atol=1e-5)
 
 
+def test_it_is_not_for_onnx(tmp_path):
+    with pytest.raises(ValueError, match="Export a TensorFlow SavedModel"):
+        make().export(tmp_path / "model.onnx", format="onnx")
+
+
 def test_predictions_solve_for_the_latent():
     model = started(make(ridge=0.01))
     rng = np.random.default_rng(1)
