@@ -1,10 +1,14 @@
 """The base class of methods that classify what an autoencoder returns."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
+from keras import ops
 
+from keras_mla.core.batch import Batch
+from keras_mla.core.update import Outputs
 from keras_mla.models.missing.cascade import CascadedAutoencoder, dense_stack
 from keras_mla.models.missing.reconstruction import ReconstructionModel
 
@@ -18,6 +22,11 @@ class AutoencodedModel(ReconstructionModel):
     with $\tilde f_m$ the features of a present modality and zeros for an
     absent one, an autoencoder A, a decoder $D_m$ of each modality, hidden
     layers C and the head g. A subclass makes `autoencoder`.
+
+    The features to reconstruct are those of the model's own encoders, which
+    encode true values and what is shown in one pass: behind them, hidden
+    features become zeros. If a batch shows a modality in no sample, its
+    encoder does not work in it, and its entries are not reconstructed.
 
     Args:
         encoders: dict of modality name to Keras layer or model.
@@ -61,6 +70,31 @@ class AutoencodedModel(ReconstructionModel):
         self.hidden.build((None, total))
         if not self.head.built:
             self.head.build((None, (total, *self.classifier)[-1]))
+
+    def true_features(self, values: dict[str, Any], known: Any) -> dict:
+        """Returns what the encoders are to encode: the true values."""
+        return {"values": values}
+
+    def prepare_batch(self, batch: Batch) -> Batch:
+        """Hides entries from what follows the encoders, not from encoders."""
+        batch = super().prepare_batch(batch)
+        if not batch.extra:
+            return batch
+        hidden = batch.extra["hidden"]
+        if batch.presence is not None:
+            at_work = ops.any(batch.presence, axis=0, keepdims=True)
+            hidden = ops.logical_and(hidden, at_work)
+        extra = {**batch.extra, "hidden": hidden}
+        return dataclasses.replace(
+            batch, inputs=batch.extra["values"], extra=extra
+        )
+
+    def targets_of(self, outputs: Outputs, batch: Batch) -> dict[str, Any]:
+        """Returns the features of the same pass, without gradients."""
+        return {
+            name: ops.stop_gradient(feature)
+            for name, feature in outputs.features.items()
+        }
 
     def joined(
         self,

@@ -42,7 +42,9 @@ def reconstruction_loss(
         gap = guess - ops.cast(targets[name], "float32")
         if counted is not None:
             # Before the square: behind it, the gradient of NaN is NaN.
-            gap = ops.where(counted[:, index, None], gap, ops.zeros_like(gap))
+            gap = ops.where(
+                counted[:, index][:, None], gap, ops.zeros_like(gap)
+            )
         errors.append(ops.mean(ops.square(gap), axis=-1))
     far = ops.stack(errors, axis=1)
     if counted is None:
@@ -61,7 +63,8 @@ class ReconstructionModel(HidingModel):
 
     with H the hidden entries of `HidingModel`, $\hat f$ the guesses, and
     $f_{i,m}$ the $d_m$ features of the true value. Their gradient is stopped.
-    They are computed as in prediction, before the update. With
+    They are those that `true_features` has computed before the update, as
+    `"features"`, unless a subclass overrides `targets_of`. With
     `targets="present"`, no reconstruction is a part of the loss of an
     evaluation.
 
@@ -91,25 +94,12 @@ class ReconstructionModel(HidingModel):
             "reconstruction_weight", reconstruction_weight
         )
 
-    def true_features(self, values: dict[str, Any], known: Any) -> dict:
-        """Returns what is to be reconstructed, without gradients.
+    def targets_of(self, outputs: Outputs, batch: Batch) -> dict[str, Any]:
+        """Returns the true features by modality, without gradients.
 
-        By default, it is a dict from `"features"` to a dict of the features
-        that the model's own encoders return.
-
-        Args:
-            values: dict of each modality's true values. Where there is none,
-                it holds a copy of another row.
-            known: Bool tensor of shape `(batch, modalities)`: the entries that
-                have a true value.
+        It is called if entries are hidden.
         """
-        features = {
-            name: ops.stop_gradient(
-                self.encode(name, values[name], False, known[:, index])
-            )
-            for index, name in enumerate(self.modalities)
-        }
-        return {"features": features}
+        return batch.extra["features"]
 
     # === Parts of a pass ===
 
@@ -151,7 +141,7 @@ class ReconstructionModel(HidingModel):
         if batch.extra:
             loss = reconstruction_loss(
                 outputs.kept["guesses"],
-                batch.extra["features"],
+                self.targets_of(outputs, batch),
                 batch.extra["hidden"],
                 self.modalities,
             )
@@ -184,7 +174,7 @@ class ReconstructionModel(HidingModel):
         guesses = outputs.kept["guesses"]
         return {
             name: ops.where(
-                presence[:, index, None],
+                presence[:, index][:, None],
                 outputs.features[name],
                 ops.cast(guesses[name], outputs.features[name].dtype),
             )

@@ -206,7 +206,9 @@ class TagEncoder(layers.Layer):
             if name in masks:
                 shown = ops.cast(masks[name], "bool")
             if presence is not None:
-                there = presence[:, self.modalities.index(name), None]
+                # In two steps: of a column of stacked columns, TensorFlow's
+                # optimizer of graphs forgets a new axis.
+                there = presence[:, self.modalities.index(name)][:, None]
                 shown = ops.logical_and(shown, there)
             parts.append(self._common(name, steps, shown, training))
             seen.append(shown)
@@ -300,7 +302,4 @@ class TagEncoder(layers.Layer):
 
 def _where(shown: Any, steps: Any) -> Any:
     """Sets steps that are not shown to zero."""
-    # The mask has the shape of the steps: around a mask that is broadcast,
-    # TensorFlow's optimizer of graphs drops reshapes that are needed.
-    shown = ops.logical_and(shown[..., None], ops.ones_like(steps, "bool"))
-    return ops.where(shown, steps, ops.zeros_like(steps))
+    return ops.where(shown[..., None], steps, ops.zeros_like(steps))

@@ -250,3 +250,28 @@ def test_the_discrepancy_without_pairs():
 def test_wrong_arguments(wrong):
     with pytest.raises(ValueError, match="at least one moment"):
         IFMMIN.teacher(ref.parts(), 3, **wrong)
+
+
+@only_on("torch")
+@pytest.mark.parametrize("name", ["AEFusion", "CRA"])
+def test_a_batch_is_encoded_once(name):
+    model = make(name, hide_rate=0.9)
+    model = compiled(model, "sgd", run_eagerly=True)
+    rng = np.random.default_rng(0)
+    x = {
+        m: rng.normal(size=(8, *model.encoders[m].input_shape[1:]))
+        for m in NAMES
+    }
+    calls = []
+    for m in NAMES:
+        encoder = model.encoders[m]
+        encoder.register_forward_hook(
+            lambda *args, m=m: calls.append((m, args[1][0]))
+        )
+    model.train_on_batch(x, np.arange(8) % 3)
+    calls.clear()  # The first batch is also rehearsed.
+    model.train_on_batch(x, np.arange(8) % 3)
+    assert sorted(m for m, _ in calls) == sorted(NAMES)
+    # Encoders see all true values, of which most are hidden behind them.
+    for m, given in calls:
+        np.testing.assert_allclose(to_numpy(given), x[m], rtol=1e-6)
