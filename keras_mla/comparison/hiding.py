@@ -5,7 +5,13 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from keras_mla.comparison.data import Data, Fold, Part, presence_of
+from keras_mla.comparison.data import (
+    SPLITS,
+    Data,
+    Fold,
+    Part,
+    presence_of,
+)
 from keras_mla.datasets.protocols import missing
 
 DRAWS = ("keep_one", "independent")
@@ -24,14 +30,10 @@ def at_rate(data: Data, rate: float, draw: str, seed: int) -> Data:
         ValueError: If nothing can be hidden in the data's batches.
     """
     _check_hideable(data)
-    drawn = _nothing_hidden(data)
-    for index, rows in enumerate(_groups(data)):
-        drawn[rows] = missing.missing_presence(
-            len(rows), data.modalities, rate, seed + index, draw == "keep_one"
-        )
-    folds = _hidden_folds(data, drawn, draw, seed, list(_splits(data)))
+    drawn = _drawn(data, rate, draw, seed)
+    folds = _hidden_folds(data, drawn, draw, seed, SPLITS)
     facts = {"missing rate": rate, "draw": draw, "seed of the draw": seed}
-    name = f"{data.name}, {100 * rate:g} % missing"
+    name = f"{data.name}, {pattern_key(rate)}"
     return dataclasses.replace(
         data, name=name, folds=folds, facts={**data.facts, **facts}
     )
@@ -64,8 +66,9 @@ def at_rates(data: Data, rates: Sequence[float], draw: str, seed: int) -> Data:
             )
     folds = _hidden_folds(data, drawn, draw, seed, ["train", "validation"])
     for rate in rates:
-        there = at_rate(data, rate, draw, seed)
-        for fold, hidden in zip(folds, there.folds, strict=True):
+        alone = _drawn(data, rate, draw, seed)
+        tests = _hidden_folds(data, alone, draw, seed, ["test"])
+        for fold, hidden in zip(folds, tests, strict=True):
             presence = presence_of(data, hidden.parts["test"])
             fold.parts["test"].patterns[pattern_key(rate)] = presence
     facts = {"missing rates": list(rates), "draw": draw}
@@ -125,8 +128,14 @@ def _nothing_hidden(data: Data) -> np.ndarray:
     return np.full((len(data.ids), len(data.modalities)), True)
 
 
-def _splits(data: Data) -> dict[str, Part]:
-    return data.folds[0].parts
+def _drawn(data: Data, rate: float, draw: str, seed: int) -> np.ndarray:
+    """Returns which values of all samples stay at a rate."""
+    drawn = _nothing_hidden(data)
+    for index, rows in enumerate(_groups(data)):
+        drawn[rows] = missing.missing_presence(
+            len(rows), data.modalities, rate, seed + index, draw == "keep_one"
+        )
+    return drawn
 
 
 def _groups(data: Data) -> Iterator[np.ndarray]:
@@ -134,7 +143,7 @@ def _groups(data: Data) -> Iterator[np.ndarray]:
     if len(data.folds) > 1:
         yield np.arange(len(data.ids))
     else:
-        yield from (part.rows for part in _splits(data).values())
+        yield from (part.rows for part in data.folds[0].parts.values())
 
 
 def _hidden_folds(

@@ -108,7 +108,7 @@ class Rates:
     def _table(
         self, metric: metrics.Metric, scores: Scores, trained: str
     ) -> str:
-        heads = [f"{100 * rate:g} % missing" for rate in self.results]
+        heads = [pattern_key(rate) for rate in self.results]
         lines = [
             f"{numbers.titled(metric)} on test data, {trained}",
             "",
@@ -271,8 +271,7 @@ def compare_rates(
             middle = at_rate(found, chosen_at, draw, draw_seed)
             results[chosen_at] = compared(middle, f"{chosen_at:g}")
             options |= _kept(results[chosen_at], options)
-            at = f"{100 * chosen_at:g} % missing"
-            found.facts["settings chosen at"] = at
+            found.facts["settings chosen at"] = pattern_key(chosen_at)
         for rate in values:
             if rate not in results:
                 hidden = at_rate(found, rate, draw, draw_seed)
