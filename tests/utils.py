@@ -1,5 +1,10 @@
 """Small models and data that tests share."""
 
+import os
+import pathlib
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -7,6 +12,7 @@ import pytest
 import keras_mla
 from keras_mla.core.heads import number_of_units
 
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 # Not in alphabetical order, in which JAX returns the keys of a dict.
 WIDTHS = {"text": 3, "audio": 5, "image": 8}
 CLASSES = 4
@@ -51,6 +57,45 @@ def some(cases, *kept):
         return list(cases)
     assert set(kept) <= set(cases)
     return list(kept)
+
+
+def in_process(
+    *command,
+    backend=None,
+    hidden=True,
+    more=None,
+    start=subprocess.run,
+    **options,
+):
+    """Runs Python in a process of its own; returns what `start` returns.
+
+    With another backend, TensorFlow is as if it were not installed, if it can
+    be hidden: Keras takes seconds to import it.
+
+    Args:
+        *command: What stands behind `python` on the command line.
+        backend: Name of the backend. Defaults to that of the tests.
+        hidden: Whether TensorFlow is hidden.
+        more: Further variables of its environment.
+        start: `subprocess.run`, or `subprocess.Popen`.
+        **options: Further arguments of `start`.
+    """
+    backend = backend or keras.backend.backend()
+    folders = [ROOT, ROOT / "tests"]
+    if hidden and backend != "tensorflow":
+        folders.insert(0, ROOT / "tests" / "no_tensorflow")
+    path = [*map(str, folders), os.environ.get("PYTHONPATH", "")]
+    if start is subprocess.run:
+        options = {"capture_output": True, "text": True, **options}
+    environment = {
+        **os.environ,
+        "KERAS_BACKEND": backend,
+        "PYTHONPATH": os.pathsep.join(filter(None, path)),
+        **(more or {}),
+    }
+    return start(
+        [sys.executable, *map(str, command)], env=environment, **options
+    )
 
 
 METHODS = keras_mla.models.METHODS

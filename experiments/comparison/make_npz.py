@@ -26,18 +26,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 
 import numpy as np  # noqa: E402
-from absl import app, flags  # noqa: E402
+from absl import flags  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
+from keras_mla.comparison import command  # noqa: E402
 from keras_mla.datasets import audio, image, mvsa  # noqa: E402
-
-FLAGS = flags.FLAGS
-flags.DEFINE_enum("source", None, ["av_digits", "mvsa"], "What to read.")
-flags.DEFINE_string("data_dir", None, "Folder of the files.")
-flags.DEFINE_string("out", None, "The `.npz` to write.")
-flags.DEFINE_enum("pairing", "speaker", ["speaker", "official"], "The splits.")
-flags.DEFINE_integer("image_size", 48, "Height and width of MVSA's images.")
-flags.DEFINE_integer("words", 32, "Words to keep of a text.")
 
 SPLITS = ("train", "validation", "test")
 HELD_OUT = {"nicolas": 1, "theo": 2, "yweweler": 2}
@@ -110,19 +103,49 @@ def _words(text: str) -> list[str]:
     return re.findall(r"[@#]?\w+|[^\w\s]", text)
 
 
-def main(_: list[str]) -> None:
-    """Writes the file."""
-    folder = pathlib.Path(FLAGS.data_dir).expanduser()
-    arrays = (
-        av_digits(folder, FLAGS.pairing)
-        if FLAGS.source == "av_digits"
-        else mvsa_single(folder, FLAGS.image_size, FLAGS.words)
+def define_flags() -> flags.FlagValues:
+    """Returns the flags of the script."""
+    values = flags.FlagValues()
+    own = {"flag_values": values}
+    flags.DEFINE_enum(
+        "source", None, ["av_digits", "mvsa"], "What to read.", **own
     )
-    np.savez_compressed(FLAGS.out, **arrays)
+    flags.DEFINE_string("data_dir", None, "Folder of the files.", **own)
+    flags.DEFINE_string("out", None, "The `.npz` to write.", **own)
+    flags.DEFINE_enum(
+        "pairing", "speaker", ["speaker", "official"], "The splits.", **own
+    )
+    flags.DEFINE_integer(
+        "image_size", 48, "Height and width of MVSA's images.", **own
+    )
+    flags.DEFINE_integer("words", 32, "Words to keep of a text.", **own)
+    return values
+
+
+def run(arguments: list[str]) -> None:
+    """Writes the file."""
+    values = define_flags()
+    command.parse(values, "make_npz.py", arguments)
+    for name in ("source", "data_dir", "out"):
+        if values[name].value is None:
+            raise command.UsageError(f"It needs --{name}.")
+    folder = pathlib.Path(values["data_dir"].value).expanduser()
+    arrays = (
+        av_digits(folder, values["pairing"].value)
+        if values["source"].value == "av_digits"
+        else mvsa_single(
+            folder, values["image_size"].value, values["words"].value
+        )
+    )
+    np.savez_compressed(values["out"].value, **arrays)
     for name, array in arrays.items():
         print(f"{name}: {array.dtype} {array.shape}")
 
 
+def main(arguments: list[str]) -> int:
+    """Runs the script; returns the exit status."""
+    return command.status("make_npz.py", lambda: run(arguments))
+
+
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["source", "data_dir", "out"])
-    app.run(main)
+    sys.exit(main(sys.argv[1:]))

@@ -1,33 +1,14 @@
 """The GPU's benchmark, in tiny sizes on the CPU."""
 
-import os
-import pathlib
 import re
-import subprocess
-import sys
 
-from utils import long, only_on
-
-ROOT = pathlib.Path(__file__).parents[2]
+from utils import ROOT, in_process, long, only_on
 
 
-def run(folder, *arguments, code=0):
+def run(*arguments, code=0):
     # A machine with a GPU may well have no TensorFlow.
-    (folder / "tensorflow.py").write_text("raise ImportError")
-    path = os.pathsep.join([str(ROOT), str(folder)])
-    environment = {
-        **os.environ,
-        "PYTHONPATH": path,
-        "CUDA_VISIBLE_DEVICES": "",
-        # Tests run side by side: threads would wait for each other.
-        "OMP_NUM_THREADS": "1",
-    }
-    result = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), *arguments],
-        capture_output=True,
-        text=True,
-        env=environment,
-    )
+    script = ROOT / "benchmarks" / "gpu.py"
+    result = in_process(script, *arguments, more={"CUDA_VISIBLE_DEVICES": ""})
     assert result.returncode == code, result.stdout + result.stderr[-3000:]
     return result.stdout
 
@@ -51,8 +32,8 @@ def operations(products):
 
 # On JAX only the way to the compiled step differs, which `step` takes.
 @only_on("jax")
-def test_a_step_is_timed_on_jax(tmp_path):
-    printed = run(tmp_path, "--small", "--parts=step", "--repeats=2")
+def test_a_step_is_timed_on_jax():
+    printed = run("--small", "--parts=step", "--repeats=2")
     assert re.search(r"  MLA +[\d.]+ ms/step +[\d.]+ examples/s\n", printed)
     for other in ("without projection", "by hand"):
         assert re.search(
@@ -62,10 +43,9 @@ def test_a_step_is_timed_on_jax(tmp_path):
 
 @only_on("torch")
 @long()
-def test_all_parts_run_and_count_their_operations(tmp_path):
+def test_all_parts_run_and_count_their_operations():
     # The bound is exceeded; the parts after it run all the same.
     printed = run(
-        tmp_path,
         "--small",
         "--repeats=1",
         "--peak_tflops=2e-3",

@@ -2,8 +2,6 @@
 
 import io
 import json
-import os
-import pathlib
 import signal
 import subprocess
 import sys
@@ -14,15 +12,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import small_table
-from utils import only_on
+from utils import in_process, only_on
 
 from keras_mla.comparison import command
 
-ROOT = pathlib.Path(__file__).parents[2]
 # One for each seed.
 RUNS = 2
+# MLA has an update, which is compiled, for each of the modalities.
+METHOD = "MLA" if keras.backend.backend() == "torch" else "Concat"
 SMALL = (
-    "--methods=mla",
+    f"--methods={METHOD}",
     "--seeds=2",
     "--trials=1",
     "--epochs=4",
@@ -34,30 +33,7 @@ SMALL = (
 )
 # Of the others, it predicts soonest after its start.
 OTHER = "tensorflow"
-
-
-def command_line(*arguments):
-    return [sys.executable, "-m", "keras_mla", *map(str, arguments)]
-
-
-def environment(*before, **more):
-    path = [*map(str, before), str(ROOT), os.environ.get("PYTHONPATH", "")]
-    return {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(path),
-        "KERAS_BACKEND": keras.backend.backend(),
-        **more,
-    }
-
-
-def run(*arguments, **more):
-    return subprocess.run(
-        command_line(*arguments),
-        env=environment(**more),
-        capture_output=True,
-        text=True,
-        timeout=280,
-    )
+LINE = ("-m", "keras_mla")
 
 
 def records(folder):
@@ -71,14 +47,10 @@ def test_killed_resumed_and_used(tmp_path, capsys):
     out = tmp_path / "out"
     given = ["compare", f"--data={data}", f"--out={out}"]
     given += [*small_table.FLAGS, *SMALL]
-    before = tmp_path / "before"
-    before.mkdir()
-    if keras.backend.backend() != "tensorflow":
-        # As if it were not installed: Keras takes seconds to import it.
-        (before / "tensorflow.py").write_text("raise ImportError")
-    process = subprocess.Popen(
-        command_line(*given),
-        env=environment(before),
+    process = in_process(
+        *LINE,
+        *given,
+        start=subprocess.Popen,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -97,7 +69,7 @@ def test_killed_resumed_and_used(tmp_path, capsys):
     text = (out / "report.html").read_text()
     assert "<b>no</b>" not in text and "&lt;b&gt;no&lt;/b&gt;" in text
     table = (out / "table.md").read_text()
-    assert "MLA" in table and table in capsys.readouterr().out
+    assert METHOD in table and table in capsys.readouterr().out
 
     # Predictions for raw rows are the model's own.
     rows = pd.read_csv(data)
@@ -117,7 +89,7 @@ def test_killed_resumed_and_used(tmp_path, capsys):
     assert model.modalities == small_table.MODALITIES
     assert ("weight photo" in found) == (model.fusion is not None)
     if keras.backend.backend() == "torch":
-        done = run("predict", model_file, data, KERAS_BACKEND=OTHER)
+        done = in_process(*LINE, "predict", model_file, data, backend=OTHER)
         assert done.returncode == 0, done.stderr
         again = pd.read_csv(io.StringIO(done.stdout))
         pd.testing.assert_frame_equal(found, again, atol=1e-5, rtol=1e-4)

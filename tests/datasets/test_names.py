@@ -2,11 +2,9 @@
 
 import importlib
 import pickle
-import subprocess
-import sys
 
 import pytest
-from utils import mainly_on
+from utils import in_process, mainly_on
 
 import keras_mla
 
@@ -44,7 +42,8 @@ def test_statements_find_it_first():
         "from keras_mla.datasets.image import RESNET, ImageSettings;"
         "from keras_mla.datasets.unpaired_dataset import UnpairedDataset"
     )
-    subprocess.run([sys.executable, "-c", statements], check=True)
+    result = in_process("-c", statements)
+    assert result.returncode == 0, result.stderr
 
 
 def test_settings_pickled_by_version_0_1_load():

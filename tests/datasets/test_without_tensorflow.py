@@ -1,11 +1,10 @@
 """Users of JAX and PyTorch need no TensorFlow."""
 
 import pathlib
-import subprocess
-import sys
 
 import keras
 import pytest
+from utils import in_process
 
 SCRIPT = pathlib.Path(__file__).parent / "without_tensorflow.py"
 
@@ -14,10 +13,6 @@ SCRIPT = pathlib.Path(__file__).parent / "without_tensorflow.py"
     keras.backend.backend() == "tensorflow", reason="needs another backend"
 )
 def test_each_data_set_trains_without_tensorflow(tmp_path):
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), str(tmp_path)],
-        capture_output=True,
-        text=True,
-    )
+    done = in_process(SCRIPT, tmp_path)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 5

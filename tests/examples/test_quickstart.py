@@ -1,31 +1,16 @@
-import os
-import pathlib
-import subprocess
-import sys
-
 import pytest
-from utils import mainly_on
+from utils import ROOT, in_process, mainly_on
 
 pytest.importorskip("sklearn")
 pytest.importorskip("matplotlib")
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 # The backend of the command in README.
 @mainly_on("jax")
 def test_prints_tables_and_draws(tmp_path):
     figure = tmp_path / "curves.png"
-    result = subprocess.run(
-        [
-            sys.executable,
-            str(ROOT / "examples" / "quickstart.py"),
-            "--epochs=4",
-            f"--figure={figure}",
-        ],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
+    script = ROOT / "examples" / "quickstart.py"
+    result = in_process(script, "--epochs=4", f"--figure={figure}")
     assert result.returncode == 0, result.stderr[-2000:]
     rows = [
         line.split()[-3:]

@@ -1,33 +1,22 @@
 """Arrays for the comparison, made from files as they are published."""
 
 import json
-import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import soundfile
 from PIL import Image
+from script_runs import run
 from utils import long, only_on
 
 from keras_mla.comparison import sources
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+SCRIPT = "comparison.make_npz"
 
 
 def make(folder, *flags):
     out = folder / "made.npz"
-    command = [
-        sys.executable,
-        str(ROOT / "experiments" / "comparison" / "make_npz.py"),
-        f"--data_dir={folder}",
-        f"--out={out}",
-        *flags,
-    ]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if not out.exists():
-        raise RuntimeError(done.stderr)
+    assert run(SCRIPT, f"--data_dir={folder}", f"--out={out}", *flags) == 0
     sources.load(str(out))  # A comparison takes it.
     with np.load(out, allow_pickle=False) as file:
         return {name: file[name] for name in file.files}
@@ -69,6 +58,7 @@ def test_av_digits(tmp_path, pairing):
 
 
 @only_on("torch")
+@pytest.mark.filterwarnings("ignore:.*published")
 def test_mvsa(tmp_path):
     (tmp_path / "data").mkdir()
     texts = {
@@ -98,3 +88,10 @@ def test_mvsa(tmp_path):
     )
     np.testing.assert_array_equal(arrays["y"], [0, 2, 2, 0, 0])
     np.testing.assert_array_equal(arrays["split"], [0, 0, 0, 1, 2])
+
+
+@only_on("torch")
+def test_wrong_flags_are_one_line(capsys):
+    assert run(SCRIPT, "--source=av_digits", "--data_dir=x") == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line == "make_npz.py: It needs --out."

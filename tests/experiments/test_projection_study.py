@@ -1,13 +1,12 @@
 """The study of the projection: its measures, and a tiny run of it."""
 
 import pathlib
-import subprocess
 import sys
 
 import keras
 import numpy as np
 import pytest
-from utils import mainly_on
+from utils import in_process, mainly_on
 
 EXPERIMENTS = pathlib.Path(__file__).resolve().parents[2] / "experiments"
 sys.path.append(str(EXPERIMENTS))
@@ -140,19 +139,18 @@ def test_rates_are_chosen_on_validation_and_seeds_paired():
 @mainly_on("torch")
 def test_a_tiny_study(tmp_path):
     command = [
-        sys.executable,
-        str(EXPERIMENTS / "projection_study.py"),
+        EXPERIMENTS / "projection_study.py",
         "--factors=8 features",
         "--seeds=0",
         "--epochs=2",
         f"--out={tmp_path}",
     ]
-    first = subprocess.run(command, capture_output=True, text=True)
+    first = in_process(*command)
     assert first.returncode == 0, first.stderr
     lines = (tmp_path / "digits.jsonl").read_text().splitlines()
     assert len(lines) == 1 + 3
     assert "| 8 features | alpha 100 |" in first.stdout
     assert (tmp_path / "figure.png").stat().st_size > 1000
-    again = subprocess.run(command, capture_output=True, text=True)
+    again = in_process(*command)
     assert again.stdout == first.stdout
     assert (tmp_path / "digits.jsonl").read_text().splitlines() == lines

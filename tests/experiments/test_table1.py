@@ -1,15 +1,13 @@
 """The paper's Table 1, on small folders in the layouts of its data sets."""
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
-from script_runs import ROOT, read_table, run
-from utils import only_on
+from script_runs import read_table, run
+from utils import ROOT, in_process, only_on
 
 pytest.importorskip("keras_hub")
 pytest.importorskip("av")
@@ -96,9 +94,11 @@ def test_killed_and_resumed(tmp_path, capsys):
         *SMALL,
         "--on_error=skip",
     ]
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "experiments" / "table1.py"), *flags],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "KERAS_BACKEND": "torch"},
+    process = in_process(
+        ROOT / "experiments" / "table1.py",
+        *flags,
+        hidden=False,  # Tokenizers of keras-hub need it.
+        start=subprocess.Popen,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

@@ -13,12 +13,23 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 import keras
-import numpy as np
-from utils import compiled, make_data, make_model
+
+BEFORE = set(sys.modules)
+import keras_mla  # noqa: E402, F401
+
+HEAVY = {
+    *("tensorflow", "jax", "torch", "keras_hub", "scipy", "sklearn"),
+    *("matplotlib", "soundfile", "av", "PIL"),
+}
+IMPORTED = {name.split(".")[0] for name in set(sys.modules) - BEFORE} & HEAVY
+
+import numpy as np  # noqa: E402
+from utils import compiled, make_data, make_model  # noqa: E402
 
 
 def train(folder):
     """Trains from weights that do not depend on a backend's random numbers."""
+    check(folder)
     x, y = make_data(64)
     model = compiled(make_model(), keras.optimizers.Adam(0.01))
     rng = np.random.default_rng(5)
@@ -37,7 +48,8 @@ def train(folder):
     model.save(folder / f"{name}.keras")
     np.save(folder / f"{name}.npy", model.predict(x, verbose=0))
     logs = {k: [float(i) for i in v] for k, v in history.history.items()}
-    (folder / f"{name}.json").write_text(json.dumps({**logs, "samples": 64}))
+    logs |= {"samples": 64, "imported": sorted(IMPORTED)}
+    (folder / f"{name}.json").write_text(json.dumps(logs))
 
 
 def check(folder):
