@@ -215,8 +215,7 @@ def train(
     part = fold.parts["train"]
     extra = {}
     if method.teacher is not None:
-        first = registry.METHODS[method.teacher]
-        shared = {k: setting[k] for k in ("learning_rate", "weight_decay")}
+        first, shared = _first_stage(method, setting)
         at = None if folder is None else folder / "teacher"
         taught = train(first, data, fold, shared, seed, options, at)
         extra["teacher"] = taught.model
@@ -301,7 +300,12 @@ def of_raw(
         return model
     extra = {}
     if method.teacher is not None:
-        extra["teacher"] = model.teacher
+        # It takes what the model takes.
+        first, shared = _first_stage(method, setting)
+        taught = model.teacher.model
+        extra["teacher"] = of_raw(
+            taught, first, data, fold, shared, seed, options
+        )
     made = make_model(
         method, data, fold, setting, seed, options, raw=True, **extra
     )
@@ -313,15 +317,32 @@ def of_raw(
             lambda i: np.zeros((2, *i.shape[1:]), i.dtype), given
         )
     )
-    theirs = {id(w) for encoder in frozen for w in encoder.weights}
-    own = [w for w in made.weights if id(w) not in theirs]
-    # What is frozen has no state in the optimizer.
-    made.optimizer.build(made.trainable_variables)
-    own += made.optimizer.variables
-    trained = [*model.weights, *model.optimizer.variables]
+    own, trained = (
+        _weights_besides(m, [*frozen, getattr(m, "teacher", None)])
+        for m in (made, model)
+    )
+    if model.compiled:  # A teacher is not.
+        # What is frozen has no state in the optimizer.
+        made.optimizer.build(made.trainable_variables)
+        own += made.optimizer.variables
+        trained += model.optimizer.variables
     for variable, value in zip(own, trained, strict=True):
         variable.assign(value)
     return made
+
+
+def _weights_besides(model: Any, parts: Sequence[Any]) -> list[Any]:
+    """Returns the weights of a model that are in none of its parts."""
+    theirs = {id(w) for part in parts if part for w in part.weights}
+    return [w for w in model.weights if id(w) not in theirs]
+
+
+def _first_stage(
+    method: registry.Method, setting: Mapping[str, Any]
+) -> tuple[registry.Method, dict[str, Any]]:
+    """Returns the method of a method's teacher, and its setting."""
+    shared = {k: setting[k] for k in ("learning_rate", "weight_decay")}
+    return registry.METHODS[method.teacher or ""], shared
 
 
 def build(model: Any, data: Data, part: Part) -> None:

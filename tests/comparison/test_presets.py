@@ -219,6 +219,7 @@ def predicts_as_trained(data, presets, test, method="concat"):
         for training in (False, True)
     ]
     np.testing.assert_allclose(*features, atol=1e-6)
+    return model
 
 
 def test_arrays(presets):
@@ -229,7 +230,10 @@ def test_arrays(presets):
 @only_on("torch")
 def test_a_method_whose_teacher_takes_features(presets):
     data = splits()
-    predicts_as_trained(data, presets, data["test"][0], "if-mmin")
+    model = predicts_as_trained(data, presets, data["test"][0], "if-mmin")
+    # It trains on, and its teacher takes what it takes.
+    history = model.fit(*data["train"], verbose=0).history
+    assert np.isfinite(history["loss"]).all()
 
 
 @only_on("torch")
