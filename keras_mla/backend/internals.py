@@ -113,6 +113,18 @@ def moving_variables(
     return list(found.values())
 
 
+def let_follow(model: keras.Model) -> None:
+    """Lets `torch.compile` follow the batch normalization in a model.
+
+    It cannot pass on the kind of list that Keras keeps the axes in, and the
+    gradients of a step in several graphs fail where statistics move.
+    """
+    for layer in sublayers(model):
+        axes = getattr(layer, "_reduction_axes", None)
+        if axes is not None:
+            layer._reduction_axes = tuple(axes)
+
+
 def find_parameters(layer: keras.layers.Layer) -> None:
     """Registers weights that were made outside of `build` with PyTorch."""
     layer._post_build()

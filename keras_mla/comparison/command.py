@@ -338,7 +338,13 @@ def _encoders(given: list[str]) -> dict[str, str]:
     wrong = [item for item in given if ":" not in item]
     if wrong:
         raise UsageError(f"--encoder takes modality:kind. Received: {wrong[0]}")
-    return {k: v for k, _, v in (item.partition(":") for item in given)}
+    pairs = [(k, v) for k, _, v in (item.partition(":") for item in given)]
+    if len(dict(pairs)) < len(pairs):
+        raise UsageError(
+            "--encoder takes each modality once. Received: "
+            f"{','.join(k for k, _ in pairs)}"
+        )
+    return dict(pairs)
 
 
 def seconds(text: str) -> float:

@@ -176,6 +176,7 @@ def compare(
         root=root,
         task=task,
     )
+    metrics.check(metric)
     arguments.check_functions(encoders, optimizer, callbacks)
     encoders = {
         name: os.fspath(given) if isinstance(given, os.PathLike) else given
@@ -190,6 +191,11 @@ def compare(
     split_seed = arguments.whole("split_seed", split_seed, least=0)
     if folds is not None:
         folds = arguments.whole("folds", folds, least=2)
+        if split is not None:
+            raise ValueError(
+                "`folds` draws splits, and `split` names given ones: pass one "
+                f"of them. Received: folds={folds}, split={split!r}"
+            )
     if learning_rate is None:
         learning_rate = _RATES["sgd" if optimizer == "sgd" else "adamw"]
     rates = arguments.rates("learning_rate", learning_rate)

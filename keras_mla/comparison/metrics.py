@@ -716,10 +716,28 @@ def named(task: str, name: str | None = None) -> Metric:
     known = METRICS[task]
     if name is None:
         return next(iter(known.values()))
-    key = str(name).strip().lower().replace("-", "_").replace(" ", "_")
+    key = _key(name)
     if key not in known:
         raise ValueError(
             f"A metric of the task {task!r} must be one of {list(known)}."
             f"{hint(key, known, 0.5)} Received: {name!r}"
         )
     return known[key]
+
+
+def check(name: str | None) -> None:
+    """Raises unless a metric of some task has a name.
+
+    Raises:
+        ValueError: If there is no such metric.
+    """
+    known = dict.fromkeys(key for of_task in METRICS.values() for key in of_task)
+    if name is not None and _key(name) not in known:
+        raise ValueError(
+            f"`metric` must be one of {list(known)}."
+            f"{hint(_key(name), known, 0.5)} Received: metric={name!r}"
+        )
+
+
+def _key(name: str) -> str:
+    return str(name).strip().lower().replace("-", "_").replace(" ", "_")

@@ -28,6 +28,8 @@ def nothing(*_, **__):
         ({"seeds": [0, -1]}, "from 0 on"),
         ({"seeds": True}, "Received: seeds=True"),
         ({"seeds": [0.5]}, "whole numbers"),
+        ({"folds": 3, "split": "part"}, "pass one of them.*'part'"),
+        ({"metric": "acuracy"}, "`metric` must be one.*mean 'accuracy'"),
         ({"trials": 0}, "`trials` must be a whole number, at least 1"),
         ({"trial_seeds": 0}, "`trial_seeds`"),
         ({"epochs": 0}, "`epochs`"),

@@ -109,6 +109,7 @@ def test_killed_resumed_and_used(tmp_path, capsys):
         (["compare", "--time_budget=soon"], "such as 20m"),
         (["compare", "--encoder=mlp"], "--encoder takes modality:kind"),
         (["compare", "--encoder=top:mpl"], "'mpl'"),
+        (["compare", "--encoder=a:mlp,a:conv"], "each modality once"),
         (["compare", "--encoder=a:mlp", "--encoder=b:mlp"], "already defined"),
         (["compare", "--data=nowhere.npz"], "nowhere.npz"),
         (["compare", "--data=nowhere.csv", "--label=y"], "nowhere.csv"),

@@ -9,6 +9,8 @@ import keras
 import numpy as np
 import torch
 
+from keras_mla.backend import internals
+
 
 def stateful_step(*groups: str) -> Callable:
     """Runs a step without recording gradients: variables hold their state."""
@@ -88,6 +90,7 @@ def compile_step(model: keras.Model, step: Callable) -> Callable:
         model: The model. No other model may use this graph.
         step: Keras's step for all models, which is replaced.
     """
+    internals.let_follow(model)
     _model_of_step = model
 
     def step_of_model(_batch_of_step: Any) -> Any:
