@@ -731,7 +731,9 @@ def check(name: str | None) -> None:
     Raises:
         ValueError: If there is no such metric.
     """
-    known = dict.fromkeys(key for of_task in METRICS.values() for key in of_task)
+    known = dict.fromkeys(
+        key for of_task in METRICS.values() for key in of_task
+    )
     if name is not None and _key(name) not in known:
         raise ValueError(
             f"`metric` must be one of {list(known)}."

@@ -161,14 +161,15 @@ class Hooks(keras.Model):
     ) -> list:
         """Combines the gradients of an update's losses into one.
 
-        A method that overrides this hook gets the gradient of each loss, from
-        one forward pass. The gradient of regularisers is added afterwards.
-        Under loss scaling all gradients are multiplied by one factor. For
-        other methods the sum of the losses is differentiated.
+        A method that overrides this hook gets the gradient of each loss, or of
+        each of `update.groups`, from one forward pass. The gradient of
+        regularisers is added afterwards. Under loss scaling all gradients are
+        multiplied by one factor. For other methods the sum of the losses is
+        differentiated.
 
         Args:
             update: The update.
-            gradients: For each of `update.losses`, a list of tensors in the
+            gradients: For each of `update.groups`, a list of tensors in the
                 order of `update.variables`.
             outputs: Outputs of the forward pass.
             batch: The batch.

@@ -1,13 +1,16 @@
-"""The base class of methods with a head for each modality."""
+"""The base classes of methods with a head for each modality."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 
+from keras_mla.core.batch import Batch
+from keras_mla.core.losses import MeanLoss
 from keras_mla.core.model import MultimodalModel
-from keras_mla.core.update import Update
+from keras_mla.core.update import Outputs, Update
 from keras_mla.layers.fusion import (
+    AdditiveFusion,
     AverageFusion,
     Fusion,
     InverseVarianceFusion,
@@ -87,3 +90,36 @@ class LateModel(MultimodalModel):
             **super().get_config(),
             "fusion": keras.saving.serialize_keras_object(self.fusion),
         }
+
+
+class MultiLossModel(LateModel):
+    """Base class of methods with a joint loss, and a loss for each modality.
+
+    The joint loss is that of the fused logits, by default their sum. Arguments
+    are those of `LateModel`.
+    """
+
+    def default_fusion(self, task: str) -> Fusion:
+        """Returns `AdditiveFusion`; for regression, `InverseVarianceFusion`."""
+        regression = task == "regression"
+        return InverseVarianceFusion() if regression else AdditiveFusion()
+
+    def updates(self) -> Sequence[Update]:
+        """Returns one update of all layers, by fused and unimodal losses.
+
+        Each unimodal loss moves another encoder. A method that combines
+        gradients gets two: the joint loss's, and one of all unimodal losses.
+        """
+        losses = ("fused", *self.modalities)
+        groups = (("fused",), self.modalities)
+        return [Update(self.modalities, (self,), losses, groups=groups)]
+
+    def update_losses(
+        self,
+        update: Update,
+        outputs: Outputs,
+        losses: dict[str, MeanLoss],
+        batch: Batch,
+    ) -> list[MeanLoss]:
+        """Returns the fused loss and each modality's own loss."""
+        return [self.fused_loss(outputs, batch), *losses.values()]

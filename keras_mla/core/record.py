@@ -67,6 +67,11 @@ class RecordedModel(CompiledModel):
         Raises:
             ValueError: If the batch is unpaired, so that nothing is fused.
         """
+        self.check_paired(batch)
+        return self.loss_of(self.fuse(outputs, batch.presence), batch)
+
+    def check_paired(self, batch: Batch) -> None:
+        """Raises if the batch is unpaired, so that nothing is fused."""
         if not batch.paired:
             raise ValueError(
                 f"{type(self).__name__} trains on the fused prediction, which "
@@ -74,7 +79,6 @@ class RecordedModel(CompiledModel):
                 "array, not a dict keyed by modality. For unpaired data use "
                 "`keras_mla.MLA` or `LateFusion`."
             )
-        return self.loss_of(self.fuse(outputs, batch.presence), batch)
 
     def _present(self, batch: Batch, expert: str | None) -> Any | None:
         """Returns which samples have an expert, bool `(batch,)`.

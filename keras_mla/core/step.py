@@ -181,13 +181,19 @@ class TrainedModel(RecordedModel):
         return Step(update, result, taken)
 
     def _gradients(self, update: Update, batch: Batch) -> tuple[Pass, list]:
-        """Differentiates each of an update's losses, or their sum."""
+        """Differentiates each group of an update's losses, or their sum."""
         combines = type(self).combine_gradients is not Hooks.combine_gradients
 
         def objective() -> tuple[list, Pass]:
             result, parts = self._pass(update, batch)
+            count = len(update.losses)
+            named = dict(zip(update.losses, parts[:count], strict=True))
+            groups = [[named[n] for n in group] for group in update.groups]
+            groups = [*groups, parts[count:]] if parts[count:] else groups
+            if not combines:
+                groups = [parts]
             # Not `sum`, which adds to a zero first.
-            losses = parts if combines else [functools.reduce(ops.add, parts)]
+            losses = [functools.reduce(ops.add, group) for group in groups]
             return [self.optimizer.scale_loss(loss) for loss in losses], result
 
         gradients, result = step.value_and_grads(
@@ -195,8 +201,8 @@ class TrainedModel(RecordedModel):
         )
         if not combines:
             return result, gradients[0]
-        of_losses = gradients[: len(update.losses)]
-        of_penalties = gradients[len(update.losses) :]
+        of_losses = gradients[: len(update.groups)]
+        of_penalties = gradients[len(update.groups) :]
         combined = self.combine_gradients(
             update, of_losses, result.outputs, batch
         )

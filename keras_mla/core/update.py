@@ -23,6 +23,9 @@ class Update:
         experts: Names of the experts whose logits its pass computes and whose
             loss and metrics it reports. Defaults to the modalities.
         logs: Names of the values that `update_logs` returns.
+        groups: Tuples of names of losses that are differentiated together, for
+            a method that combines gradients: `combine_gradients` gets one
+            gradient for each group. Defaults to each loss by itself.
         paired: bool. Whether it needs all modalities of the same samples. If
             so, a batch of unpaired data skips it.
         variables: list of the trainable variables of the layers, each once.
@@ -34,6 +37,7 @@ class Update:
     name: str = ""
     experts: tuple[str, ...] = ()
     logs: tuple[str, ...] = ()
+    groups: tuple[tuple[str, ...], ...] = ()
     paired: bool = False
     variables: list = dataclasses.field(init=False)
     # The step fills both when it needs them: the modality of each variable of
@@ -47,6 +51,7 @@ class Update:
         self.experts = tuple(self.experts) or self.modalities
         self.losses = tuple(self.losses) or self.experts
         self.logs = tuple(self.logs)
+        self.groups = tuple(self.groups) or tuple((n,) for n in self.losses)
         if not self.name:
             single = len(self.modalities) == 1
             self.name = self.modalities[0] if single else "joint"

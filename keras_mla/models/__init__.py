@@ -10,8 +10,13 @@ from keras_mla.core import MeanLoss as MeanLoss
 from keras_mla.core import MultimodalModel as MultimodalModel
 from keras_mla.core import Outputs as Outputs
 from keras_mla.core import Update as Update
+from keras_mla.models.balanced.dgl import DGL as DGL
+from keras_mla.models.balanced.joint_mla import JointMLA as JointMLA
 from keras_mla.models.balanced.mla import MLA as MLA
+from keras_mla.models.balanced.mlb import MLB as MLB
+from keras_mla.models.balanced.mm_pareto import MMPareto as MMPareto
 from keras_mla.models.balanced.ogm_ge import OGMGE as OGMGE
+from keras_mla.models.balanced.tcmax import TCMax as TCMax
 from keras_mla.models.joint.bigated import BiGated as BiGated
 from keras_mla.models.joint.concat_fusion import ConcatFusion as ConcatFusion
 from keras_mla.models.joint.film import FiLM as FiLM
@@ -39,6 +44,11 @@ from keras_mla.models.missing.tate import TagFusion as TagFusion
 from keras_mla.models.registry import METHODS as METHODS
 
 __all__ = [
+    "TCMax",
+    "MMPareto",
+    "MLB",
+    "JointMLA",
+    "DGL",
     "CCA",
     "CRA",
     "DCCA",

@@ -6,8 +6,13 @@ from typing import Any
 
 from keras_mla.core import MultimodalModel
 from keras_mla.layers import GradientProjector
+from keras_mla.models.balanced.dgl import DGL
+from keras_mla.models.balanced.joint_mla import JointMLA
 from keras_mla.models.balanced.mla import MLA
+from keras_mla.models.balanced.mlb import MLB
+from keras_mla.models.balanced.mm_pareto import MMPareto
 from keras_mla.models.balanced.ogm_ge import OGMGE
+from keras_mla.models.balanced.tcmax import TCMax
 from keras_mla.models.joint.bigated import BiGated
 from keras_mla.models.joint.concat_fusion import ConcatFusion
 from keras_mla.models.joint.film import FiLM
@@ -198,6 +203,41 @@ METHODS: dict[str, Method] = {
             "late",
             "Du et al., ICML 2023",
             defaults={"monitor": "accuracy"},
+        ),
+        Method(
+            MLB,
+            "MLB",
+            "balanced",
+            "Kontras et al., BMVC 2024",
+            fewest_modalities=2,
+            grid={"alpha": (1.0, 0.5, 2.0), "beta": (2.0, 10.0)},
+        ),
+        Method(
+            DGL,
+            "DGL",
+            "balanced",
+            "Wei et al., ICCV 2025",
+            grid={"alpha": (2.0, 5.0, 3.0)},
+        ),
+        Method(
+            MMPareto,
+            "MMPareto",
+            "balanced",
+            "Wei and Hu, ICML 2024",
+        ),
+        Method(
+            TCMax,
+            "TCMax",
+            "balanced",
+            "Yu et al., ICLR 2026",
+        ),
+        Method(
+            JointMLA,
+            "Joint MLA",
+            "balanced",
+            "this library",
+            grid={"alpha": (1.0, 10.0, 100.0)},
+            arguments=_projector,
         ),
         Method(
             CCA,

@@ -116,7 +116,7 @@ def test_model_trains_saves_and_loads(cls, tmp_path):
         if v.name == "kernel"
     )
     names = {"loss", "fused_loss", "accuracy"} | {
-        f"{n}_{k}" for n in NAMES for k in ("loss", "accuracy")
+        f"{n}_{k}" for n in model.experts for k in ("loss", "accuracy")
     }
     names |= {n for s in model.stages() for u in s.updates for n in u.logs}
     assert names | {f"val_{n}" for n in names} == set(history.history)

@@ -4,10 +4,15 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_mla.backend import distribution
 from keras_mla.core.batch import Batch
 from keras_mla.core.joint import JointModel
 from keras_mla.core.update import Outputs, Update
+from keras_mla.models.balanced.modulation import (
+    check_several,
+    for_encoders,
+    quotient,
+    scores_and_rivals,
+)
 
 
 @keras.saving.register_keras_serializable(package="keras_mla")
@@ -94,11 +99,7 @@ class OGMGE(JointModel):
         **kwargs: Any,
     ) -> None:
         super().__init__(encoders, head, feature_dim, **kwargs)
-        if len(self.modalities) < 2:
-            raise ValueError(
-                "OGM-GE compares modalities and needs at least two. "
-                f"Received: encoders for {list(self.modalities)}"
-            )
+        check_several(self)
         if not alpha >= 0:
             raise ValueError(
                 f"`alpha` must be at least 0. Received: alpha={alpha}"
@@ -131,24 +132,8 @@ class OGMGE(JointModel):
 
     def coefficients(self, outputs: Outputs, batch: Batch) -> Any:
         """Returns k of each modality, float32 of shape `(modalities,)`."""
-        scores, seen = [], []
-        for name in self.modalities:
-            likelihood = self.task.log_likelihood(
-                batch.labels[name], outputs.logits[name]
-            )
-            right = ops.exp(likelihood)
-            scores.append(distribution.global_mean(right, batch.present(name)))
-            active = batch.active([name])
-            seen.append(ops.cast(True if active is None else active, "float32"))
-        score, seen = ops.stack(scores), ops.stack(seen)
-        rivals = ops.sum(seen) - seen
-        others = (ops.sum(score) - score) / ops.maximum(rivals, 1)
-        comparable = ops.logical_and(others > 0, rivals > 0)
-        ratio = ops.where(
-            comparable,
-            score / ops.where(comparable, others, ops.ones_like(others)),
-            ops.zeros_like(score),
-        )
+        score, others, rivals = scores_and_rivals(self, outputs, batch)
+        ratio = quotient(score, others, rivals)
         slowed = ops.where(
             ratio > 1, 1 - ops.tanh(self.alpha * ratio), ops.ones_like(ratio)
         )
@@ -159,19 +144,12 @@ class OGMGE(JointModel):
     ) -> tuple[list, list]:
         """Scales the encoders' gradients, and adds the noise."""
         coefficients = self.coefficients(outputs, batch)
-        owners = {
-            id(variable): index
-            for index, name in enumerate(self.modalities)
-            for variable in self.variables_of(name)
-        }
-        return [
-            self._modulate(gradient, coefficients[owners[id(variable)]])
-            if id(variable) in owners
-            else gradient
-            for variable, gradient in zip(
-                update.variables, gradients, strict=True
-            )
-        ], []
+        return for_encoders(
+            self,
+            update,
+            gradients,
+            lambda index, g: self._modulate(g, coefficients[index]),
+        ), []
 
     def _modulate(self, gradient: Any, coefficient: Any) -> Any:
         modulated = gradient * ops.cast(coefficient, gradient.dtype)

@@ -1,20 +1,10 @@
-from collections.abc import Sequence
-
 import keras
 
-from keras_mla.core.batch import Batch
-from keras_mla.core.late import LateModel
-from keras_mla.core.losses import MeanLoss
-from keras_mla.core.update import Outputs, Update
-from keras_mla.layers.fusion import (
-    AdditiveFusion,
-    Fusion,
-    InverseVarianceFusion,
-)
+from keras_mla.core.late import MultiLossModel
 
 
 @keras.saving.register_keras_serializable(package="keras_mla")
-class MultiLossFusion(LateModel):
+class MultiLossFusion(MultiLossModel):
     r"""Joint training with a loss for each modality besides the joint loss.
 
     $$z_m = g_m(f_m), \qquad z = \sum_m z_m, \qquad
@@ -63,23 +53,3 @@ class MultiLossFusion(LateModel):
         Wang et al., "What Makes Training Multi-Modal Classification Networks
         Hard?", CVPR 2020, Eq. 3 with all weights 1.
     """
-
-    def default_fusion(self, task: str) -> Fusion:
-        """Returns `AdditiveFusion`; for regression, `InverseVarianceFusion`."""
-        regression = task == "regression"
-        return InverseVarianceFusion() if regression else AdditiveFusion()
-
-    def updates(self) -> Sequence[Update]:
-        """Returns one update of all layers, by fused and unimodal losses."""
-        losses = ("fused", *self.modalities)
-        return [Update(self.modalities, (self,), losses)]
-
-    def update_losses(
-        self,
-        update: Update,
-        outputs: Outputs,
-        losses: dict[str, MeanLoss],
-        batch: Batch,
-    ) -> list[MeanLoss]:
-        """Returns the fused loss and each modality's own loss."""
-        return [self.fused_loss(outputs, batch), *losses.values()]
