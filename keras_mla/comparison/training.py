@@ -298,14 +298,18 @@ def of_raw(
     frozen = [f.encoder for f in data.frozen.values() if f.cached]
     if not frozen:
         return model
-    extra = {}
+    extra: dict[str, Any] = {}
     if method.teacher is not None:
-        # It takes what the model takes.
         first, shared = _first_stage(method, setting)
-        taught = model.teacher.model
-        extra["teacher"] = of_raw(
-            taught, first, data, fold, shared, seed, options
-        )
+        of_first = (first, data, fold, shared, seed, options)
+        if method.of_teacher is not None:
+            # Only encoders are taken from it, and their weights follow.
+            taught = make_model(*of_first, raw=True)
+            extra["copied"] = False
+        else:
+            # It takes what the model takes.
+            taught = of_raw(model.teacher.model, *of_first)
+        extra["teacher"] = taught
     made = make_model(
         method, data, fold, setting, seed, options, raw=True, **extra
     )

@@ -57,7 +57,7 @@ class Teacher(keras.layers.Layer):
                     "weights yet: it is not built. "
                     f"Received: model={model.name!r}"
                 )
-            copy = _copy(model)
+            copy = copy_of(model)
             for layer in internals.sublayers(copy):
                 # Each by itself: on TensorFlow, a model that is frozen already
                 # passes nothing on to its layers.
@@ -149,7 +149,7 @@ class Teacher(keras.layers.Layer):
         return cls(**{**config, "model": model})
 
 
-def _copy(model: keras.Model) -> keras.Model:
+def copy_of(model: keras.Model) -> keras.Model:
     """Returns a copy of a model with the same weights, not compiled."""
     config = keras.saving.serialize_keras_object(model)
     config = {k: v for k, v in config.items() if k != "compile_config"}

@@ -17,6 +17,7 @@ from keras_mla.models.balanced.mlb import MLB as MLB
 from keras_mla.models.balanced.mm_pareto import MMPareto as MMPareto
 from keras_mla.models.balanced.ogm_ge import OGMGE as OGMGE
 from keras_mla.models.balanced.tcmax import TCMax as TCMax
+from keras_mla.models.balanced.uni_pre import UniPre as UniPre
 from keras_mla.models.joint.bigated import BiGated as BiGated
 from keras_mla.models.joint.concat_fusion import ConcatFusion as ConcatFusion
 from keras_mla.models.joint.film import FiLM as FiLM
@@ -44,6 +45,7 @@ from keras_mla.models.missing.tate import TagFusion as TagFusion
 from keras_mla.models.registry import METHODS as METHODS
 
 __all__ = [
+    "UniPre",
     "TCMax",
     "MMPareto",
     "MLB",

@@ -13,6 +13,7 @@ from keras_mla.models.balanced.mlb import MLB
 from keras_mla.models.balanced.mm_pareto import MMPareto
 from keras_mla.models.balanced.ogm_ge import OGMGE
 from keras_mla.models.balanced.tcmax import TCMax
+from keras_mla.models.balanced.uni_pre import UniPre
 from keras_mla.models.joint.bigated import BiGated
 from keras_mla.models.joint.concat_fusion import ConcatFusion
 from keras_mla.models.joint.film import FiLM
@@ -63,6 +64,9 @@ class Method:
         defaults: dict of constructor arguments that a comparison should pass.
         teacher: Name of the method whose fitted model is the teacher, or
             `None`. Defaults to `None`.
+        of_teacher: Function of the teacher, `head` and further arguments that
+            makes a model with the teacher's encoders, in place of the
+            constructor. Defaults to `None`.
     """
 
     cls: type[MultimodalModel]
@@ -75,6 +79,7 @@ class Method:
     arguments: Callable[..., dict] = dict
     defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     teacher: str | None = None
+    of_teacher: Callable[..., MultimodalModel] | None = None
 
     def __post_init__(self) -> None:
         unknown = set(self.needs) - set(NEEDS)
@@ -127,7 +132,10 @@ class Method:
             for encoder in encoders.values():
                 encoder.trainable = False
         own = self.arguments(**(settings or {}))
-        return self.cls(encoders, head, **{**self.defaults, **own, **kwargs})
+        kwargs = {**self.defaults, **own, **kwargs}
+        if self.of_teacher is not None:
+            return self.of_teacher(kwargs.pop("teacher"), head=head, **kwargs)
+        return self.cls(encoders, head, **kwargs)
 
 
 def _projector(**settings: Any) -> dict:
@@ -238,6 +246,16 @@ METHODS: dict[str, Method] = {
             "this library",
             grid={"alpha": (1.0, 10.0, 100.0)},
             arguments=_projector,
+        ),
+        Method(
+            UniPre,
+            "Uni-Pre",
+            "balanced",
+            "Du et al., ICML 2023",
+            needs=("teacher",),
+            grid={"frozen": (True, False)},
+            teacher="UnimodalEnsemble",
+            of_teacher=UniPre.on_encoders_of,
         ),
         Method(
             CCA,

@@ -212,7 +212,8 @@ def predicts_as_trained(data, presets, test, method="concat"):
         atol=1e-4,
     )
     encoder = model.encoders["photo"]
-    assert len(encoder.trainable_variables) == 4
+    trained = 0 if method == "uni-pre" else 4
+    assert len(encoder.trainable_variables) == trained
     # What is frozen has no dropout in training.
     features = [
         keras.ops.convert_to_numpy(encoder(test["photo"], training=training))
@@ -234,6 +235,13 @@ def test_a_method_whose_teacher_takes_features(presets):
     # It trains on, and its teacher takes what it takes.
     history = model.fit(*data["train"], verbose=0).history
     assert np.isfinite(history["loss"]).all()
+
+
+@only_on("torch")
+def test_a_method_that_takes_encoders_from_another(presets):
+    data = splits()
+    model = predicts_as_trained(data, presets, data["test"][0], "uni-pre")
+    model.fit(*data["train"], verbose=0)
 
 
 @only_on("torch")
