@@ -63,10 +63,12 @@ EVERYWHERE = (
 ONCE = ("datasets", "encoders/checkpoints")
 
 
-# Methods that share their steps with MMIN, or with DCCAE. What all methods must
-# do, `contract`, and their own tests have them.
+# Methods that share their steps with MMIN, DCCAE, MultiLossFusion or
+# ConcatFusion. What all methods must do, `contract`, and their own tests have
+# them.
 RELATIVES = {
-    "AEFusion", "CRA", "DCCA", "IFMMIN", "InvariantFusion", "TATE", "TagFusion"
+    "AEFusion", "CRA", "DCCA", "DGL", "IFMMIN", "InvariantFusion", "MLB",
+    "MMPareto", "TATE", "TagFusion", "UniPre"
 }  # fmt: skip
 
 

@@ -37,6 +37,17 @@ def mainly_on(backend):
     )
 
 
+def long_on(backend):
+    """Leaves a test out on this backend unless `--long` is given.
+
+    For tests that take long where a like test runs.
+    """
+    return pytest.mark.skipif(
+        keras.backend.backend() == backend and not LONG,
+        reason=f"Runs on {backend} with --long.",
+    )
+
+
 def only_on(backend):
     """Skips a test on the other backends.
 

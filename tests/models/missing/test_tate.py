@@ -7,7 +7,7 @@ import pytest
 import reconstruction_reference
 import tate_reference as ref
 from tate_reference import NAMES, SMALL, TERMS
-from utils import compiled, mainly_on, to_numpy, weights_of
+from utils import compiled, long_on, mainly_on, to_numpy, weights_of
 
 from keras_mla import encoders
 from keras_mla.core import Batch
@@ -76,6 +76,7 @@ def check(model, x, y, shown, of_teacher, values=None):
 
 # Without a teacher last, where a model compiles faster. The test of training
 # compares the loss with a teacher.
+@long_on("jax")
 @pytest.mark.parametrize("cls", [TATE, TagFusion])
 def test_a_step_against_numpy(cls):
     x, y = ref.data()
@@ -180,6 +181,7 @@ def test_a_vector_is_a_sequence_of_length_one():
     )
 
 
+@long_on("tensorflow")
 def test_training_at_a_missing_rate_of_70_percent(tmp_path):
     x, y = ref.data(12)
     x["presence"] = np.eye(3, dtype=bool)[
