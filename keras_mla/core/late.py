@@ -105,14 +105,9 @@ class MultiLossModel(LateModel):
         return InverseVarianceFusion() if regression else AdditiveFusion()
 
     def updates(self) -> Sequence[Update]:
-        """Returns one update of all layers, by fused and unimodal losses.
-
-        Each unimodal loss moves another encoder. A method that combines
-        gradients gets two: the joint loss's, and one of all unimodal losses.
-        """
+        """Returns one update of all layers, by fused and unimodal losses."""
         losses = ("fused", *self.modalities)
-        groups = (("fused",), self.modalities)
-        return [Update(self.modalities, (self,), losses, groups=groups)]
+        return [Update(self.modalities, (self,), losses)]
 
     def update_losses(
         self,

@@ -186,12 +186,7 @@ class TrainedModel(RecordedModel):
 
         def objective() -> tuple[list, Pass]:
             result, parts = self._pass(update, batch)
-            count = len(update.losses)
-            named = dict(zip(update.losses, parts[:count], strict=True))
-            groups = [[named[n] for n in group] for group in update.groups]
-            groups = [*groups, parts[count:]] if parts[count:] else groups
-            if not combines:
-                groups = [parts]
+            groups = _grouped(update, parts) if combines else [parts]
             # Not `sum`, which adds to a zero first.
             losses = [functools.reduce(ops.add, group) for group in groups]
             return [self.optimizer.scale_loss(loss) for loss in losses], result
@@ -284,3 +279,11 @@ class TrainedModel(RecordedModel):
         return lambda variable: multiplier.get(
             owners.get(id(variable), "head"), 1.0
         )
+
+
+def _grouped(update: Update, parts: list) -> list[list]:
+    """Returns the losses of each of an update's groups, and the penalty."""
+    named = dict(zip(update.losses, parts, strict=False))
+    penalty = parts[len(update.losses) :]
+    groups = [[named[n] for n in group] for group in update.groups]
+    return [*groups, penalty] if penalty else groups

@@ -62,17 +62,17 @@ class MMPareto(keras_mla.models.MultiLossFusion):
         self.gamma = gamma
 
     def combine_gradients(self, update, gradients, outputs, batch):
-        joint, own = gradients
+        joint, *own = gradients
         combined = [sum(parts) for parts in zip(*gradients, strict=True)]
         position = {id(v): i for i, v in enumerate(update.variables)}
-        for name in self.modalities:
+        for name, of_modality in zip(self.modalities, own, strict=True):
             indices = [
                 position[id(variable)]
                 for variable in self.variables_of(name)
                 if id(variable) in position
             ]
             integrated = self.integrate(
-                [joint[i] for i in indices], [own[i] for i in indices]
+                [joint[i] for i in indices], [of_modality[i] for i in indices]
             )
             for i, gradient in zip(indices, integrated, strict=True):
                 combined[i] = gradient

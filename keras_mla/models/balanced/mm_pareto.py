@@ -1,4 +1,4 @@
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -92,6 +92,15 @@ class MMPareto(MultiLossModel):
                 f"`gamma` must be greater than 0. Received: gamma={gamma}"
             )
         self.gamma = float(gamma)
+
+    def updates(self) -> Sequence[Update]:
+        """Returns one update of all layers, by fused and unimodal losses.
+
+        Each unimodal loss moves another encoder: one gradient serves them all.
+        """
+        losses = ("fused", *self.modalities)
+        groups = (("fused",), self.modalities)
+        return [Update(self.modalities, (self,), losses, groups=groups)]
 
     def combine_gradients(
         self,

@@ -45,13 +45,6 @@ def scores_and_rivals(
     return score, others, rivals > 0
 
 
-def quotient(above: Any, below: Any, valid: Any) -> Any:
-    """Returns `above / below` where it is valid and defined, else zeros."""
-    valid = ops.logical_and(valid, below > 0)
-    below = ops.where(valid, below, ops.ones_like(below))
-    return ops.where(valid, above / below, ops.zeros_like(above))
-
-
 def for_encoders(
     model: MultimodalModel,
     update: Update,

@@ -10,7 +10,6 @@ from keras_mla.core.update import Outputs, Update
 from keras_mla.models.balanced.modulation import (
     check_several,
     for_encoders,
-    quotient,
     scores_and_rivals,
 )
 
@@ -133,7 +132,12 @@ class OGMGE(JointModel):
     def coefficients(self, outputs: Outputs, batch: Batch) -> Any:
         """Returns k of each modality, float32 of shape `(modalities,)`."""
         score, others, rivals = scores_and_rivals(self, outputs, batch)
-        ratio = quotient(score, others, rivals)
+        comparable = ops.logical_and(others > 0, rivals)
+        ratio = ops.where(
+            comparable,
+            score / ops.where(comparable, others, ops.ones_like(others)),
+            ops.zeros_like(score),
+        )
         slowed = ops.where(
             ratio > 1, 1 - ops.tanh(self.alpha * ratio), ops.ones_like(ratio)
         )
