@@ -195,6 +195,23 @@ class MultimodalModel(
         if self.given_task != "auto":
             self.use_task(self.task)
 
+    def replace_fusion(self, fusion: Fusion) -> None:
+        """Replaces the fusion layer, of a model that may be built.
+
+        What has been compiled is compiled anew when it is called next.
+        """
+        fusion.task = check_task(fusion, self.task.name)
+        self._exchange_fusion(fusion)
+        self._fuses_by_default = False
+        self.train_function = self.test_function = self.predict_function = None
+        self.forget_graphs()
+
+    def _exchange_fusion(self, fusion: Fusion) -> None:
+        if self.built:
+            units = heads.number_of_units(self.head)
+            fusion.build((None, len(self.experts), units))
+        internals.replace(self, "fusion", fusion)
+
     def use_task(self, task: Task) -> None:
         """Sets the task, and makes the fusion serve it.
 
@@ -204,9 +221,7 @@ class MultimodalModel(
         if self._fuses_by_default:
             fusion = self.default_fusion(task.name)
             if fusion is not None and type(fusion) is not type(self.fusion):
-                if self.built:
-                    fusion.build((None, len(self.experts), None))
-                internals.replace(self, "fusion", fusion)
+                self._exchange_fusion(fusion)
         if self.fusion is not None:
             self.fusion.task = check_task(self.fusion, task.name)
         self.task = task

@@ -53,8 +53,9 @@ class ServedModel(Hooks):
             a dict of NumPy arrays
             `{"logits": (samples, units), "weight": (samples,)}`; and from
             `"fused"` to the logits that `predict` returns. Fused logits are
-            the sum of all experts' logits, each times its weight; weights need
-            not sum to one. If a sample lacks a modality, its logits and weight
+            the sum of all experts' logits, each times its weight (and of the
+            fusion's bias or prior, if it has one); weights need not sum to
+            one. If a sample lacks a modality, its logits and weight
             are zero. Methods that join features fuse no logits, and return no
             `"weight"`.
         """
@@ -133,18 +134,42 @@ class ServedModel(Hooks):
         self.forget_graphs()
 
     def calibrate(
-        self, validation_data: Any, batch_size: int | None = None
+        self,
+        validation_data: Any,
+        batch_size: int | None = None,
+        method: str = "temperature",
     ) -> dict[str, Any]:
-        r"""Fits the fusion's temperatures on validation data.
+        r"""Fits the fusion to validation data.
 
         Networks are more certain than right, to different degrees, which
-        misleads a fusion by certainty. Calibration minimises the negative
-        log-likelihood. It fits, for each modality, the temperature $T_m$ of
-        its prediction $\mathrm{softmax}(z_m / T_m)$; then, for the fused
-        prediction, the `sharpness` of an `EntropyFusion`'s weights and the
-        factor `scale` to the fused logits. For regression it sets the
-        variances of an `InverseVarianceFusion` to the mean squared errors of
-        the modalities' predictions.
+        misleads a fusion. Calibration minimises a negative log-likelihood.
+
+        `method="temperature"` keeps the model's fusion. It fits, for each
+        modality, the temperature $T_m$ of its prediction
+        $\mathrm{softmax}(z_m / T_m)$; then, for the fused prediction, the
+        `sharpness` of an `EntropyFusion`'s weights and the factor `scale` to
+        the fused logits. For regression it sets the variances of an
+        `InverseVarianceFusion` to the mean squared errors of the modalities'
+        predictions.
+
+        `method="joint"` replaces the model's fusion by the first of three
+        that is good enough: an `AverageFusion` times a factor; a `PoolFusion`,
+        with a weight $w_m \ge 0$ for each expert; and the same with a bias for
+        each class. Each is kept in place of a simpler one only if its
+        cross-fitted negative log-likelihood (five parts of the validation
+        data, each predicted by a fit to the others) is lower by more than the
+        standard error of the difference; by two of them for the bias, which
+        also learns how frequent classes are. With $z_m$ already divided by
+        $T_m$, weights and bias minimise
+
+        $$\sum_i \sum_P q_{iP}\, \ell\Big(\sum_{m \in P} w_m z_{im} + b,
+          y_i\Big) + \frac1{2n} \Big(\sum_m (w_m - 1)^2 + |b|^2\Big).$$
+
+        Half of a sample's weight is on all modalities that it has, half on
+        their subsets (beyond five modalities, on 32 random ones), so that the
+        fusion also serves samples that lack some. For regression the choice is
+        between `AverageFusion` and `InverseVarianceFusion`. With less than ten
+        samples, the average is kept.
 
         The fitted values are weights of the fusion layer. Unimodal logits, as
         in `unimodal(name)`, do not change. Calibrate after training: methods
@@ -156,22 +181,37 @@ class ServedModel(Hooks):
                 iterable of such batches, not used for training. `presence` may
                 be among the inputs.
             batch_size: int. Batch size of the prediction. Defaults to 32.
+            method: `"temperature"` or `"joint"`. Defaults to `"temperature"`.
 
         Returns:
             dict of the fitted values: `"temperature"`, a dict keyed by
             modality (and further experts); `"sharpness"`, if the fusion has
-            one; `"scale"`. For regression: `"variance"`, a dict.
+            one; `"scale"`. For regression: `"variance"`, a dict. After
+            `method="joint"`: `"fusion"`, the name of what was kept, and its
+            values, among them `"weight"`, a dict, and `"bias"`, an array;
+            `"gain"`, a dict from each fusion that was tried to the `"mean"` by
+            which it lowers the loss, the `"standard_error"` of this, and the
+            fusion `"over"` which it does. Always `"before"` and `"after"`, the
+            fused prediction's `"negative_log_likelihood"` and, except for
+            regression, its expected `"calibration_error"`, on
+            `validation_data`.
 
         Raises:
             ImportError: If SciPy is not installed.
             ValueError: If the method has no fusion layer, or a layer with
                 nothing to fit, or a modality has no sample.
 
+        Warns:
+            UserWarning: If a value ends at a bound of its search, a weight is
+                0, or `validation_data` lacks a class, so that no bias is
+                fitted.
+
         Reference:
             Guo et al., "On Calibration of Modern Neural Networks", ICML 2017,
-            section 4.2.
+            section 4.2. Genest and Zidek, "Combining Probability
+            Distributions", Statistical Science 1986 (logarithmic pools).
         """
-        return calibration.calibrate(self, validation_data, batch_size)
+        return calibration.calibrate(self, validation_data, batch_size, method)
 
     def export(
         self,

@@ -8,6 +8,8 @@ from keras_mla.layers.fusion import Fusion as Fusion
 from keras_mla.layers.fusion import (
     InverseVarianceFusion as InverseVarianceFusion,
 )
+from keras_mla.layers.fusion import PoolFusion as PoolFusion
+from keras_mla.layers.fusion import ProductFusion as ProductFusion
 from keras_mla.layers.gradient_projector import (
     GradientProjector as GradientProjector,
 )
@@ -20,4 +22,6 @@ __all__ = [
     "Fusion",
     "GradientProjector",
     "InverseVarianceFusion",
+    "PoolFusion",
+    "ProductFusion",
 ]

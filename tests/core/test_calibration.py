@@ -160,11 +160,22 @@ def test_batches_do_as_well_as_arrays():
 
 
 def test_mla_fits_all_that_there_is():
-    x, y, _ = ref.data("ab", samples=30)
-    model = MLA(ref.encoders("ab"), head=3)
+    _, x, y = overconfident("average")
+    encoders = {
+        m: keras.Sequential([keras.Input((3,)), keras.layers.Dense(3)])
+        for m in "ab"
+    }
+    for encoder in encoders.values():
+        encoder.layers[-1].kernel.assign(np.eye(3))
+    model = MLA(encoders, head=3)
+    model.head.kernel.assign(2 * np.eye(3))
     fitted = model.calibrate((x, y))
     assert fitted["sharpness"] >= 0
-    assert set(fitted) == {"temperature", "sharpness", "scale"}
+    told = {"temperature", "sharpness", "scale", "before", "after"}
+    assert set(fitted) == told
+    before, after = fitted["before"], fitted["after"]
+    assert set(before) == {"negative_log_likelihood", "calibration_error"}
+    assert after["negative_log_likelihood"] < before["negative_log_likelihood"]
 
 
 def test_what_cannot_be_calibrated():

@@ -27,6 +27,7 @@ NAMES = tuple(WIDTHS)
 # === Experts beside modalities ===
 
 
+@pytest.mark.filterwarnings("ignore:`calibrate` ended at a bound")
 @pytest.mark.parametrize("absent", [False, True])
 def test_an_expert_that_is_no_modality(absent, tmp_path):
     x, y = make_data(24)

@@ -90,6 +90,7 @@ def test_a_loss_of_another_task_is_refused():
 # === Training ===
 
 
+@pytest.mark.filterwarnings("ignore:`calibrate` ended at a bound")
 @pytest.mark.parametrize(
     "method", [m for m in METHODS if "multi_label" in METHODS[m].tasks]
 )

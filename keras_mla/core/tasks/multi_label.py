@@ -64,10 +64,16 @@ class MultiLabel(Task):
         """Returns float64 labels of shape `(samples, units)`."""
         return y.reshape(-1, units).astype("float64")
 
-    def negative_log_likelihood(
-        self, logits: Any, y: Any, weight: np.ndarray
-    ) -> float:
-        """Returns the weighted mean over samples of the mean over labels."""
+    def unseen(self, y: np.ndarray, units: int) -> np.ndarray:
+        """Returns the labels that no sample has, or that all have."""
+        return np.flatnonzero((y.max(axis=0) <= 0) | (y.min(axis=0) >= 1))
+
+    def losses_and_slopes(
+        self, logits: np.ndarray, y: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns means over labels of the cross-entropy, and slopes."""
         logits = logits.astype("float64")
-        losses = np.logaddexp(0, logits) - y * logits
-        return float(np.average(losses.mean(axis=1), weights=weight))
+        losses = (np.logaddexp(0, logits) - y * logits).mean(axis=1)
+        # The logistic function, without an overflow.
+        shares = 0.5 * (1 + np.tanh(0.5 * logits))
+        return losses, (shares - y) / logits.shape[1]

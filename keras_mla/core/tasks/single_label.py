@@ -96,12 +96,20 @@ class SingleLabel(Task):
             )
         return y
 
-    def negative_log_likelihood(
-        self, logits: Any, y: Any, weight: np.ndarray
-    ) -> float:
-        """Returns the weighted mean of the cross-entropy."""
+    def unseen(self, y: np.ndarray, units: int) -> np.ndarray:
+        """Returns the classes that no sample has."""
+        return np.setdiff1d(np.arange(units), y)
+
+    def losses_and_slopes(
+        self, logits: np.ndarray, y: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns cross-entropies, and probabilities less 1 for the right."""
         logits = logits.astype("float64")
-        logits = logits - logits.max(axis=1, keepdims=True)
-        log_sum = np.log(np.exp(logits).sum(axis=1))
-        losses = log_sum - logits[np.arange(len(y)), y]
-        return float(np.average(losses, weights=weight))
+        logits -= logits.max(axis=1, keepdims=True)
+        rows = np.arange(len(y))
+        right = logits[rows, y]
+        slopes = np.exp(logits, out=logits)
+        total = slopes.sum(axis=1)
+        slopes /= total[:, None]
+        slopes[rows, y] -= 1
+        return np.log(total) - right, slopes

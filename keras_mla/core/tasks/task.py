@@ -125,15 +125,34 @@ class Task:
         """Returns the metric to compile in place of the given metric."""
         return metric
 
-    def negative_log_likelihood(
-        self, logits: Any, y: Any, weight: np.ndarray
-    ) -> float:
-        """Returns the weighted mean over samples, by NumPy in float64."""
+    def labels_of(self, y: Any, units: int) -> np.ndarray:
+        """Returns NumPy labels as `losses` takes them."""
         raise NotImplementedError
 
-    def labels_of(self, y: Any, units: int) -> np.ndarray:
-        """Returns NumPy labels as `negative_log_likelihood` takes them."""
+    def unseen(self, y: np.ndarray, units: int) -> np.ndarray:
+        """Returns the classes that labels lack. Defaults to none."""
+        return np.array([], int)
+
+    def losses(self, logits: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Returns each sample's negative log-likelihood, by NumPy in float64.
+
+        Args:
+            logits: array `(samples, units)`.
+            y: Labels, as `labels_of` returns them.
+        """
+        return self.losses_and_slopes(logits, y)[0]
+
+    def losses_and_slopes(
+        self, logits: np.ndarray, y: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns `losses`, and their derivatives after logits."""
         raise NotImplementedError
+
+    def negative_log_likelihood(
+        self, logits: np.ndarray, y: np.ndarray, weight: np.ndarray
+    ) -> float:
+        """Returns the weighted mean of `losses`."""
+        return float(np.average(self.losses(logits, y), weights=weight))
 
 
 def check_metric(

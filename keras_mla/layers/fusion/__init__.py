@@ -9,3 +9,5 @@ from keras_mla.layers.fusion.entropy import EntropyFusion as EntropyFusion
 from keras_mla.layers.fusion.inverse_variance import (
     InverseVarianceFusion as InverseVarianceFusion,
 )
+from keras_mla.layers.fusion.pool import PoolFusion as PoolFusion
+from keras_mla.layers.fusion.product import ProductFusion as ProductFusion

@@ -1,0 +1,228 @@
+"""The choice of a fusion that is fitted to all experts at once."""
+
+import itertools
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from keras_mla.core.calibration import pool
+from keras_mla.core.calibration.samples import Samples, experts_of
+from keras_mla.core.calibration.temperature import (
+    best_scale,
+    by_name,
+    temperatures,
+    variances,
+)
+from keras_mla.core.tasks import Task
+from keras_mla.layers.fusion import (
+    AverageFusion,
+    Fusion,
+    InverseVarianceFusion,
+    PoolFusion,
+)
+
+FOLDS = 5
+# All subsets of so many modalities are fitted to; of more, as many as these
+# have are drawn at random.
+ALL_SUBSETS = 5
+# Weights that have a value for each expert.
+OF_EXPERTS = ("temperature", "weight", "variance")
+
+
+# The values of a fusion layer's weights, by name.
+Values = dict[str, Any]
+
+
+class Candidate(NamedTuple):
+    """A fusion to choose.
+
+    Attributes:
+        layer: Class of its layer.
+        fit: Function from samples to the values of the layer's weights.
+        fused: Function from these and samples to fused logits.
+        margin: By how many standard errors it must be better than a simpler
+            fusion.
+    """
+
+    layer: type[Fusion]
+    fit: Callable[[Samples], Values]
+    fused: Callable[[Values, Samples], np.ndarray]
+    margin: float = 1.0
+
+
+def average(values: Values, samples: Samples) -> np.ndarray:
+    """Returns the average over present experts, times `scale`."""
+    count = np.maximum(samples.present.sum(axis=1), 1)
+    total = samples.logits.sum(axis=1, dtype="float64")
+    return values["scale"] * total / count[:, None]
+
+
+def pooled(values: Values, samples: Samples) -> np.ndarray:
+    """Returns the pool of `temperature`, `weight` and `bias`."""
+    logits = samples.logits / values["temperature"][:, None]
+    found = pool.Pool(values["weight"], values["bias"])
+    return found.fused(logits, samples.present)
+
+
+def exact(values: Values, samples: Samples) -> np.ndarray:
+    """Returns the average weighted by the inverse of `variance`."""
+    precision = samples.present / values["variance"]
+    precision /= np.maximum(precision.sum(axis=1, keepdims=True), 1e-300)
+    return (precision[..., None] * samples.logits).sum(axis=1)
+
+
+def fit_jointly(model: Any, samples: Samples) -> dict[str, Any]:
+    """Chooses a fusion, fits it, and gives it to the model."""
+    found = candidates(model, samples)
+    kept, gains = choose(model.task, found, samples)
+    values = found[kept].fit(samples)
+    layer = found[kept].layer()
+    model.replace_fusion(layer)
+    for name, value in values.items():
+        getattr(layer, name).assign(np.asarray(value, "float32"))
+    told = {
+        name: by_name(model, value) if name in OF_EXPERTS else value
+        for name, value in values.items()
+    }
+    return {"fusion": kept, "gain": gains, **told}
+
+
+def choose(
+    task: Task, found: dict[str, Candidate], samples: Samples
+) -> tuple[str, dict[str, dict]]:
+    """Returns the name of the fusion to keep, and what the others gain.
+
+    A fusion is kept in place of a simpler one only if its cross-fitted
+    negative log-likelihood is lower by more than `margin` standard errors of
+    the difference.
+    """
+    kept, *others = found
+    if len(samples.y) < 2 * FOLDS:
+        return kept, {}
+    share = samples.weight / samples.weight.sum()
+
+    def losses(name: str) -> np.ndarray:
+        logits = cross_fitted(found[name], samples)
+        return task.losses(logits, samples.y)
+
+    best, gains = losses(kept), {}
+    for name in others:
+        other = losses(name)
+        mean = float(share @ (best - other))
+        spread = share @ (share * (best - other - mean) ** 2)
+        error = float(np.sqrt(spread * len(share) / (len(share) - 1)))
+        gains[name] = {"over": kept, "mean": mean, "standard_error": error}
+        if mean > found[name].margin * error:
+            kept, best = name, other
+    return kept, gains
+
+
+def cross_fitted(candidate: Candidate, samples: Samples) -> np.ndarray:
+    """Returns fused logits of each sample by a fusion fitted to others."""
+    order = np.random.default_rng(0).permutation(len(samples.y))
+    if samples.y.ndim == 1:  # Classes: each fold has its share of each.
+        order = order[np.argsort(samples.y[order], kind="stable")]
+    fold: np.ndarray = np.zeros(len(order), int)
+    fold[order] = np.arange(len(order)) % FOLDS
+    result = np.zeros((len(order), samples.logits.shape[2]))
+    for index in range(FOLDS):
+        held = fold == index
+        values = candidate.fit(samples.take(~held))
+        result[held] = candidate.fused(values, samples.take(held))
+    return result
+
+
+def candidates(model: Any, samples: Samples) -> dict[str, Candidate]:
+    """Returns fusions by name, the simplest first."""
+    task = model.task
+    if not task.certain:
+        return {
+            "average": Candidate(
+                AverageFusion, lambda some: {"scale": 1.0}, average
+            ),
+            "inverse variance": Candidate(
+                InverseVarianceFusion,
+                lambda some: {"variance": variances(some)},
+                exact,
+            ),
+        }
+
+    def fit_average(some: Samples) -> Values:
+        z = average({"scale": 1.0}, some)
+        return {"scale": best_scale(task, z, some.y, some.weight)}
+
+    def fit_pool(some: Samples, biased: bool = False) -> Values:
+        temperature = temperatures(task, some)
+        found = pool.fit(
+            task,
+            some.logits / temperature[:, None],
+            patterns(model, some),
+            some.y,
+            effective_number(some.weight),
+            biased,
+        )
+        return {"temperature": temperature, **found._asdict()}
+
+    result = {
+        "average": Candidate(AverageFusion, fit_average, average),
+        "pool": Candidate(PoolFusion, fit_pool, pooled),
+    }
+    unseen = task.unseen(samples.y, samples.logits.shape[2])
+    if len(unseen):
+        warnings.warn(
+            "`validation_data` cannot tell how frequent each class is, so that "
+            "no class bias is fitted: it lacks the classes (or the yes or no "
+            f"of the labels) {unseen.tolist()}",
+            stacklevel=5,
+        )
+    else:
+        # It learns how frequent classes are too, which may change.
+        result["pool with bias"] = Candidate(
+            PoolFusion, lambda some: fit_pool(some, True), pooled, margin=2.0
+        )
+    return result
+
+
+def patterns(
+    model: Any, samples: Samples
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Returns which experts are seen, and how much samples count with them.
+
+    Half of a sample's weight is on the modalities that it has, and half on
+    subsets of them, equally; all of it on the former if it has only one.
+    """
+    weight = samples.weight / samples.weight.sum()
+    kept = [
+        samples.presence & subset for subset in _subsets(len(model.modalities))
+    ]
+    counted = [
+        seen.any(axis=1) & (seen != samples.presence).any(axis=1)
+        for seen in kept
+    ]
+    number = np.sum(counted, axis=0)
+    own = np.where(number > 0, 0.5, 1.0) * weight
+    each = 0.5 * weight / np.maximum(number, 1)
+    return [
+        (samples.present, own),
+        *(
+            (experts_of(model, seen), each * here)
+            for seen, here in zip(kept, counted, strict=True)
+            if here.any()
+        ),
+    ]
+
+
+def _subsets(modalities: int) -> list[np.ndarray]:
+    """Returns subsets of modalities, bool arrays; beyond five, random ones."""
+    if modalities <= ALL_SUBSETS:
+        shown = itertools.product([False, True], repeat=modalities)
+        return [np.array(one) for one in shown]
+    draws = np.random.default_rng(0).random((2**ALL_SUBSETS, modalities))
+    return list(draws < 0.5)
+
+
+def effective_number(weight: np.ndarray) -> float:
+    """Returns how many equally weighted samples say as much (Kish, 1965)."""
+    return float(weight.sum() ** 2 / (weight**2).sum())

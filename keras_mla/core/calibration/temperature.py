@@ -1,0 +1,102 @@
+"""Temperatures that make unimodal predictions comparable in a fusion."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from keras_mla.core.calibration.samples import Samples, fused_by
+from keras_mla.core.tasks import Task
+
+LEAST, MOST = 0.01, 100.0
+# Beyond it, weights near 0 and 1 change little, and their exponentials may
+# vanish.
+SHARPEST = 10.0
+
+
+def fit_certainty(model: Any, samples: Samples) -> dict[str, Any]:
+    """Fits the fusion's temperatures, sharpness and scale."""
+    fusion, task = model.fusion, model.task
+    y, weight = samples.y, samples.weight
+    temperature = temperatures(task, samples)
+    fusion.temperature.assign(temperature.astype("float32"))
+
+    def fused() -> np.ndarray:
+        fusion.scale.assign(1.0)
+        return fused_by(fusion, samples)
+
+    def loss_of(sharpness: float) -> float:
+        fusion.sharpness.assign(sharpness)
+        z = fused()
+        scale = best_scale(task, z, y, weight)
+        return task.negative_log_likelihood(scale * z, y, weight)
+
+    result: dict[str, Any] = {
+        "temperature": by_name(model, temperature),
+    }
+    if hasattr(fusion, "sharpness"):
+        # The search begins at 0.01, so 0, the plain average, is tried
+        # separately.
+        found = minimum(loss_of, SHARPEST)
+        sharpness = min((0.0, found), key=loss_of)
+        fusion.sharpness.assign(sharpness)
+        result["sharpness"] = sharpness
+    scale = best_scale(task, fused(), y, weight)
+    fusion.scale.assign(scale)
+    result["scale"] = scale
+    return result
+
+
+def fit_variances(model: Any, samples: Samples) -> dict[str, Any]:
+    """Sets each expert's variance to its mean squared error."""
+    variance = variances(samples)
+    model.fusion.variance.assign(variance.astype("float32"))
+    return {"variance": by_name(model, variance)}
+
+
+def temperatures(task: Task, samples: Samples) -> np.ndarray:
+    """Returns each expert's temperature, 1 for an expert without a sample."""
+    found = []
+    for z, y, weight in samples.of_each():
+        found.append(1 / best_scale(task, z, y, weight) if len(y) else 1.0)
+    return np.array(found)
+
+
+def variances(samples: Samples) -> np.ndarray:
+    """Returns each expert's mean squared error."""
+    found = []
+    for z, y, weight in samples.of_each():
+        errors = ((z.astype("float64") - y) ** 2).mean(axis=1)
+        found.append(np.average(errors, weights=weight) if len(y) else 1.0)
+    return np.maximum(found, 1e-12)
+
+
+def best_scale(
+    task: Task, logits: np.ndarray, y: np.ndarray, weight: np.ndarray
+) -> float:
+    """Returns the factor to logits that makes labels most likely."""
+    return minimum(
+        lambda s: task.negative_log_likelihood(s * logits, y, weight)
+    )
+
+
+def minimum(function: Callable[[float], float], most: float = MOST) -> float:
+    """Returns the number from `LEAST` to `most` that minimises a function."""
+    try:
+        from scipy.optimize import minimize_scalar
+    except ImportError as error:
+        raise ImportError(
+            "`calibrate` needs SciPy: pip install scipy"
+        ) from error
+    # The search is over the logarithm.
+    found = minimize_scalar(
+        lambda u: function(float(np.exp(u))),
+        bounds=(np.log(LEAST), np.log(most)),
+        method="bounded",
+    )
+    return float(np.exp(found.x))
+
+
+def by_name(model: Any, values: np.ndarray) -> dict[str, float]:
+    """Returns a number for each expert, by its name."""
+    return dict(zip(model.experts, map(float, values), strict=True))
