@@ -21,7 +21,7 @@ ALLOWED = {
     "callbacks": {"layers", "core"},
     "encoders": {"layers", "backend"},
     "datasets": {"presence"},
-    "analysis": {"core", "models"},
+    "analysis": {"core", "layers", "models"},
     "comparison": {
         "analysis",
         "callbacks",

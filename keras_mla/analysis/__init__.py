@@ -1,5 +1,7 @@
 """Diagnostics of trained models: numbers, and figures of the numbers."""
 
+from keras_mla.analysis.fusion import FusionReport as FusionReport
+from keras_mla.analysis.fusion import fusion_report as fusion_report
 from keras_mla.analysis.history import plot_history as plot_history
 from keras_mla.analysis.interference import (
     plot_interference as plot_interference,
@@ -25,11 +27,13 @@ from keras_mla.analysis.worth import Worth as Worth
 from keras_mla.analysis.worth import modality_worth as modality_worth
 
 __all__ = [
+    "FusionReport",
     "Laziness",
     "Readout",
     "Shapley",
     "Spectrum",
     "Worth",
+    "fusion_report",
     "laziness",
     "linear_readout",
     "modality_gap",

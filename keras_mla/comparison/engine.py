@@ -266,9 +266,9 @@ def compare(
             failures=unfit,
         )
         records, best = _trained(plan, verbose)
-        result, winning = outcome.compared(plan, records, told, start)
+        result, winning, fusing = outcome.compared(plan, records, told, start)
         if report:
-            outcome.save(plan, result, winning)
+            outcome.save(plan, result, winning, fusing)
         plan.sweep(best)
     return result
 

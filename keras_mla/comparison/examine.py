@@ -1,5 +1,6 @@
 """Predicts a split, with all modalities and with subsets of them."""
 
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ from keras_mla.comparison.data import Data, Fold, Part
 from keras_mla.comparison.metrics import Metric
 from keras_mla.comparison.results import (
     CALIBRATED,
+    POOLED,
     Predictions,
     subset_key,
     subsets,
@@ -60,7 +62,7 @@ def examine(
 
     Returns:
         dict of `"predictions"`, a `Predictions` whose rows are those of the
-        data; `"gap"` and `"worth"`, as `Run` has them.
+        data; `"gap"`, `"worth"` and `"pool"`, as `Run` has them.
     """
     test = fold.parts["test"]
     # One pass: a stream decodes its files each time.
@@ -77,27 +79,44 @@ def examine(
         for (a, b), distance in _gap(seen["features"], seen["given"]).items()
     }
     worth = _worth(data, fold, outputs, metric)
-    if calibrate(model, fold, size):
-        outputs[CALIBRATED] = predict(model, data, test, size)["fused"]
+    pool = {}
+    for key, method in ((CALIBRATED, "temperature"), (POOLED, "joint")):
+        # The latter replaces the fusion.
+        fitted = calibrate(model, fold, size, method)
+        if fitted is not None:
+            outputs[key] = predict(model, data, test, size)["fused"]
+            if method == "joint":
+                pool = {k: fitted.get(k, {}) for k in ("fusion", "weight")}
     return {
         "predictions": Predictions(test.rows, outputs, seen["weights"]),
         "gap": gap,
         "worth": worth,
+        "pool": pool,
     }
 
 
-def calibrate(model: Any, fold: Fold, size: int) -> bool:
+def calibrate(
+    model: Any, fold: Fold, size: int, method: str = "temperature"
+) -> dict | None:
     """Calibrates a model on validation data, if it can be calibrated."""
-    part = fold.parts["validation"]
     fusion = model.fusion
     if fusion is None or (
-        not model.task.certain and not isinstance(fusion, InverseVarianceFusion)
+        method == "temperature"
+        and not model.task.certain
+        and not isinstance(fusion, InverseVarianceFusion)
     ):
-        return False
-    model.calibrate(
-        (part.x, part.y) if part.in_memory else part.batches(), size
-    )
-    return True
+        return None
+    validation = batches(fold.parts["validation"])
+    with warnings.catch_warnings():
+        # A table has no place for the warnings of each run.
+        warnings.filterwarnings("ignore", "`calibrate` (ended|gave)")
+        warnings.filterwarnings("ignore", "`validation_data` cannot tell")
+        return model.calibrate(validation, size, method)
+
+
+def batches(part: Part) -> Any:
+    """Returns a split as `calibrate` takes it."""
+    return (part.x, part.y) if part.in_memory else part.batches()
 
 
 def _large_batches(data: Data, part: Part) -> Iterator[tuple[dict, int]]:

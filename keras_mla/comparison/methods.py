@@ -100,7 +100,28 @@ MISSING: dict[str, registry.Method] = {
     **{t: method for t, method in _ALL.items() if method.family == "missing"},
     "MLA": _ALL["MLA"],
 }
-GROUPS = {"table": TABLE, "ablation": ABLATION, "missing": MISSING}
+# Successors of MLA, and the controls that are known to be hard to beat.
+SUCCESSORS: dict[str, registry.Method] = {
+    title: _ALL[title]
+    for title in (
+        "Late fusion",
+        "Multi-loss",
+        "Ensemble",
+        "Uni-Pre",
+        "DGL",
+        "MLB",
+        "TCMax",
+        "MMPareto",
+        "MLA",
+        "Joint MLA",
+    )
+}
+GROUPS = {
+    "table": TABLE,
+    "ablation": ABLATION,
+    "missing": MISSING,
+    "successors": SUCCESSORS,
+}
 
 
 def chosen(methods: Any) -> dict[str, registry.Method]:
@@ -109,8 +130,8 @@ def chosen(methods: Any) -> dict[str, registry.Method]:
     Args:
         methods: A name, a class, a `registry.Method`, or a sequence of these.
             A name is that of a class (`"ConcatFusion"`) or the one in tables
-            (`"Concat"`), in any case; `"table"`, `"ablation"` and `"missing"`
-            name several.
+            (`"Concat"`), in any case; `"table"`, `"ablation"`, `"missing"` and
+            `"successors"` name several.
 
     Raises:
         ValueError: If a name is unknown; the message suggests the nearest.

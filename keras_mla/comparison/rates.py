@@ -34,8 +34,7 @@ _METRICS = {
     "multi_label": ("map", "f1_macro", "f1_micro"),
     "regression": ("mae", "rmse", "r2"),
 }
-
-
+AT_EACH = "trained at each rate"
 _TARGETS = {
     "present": "further present values, which training hides at random",
     "hidden": "the true values of what is missing, which the data hold",
@@ -101,7 +100,7 @@ class Rates:
 
     def _trained(self) -> Iterator[tuple[Scores, str]]:
         """Yields functions that return scores, and what was trained."""
-        yield self.scores, "trained at each rate"
+        yield self.scores, AT_EACH
         if self.once is not None:
             yield self.scores_once, "trained once for all rates"
 
@@ -124,6 +123,9 @@ class Rates:
                 for rate in self.results
             ]
             lines.append(f"| {method} | {' | '.join(cells)} |")
+        if trained == AT_EACH:
+            cells = [_alone(found, metric) for found in self.results.values()]
+            lines.append(f"| Best modality alone | {' | '.join(cells)} |")
         return "\n".join(lines) + "\n"
 
     def save(self) -> None:
@@ -283,6 +285,16 @@ def compare_rates(
         result = Rates(results, folder, for_all)
         result.save()
     return result
+
+
+def _alone(result: Comparison, metric: metrics.Metric) -> str:
+    """Returns what the modality that validates best reaches alone."""
+    best = numbers.best_alone(result)
+    if best is None:
+        return "–"
+    method, name = best
+    found = numbers.spread(result.scores(method, metric, name), metric.text)
+    return f"{found} ({name}, of {method})"
 
 
 def _kept(result: Comparison, options: Mapping[str, Any]) -> dict[str, Any]:

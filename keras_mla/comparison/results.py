@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from keras_mla.analysis import FusionReport
+
 # The key of outputs that are calibrated, beside those of subsets.
-CALIBRATED = "calibrated"
+CALIBRATED, POOLED = "calibrated", "pooled"
 
 
 def subset_key(names: Sequence[str]) -> str:
@@ -45,8 +47,9 @@ class Predictions:
             predictions of a regression. A key is a subset of modalities,
             `"audio+video"`: the prediction from these alone, the others
             hidden. The key of all modalities is the method's prediction.
-            `"calibrated"` is the latter after `calibrate`, if the method can
-            be calibrated. Further keys are those of `Part.patterns`.
+            `"calibrated"` is the latter after `calibrate`, and `"pooled"`
+            after `calibrate(method="joint")`, if the method can be calibrated.
+            Further keys are those of `Part.patterns`.
         weights: dict of modality to array `(n,)`. Each modality's weight in
             the fusion. Empty if the method has no weights.
     """
@@ -103,6 +106,9 @@ class Run:
         gap: dict of `"audio / video"` to the distance of the two modalities'
             mean directions among test features.
         worth: dict of modality to its Shapley value on the metric.
+        pool: dict of `"fusion"`, the name of what joint calibration kept, and
+            `"weight"`, a dict of the pool's weights. Empty if the method fuses
+            no logits.
         predictions: `Predictions` for the test split.
         targets: str. What a method that learns from hidden values takes for
             them: `"present"`, further present ones, or `"hidden"`, those that
@@ -121,6 +127,7 @@ class Run:
     worth: dict[str, float]
     predictions: Predictions
     targets: str = ""
+    pool: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass
@@ -152,6 +159,9 @@ class Comparison:
         groups: array `(samples,)`. The group of each test sample, such as a
             person. Samples of a group are not independent. `None` if there
             are no groups.
+        fusion: The title of the best method on validation data that fuses
+            logits, and the `keras_mla.analysis.FusionReport` of its best run
+            on validation data; or `None`.
     """
 
     name: str
@@ -171,6 +181,7 @@ class Comparison:
     folder: pathlib.Path | None = None
     model_of: Callable[[Run], Any] | None = None
     groups: np.ndarray | None = None
+    fusion: tuple[str, FusionReport] | None = None
 
     @property
     def methods(self) -> tuple[str, ...]:

@@ -4,9 +4,11 @@ import itertools
 
 import numpy as np
 
+from keras_mla.analysis import FusionReport
 from keras_mla.comparison import metrics
 from keras_mla.comparison.results import (
     CALIBRATED,
+    POOLED,
     Comparison,
     Predictions,
     Run,
@@ -100,6 +102,7 @@ def made_up(
         if extras:
             if task == "single_label":
                 outputs[CALIBRATED] = 1.7 * outputs[everything]
+                outputs[POOLED] = 1.4 * outputs[everything]
             drawn = rng.dirichlet(np.ones(len(modalities)), len(rows))
             weights = dict(zip(modalities, drawn.T, strict=True))
         steps = np.arange(12)
@@ -129,8 +132,17 @@ def made_up(
                 if extras
                 else {},
                 predictions=Predictions(rows, outputs, weights),
+                pool={
+                    "fusion": "pool",
+                    "weight": {m: float(i) for i, m in enumerate(modalities)},
+                }
+                if extras
+                else {},
             )
         )
+    if extras and methods:
+        report = fusion_report(tuple(modalities), task)
+        fields.setdefault("fusion", (next(iter(methods)), report))
     return Comparison(
         **{
             "name": "made-up",
@@ -145,6 +157,29 @@ def made_up(
             "winner": next(iter(methods), ""),
             **fields,
         }
+    )
+
+
+def fusion_report(modalities, task):
+    """A report whose numbers tell where they come from."""
+    measures = ("accuracy", "negative_log_likelihood", "calibration_error")
+    if task == "regression":
+        measures = ("mean_squared_error",)
+    kept = [(name,) for name in modalities]
+    kept = list(dict.fromkeys([*kept, tuple(modalities)]))
+    scores = {
+        subset: {
+            fusion: {m: 0.5 + i / 10 + j / 100 for m in measures}
+            for j, fusion in enumerate(("average", "pool"))
+        }
+        for i, subset in enumerate(kept)
+    }
+    even = dict.fromkeys(modalities, -0.25)
+    return FusionReport(
+        scores,
+        {subset: 40 + i for i, subset in enumerate(kept)},
+        {} if task == "regression" else even,
+        {name: 0.125 for name in even},
     )
 
 

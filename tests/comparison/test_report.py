@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import sklearn.metrics
-from made_up import CLASSES, FACTS, MODALITIES, made_up
+from made_up import CLASSES, FACTS, METHODS, MODALITIES, made_up
 from utils import only_on
 
 import keras_mla
@@ -19,6 +19,7 @@ from keras_mla.comparison.report.sections import (
     answer,
     differences,
     errors,
+    fusion,
     hardest,
     methods,
     missing,
@@ -27,6 +28,7 @@ from keras_mla.comparison.report.sections import (
 )
 from keras_mla.comparison.results import (
     CALIBRATED,
+    POOLED,
     Comparison,
     Predictions,
     Run,
@@ -141,6 +143,7 @@ def test_sections_are_in_their_order(whole):
         "The gap between modalities",
         "Samples that no modality gets right",
         "How the winner weighs modalities",
+        "How to fuse",
         "What failed or was left out",
         "Settings",
         "Facts",
@@ -216,9 +219,10 @@ def test_everything_is_escaped(tmp_path):
 
 
 def test_a_single_seed_has_no_deviation(tmp_path):
-    comparison = made_up(seeds=(0,), n=30)
+    # Covariances have a standard error all the same.
+    comparison = made_up(seeds=(0,), n=30, fusion=None)
     blocks = [f(comparison) or () for f in registry.SECTIONS.values()]
-    assert len(blocks) == 18
+    assert len(blocks) == 19
     assert "±" not in repr(blocks)
     comparison = made_up(seeds=(0,), n=30, extras=False)
     path = report.write(comparison, tmp_path)
@@ -385,7 +389,7 @@ def test_csv_has_every_part(whole):
         rows = list(csv.DictReader(file))
     expected = itertools.product(
         comparison.methods,
-        ("all", CALIBRATED, *MODALITIES),
+        ("all", CALIBRATED, POOLED, *MODALITIES),
         metrics.METRICS["single_label"],
     )
     assert [(r["method"], r["part"], r["metric"]) for r in rows] == list(
@@ -688,6 +692,41 @@ def test_a_run_that_lacks_a_fold_has_no_difference():
     assert [row[0] for row in table.rows] == ["ConcatFusion"]
     alone = dataclasses.replace(comparison, winner="OGM-GE")
     assert differences.differences(alone) is None
+
+
+# === Fusion ===
+
+
+def test_fusions_of_the_best_method_that_fuses():
+    comparison = made_up(methods={"A": 1}, seeds=(0, 1))
+    text, whole, parts, covariance, kept = fusion.fusion(comparison)
+    assert "predictions of A" in text.text
+    heads = ["Fusion", "Accuracy (%)", "Log loss ↓", "ECE (%) ↓"]
+    assert whole.columns == heads
+    assert whole.rows == [
+        ["average", "80.0", "0.800", "80.0"],
+        ["pool", "81.0", "0.810", "81.0"],
+    ]
+    assert parts.columns == ["Modalities", "average", "pool", "Samples"]
+    assert parts.rows[0] == ["text", "50.0", "51.0", 40]
+    assert parts.rows[-1] == ["text + audio + image", "80.0", "81.0", 43]
+    assert "text −0.2500 ± 0.1250" in covariance.text
+    assert "kept the pool in 2 runs; a weight of 0 switched off text in 2" in (
+        kept.text
+    )
+    assert fusion.fusion(made_up(extras=False)) is None
+
+
+def test_the_best_single_modality_is_a_row():
+    comparison = made_up(methods=["A", "B"], seeds=(0, 1))
+    method, name = numbers.best_alone(comparison)
+    *_, last = methods.table(comparison).rows
+    assert last[0] == f"{name} alone, of {method}"
+    metric = numbers.metric_of(comparison)
+    expected = comparison.scores(method, metric, name)
+    assert last[1] == numbers.spread(expected, metric.text)
+    rows = methods.table(made_up(modalities=("text",))).rows
+    assert [row[0] for row in rows] == list(METHODS)
 
 
 # === The answer ===

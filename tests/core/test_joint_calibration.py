@@ -245,8 +245,8 @@ def test_each_sample_is_predicted_by_a_fit_to_others():
         assert len(values["seen"]) + len(samples.y) == 40
         return samples.logits[:, 0] + 0.5
 
-    found = joint.cross_fitted(
-        joint.Candidate(AverageFusion, fit, fused), whole(numbers, y)
+    (found,) = joint.cross_fitted(
+        joint.Candidate(fit, fused), whole(numbers, y)
     )
     np.testing.assert_array_equal(found, numbers[:, 0] + 0.5)
     # Every class is in every part.

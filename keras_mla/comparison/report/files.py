@@ -10,7 +10,7 @@ from typing import Any
 from keras_mla.comparison import statistics
 from keras_mla.comparison.report import numbers
 from keras_mla.comparison.report.sections.methods import table
-from keras_mla.comparison.results import CALIBRATED, Comparison
+from keras_mla.comparison.results import CALIBRATED, POOLED, Comparison
 
 # Names of files may have bytes that are no text.
 ENCODING: Any = {"encoding": "utf-8", "errors": "backslashreplace"}
@@ -18,7 +18,8 @@ ENCODING: Any = {"encoding": "utf-8", "errors": "backslashreplace"}
 
 def write_csv(comparison: Comparison, path: pathlib.Path) -> None:
     """Writes every metric of every method and part, not rounded."""
-    parts = {"all": comparison.everything, CALIBRATED: CALIBRATED}
+    parts = {"all": comparison.everything}
+    parts |= {CALIBRATED: CALIBRATED, POOLED: POOLED}
     if len(comparison.modalities) > 1:
         parts |= {name: name for name in comparison.modalities}
     with path.open("w", newline="", **ENCODING) as file:

@@ -39,23 +39,23 @@ class Candidate(NamedTuple):
     """A fusion to choose.
 
     Attributes:
-        layer: Class of its layer.
         fit: Function from samples to the values of the layer's weights.
         fused: Function from these and samples to fused logits.
+        layer: Class of the layer that a model gets.
         margin: By how many standard errors it must be better than a simpler
             fusion.
     """
 
-    layer: type[Fusion]
     fit: Callable[[Samples], Values]
     fused: Callable[[Values, Samples], np.ndarray]
+    layer: type[Fusion] = AverageFusion
     margin: float = 1.0
 
 
 def average(values: Values, samples: Samples) -> np.ndarray:
     """Returns the average over present experts, times `scale`."""
     count = np.maximum(samples.present.sum(axis=1), 1)
-    total = samples.logits.sum(axis=1, dtype="float64")
+    total = _weighted_sum(samples.present, samples.logits)
     return values["scale"] * total / count[:, None]
 
 
@@ -70,7 +70,11 @@ def exact(values: Values, samples: Samples) -> np.ndarray:
     """Returns the average weighted by the inverse of `variance`."""
     precision = samples.present / values["variance"]
     precision /= np.maximum(precision.sum(axis=1, keepdims=True), 1e-300)
-    return (precision[..., None] * samples.logits).sum(axis=1)
+    return _weighted_sum(precision, samples.logits)
+
+
+def _weighted_sum(weight: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    return np.matmul(weight.astype("float64")[:, None], logits)[:, 0]
 
 
 def fit_jointly(model: Any, samples: Samples) -> dict[str, Any]:
@@ -104,7 +108,7 @@ def choose(
     share = samples.weight / samples.weight.sum()
 
     def losses(name: str) -> np.ndarray:
-        logits = cross_fitted(found[name], samples)
+        (logits,) = cross_fitted(found[name], samples)
         return task.losses(logits, samples.y)
 
     best, gains = losses(kept), {}
@@ -119,18 +123,31 @@ def choose(
     return kept, gains
 
 
-def cross_fitted(candidate: Candidate, samples: Samples) -> np.ndarray:
-    """Returns fused logits of each sample by a fusion fitted to others."""
+def cross_fitted(
+    candidate: Candidate, samples: Samples, *others: Samples
+) -> list[np.ndarray]:
+    """Returns fused logits of each sample by a fusion fitted to others.
+
+    Args:
+        candidate: The fusion.
+        samples: What is fitted to, and predicted.
+        *others: The same samples with other presence, predicted too.
+
+    Returns:
+        List of arrays `(samples, units)`, for `samples` and each of `others`.
+    """
     order = np.random.default_rng(0).permutation(len(samples.y))
     if samples.y.ndim == 1:  # Classes: each fold has its share of each.
         order = order[np.argsort(samples.y[order], kind="stable")]
     fold: np.ndarray = np.zeros(len(order), int)
     fold[order] = np.arange(len(order)) % FOLDS
-    result = np.zeros((len(order), samples.logits.shape[2]))
+    shown = [samples, *others]
+    result = [np.zeros((len(order), one.logits.shape[2])) for one in shown]
     for index in range(FOLDS):
         held = fold == index
         values = candidate.fit(samples.take(~held))
-        result[held] = candidate.fused(values, samples.take(held))
+        for found, one in zip(result, shown, strict=True):
+            found[held] = candidate.fused(values, one.take(held))
     return result
 
 
@@ -139,13 +156,11 @@ def candidates(model: Any, samples: Samples) -> dict[str, Candidate]:
     task = model.task
     if not task.certain:
         return {
-            "average": Candidate(
-                AverageFusion, lambda some: {"scale": 1.0}, average
-            ),
+            "average": Candidate(lambda some: {"scale": 1.0}, average),
             "inverse variance": Candidate(
-                InverseVarianceFusion,
                 lambda some: {"variance": variances(some)},
                 exact,
+                InverseVarianceFusion,
             ),
         }
 
@@ -166,8 +181,8 @@ def candidates(model: Any, samples: Samples) -> dict[str, Candidate]:
         return {"temperature": temperature, **found._asdict()}
 
     result = {
-        "average": Candidate(AverageFusion, fit_average, average),
-        "pool": Candidate(PoolFusion, fit_pool, pooled),
+        "average": Candidate(fit_average, average),
+        "pool": Candidate(fit_pool, pooled, PoolFusion),
     }
     unseen = task.unseen(samples.y, samples.logits.shape[2])
     if len(unseen):
@@ -180,7 +195,7 @@ def candidates(model: Any, samples: Samples) -> dict[str, Candidate]:
     else:
         # It learns how frequent classes are too, which may change.
         result["pool with bias"] = Candidate(
-            PoolFusion, lambda some: fit_pool(some, True), pooled, margin=2.0
+            lambda some: fit_pool(some, True), pooled, PoolFusion, margin=2.0
         )
     return result
 

@@ -14,6 +14,7 @@ for _name in (
     "worth",
     "hardest",
     "weights",
+    "fusion",
     "circumstances",
 ):
     importlib.import_module(f"{__name__}.{_name}")

@@ -53,7 +53,8 @@ def methods(comparison: Comparison) -> list[Block] | None:
         Text(
             f"Bold: {comparison.winner}, chosen by "
             f"{numbers.in_sentence(metric)} on validation data, not on "
-            f"test data. {explained}"
+            f"test data. The last row is the best single modality on "
+            f"validation data. {explained}"
             "↓ marks metrics of which less is better.",
             "note",
         ),
@@ -63,19 +64,21 @@ def methods(comparison: Comparison) -> list[Block] | None:
 def table(comparison: Comparison) -> Table:
     """Returns the table of methods."""
     found = numbers.all_metrics(comparison)
-    rows = [
-        [
-            name,
-            *(
-                numbers.spread(
-                    numbers.scores(comparison, name, metric), metric.text
-                )
-                for metric in found
-            ),
-            len(comparison.runs_of(name)),
+
+    def row(title: str, method: str, key: str | None = None) -> list:
+        cells = [
+            numbers.spread(
+                numbers.scores(comparison, method, metric, key), metric.text
+            )
+            for metric in found
         ]
-        for name in comparison.methods
-    ]
+        return [title, *cells, len(comparison.runs_of(method))]
+
+    rows = [row(name, name) for name in comparison.methods]
+    best = numbers.best_alone(comparison)
+    if best is not None and len(comparison.modalities) > 1:
+        method, name = best
+        rows.append(row(f"{name} alone, of {method}", method, name))
     header = [
         numbers.titled(metric) + ("" if metric.higher_is_better else " ↓")
         for metric in found

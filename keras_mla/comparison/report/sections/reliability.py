@@ -8,7 +8,7 @@ from keras_mla.comparison.report import marks, numbers
 from keras_mla.comparison.report.blocks import Block, Figure, Text
 from keras_mla.comparison.report.drawing import INK, color
 from keras_mla.comparison.report.registry import section
-from keras_mla.comparison.results import CALIBRATED, Comparison
+from keras_mla.comparison.results import CALIBRATED, POOLED, Comparison
 
 BINS = 15  # As `keras_mla.metrics.ExpectedCalibrationError` has.
 
@@ -22,6 +22,7 @@ def reliability(comparison: Comparison) -> list[Block] | None:
     for title, key in (
         ("before calibration", comparison.everything),
         ("after calibration", CALIBRATED),
+        ("after joint calibration", POOLED),
     ):
         runs = [
             run
@@ -46,7 +47,7 @@ def reliability(comparison: Comparison) -> list[Block] | None:
         axis = figure.subplots()
         axis.plot([0, 1], [0, 1], color=INK, linewidth=0.8)
         for index, (title, curve) in enumerate(curves.items()):
-            shade = color(1 - index)
+            shade = color((1, 0, 2)[index])
             full = shade if index else "none"
             axis.plot(
                 curve[:, 0],

@@ -1,0 +1,297 @@
+import dataclasses
+import itertools
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from keras_mla.analysis.figure import panels, saved
+from keras_mla.core.calibration import joint
+from keras_mla.core.calibration.joint import Candidate, Values
+from keras_mla.core.calibration.quality import quality
+from keras_mla.core.calibration.samples import (
+    Samples,
+    experts_of,
+    fused_by,
+    predicted,
+)
+from keras_mla.core.calibration.temperature import best_scale, temperatures
+from keras_mla.core.tasks import Task
+from keras_mla.layers import EntropyFusion, ProductFusion
+
+Subset = tuple[str, ...]
+ORACLE = "best weight per sample"
+# Of more modalities, single ones, all, and all but one are evaluated.
+ALL_SUBSETS = 5
+_STEPS = 10
+_DRAWS = 500
+
+
+@dataclasses.dataclass
+class FusionReport:
+    """How good several fusions of a model's predictions are.
+
+    Attributes:
+        scores: dict from each subset of modalities, a tuple in the model's
+            order, to a dict from each fusion to its `"accuracy"`,
+            `"negative_log_likelihood"` and expected `"calibration_error"`; for
+            regression to its `"mean_squared_error"` alone.
+        samples: dict from each subset to the number of samples that have any
+            of its modalities.
+        covariance: dict from each modality to the covariance of its entropy
+            weight and its loss over samples. Empty for regression.
+        standard_error: dict from each modality to the standard error of its
+            covariance.
+    """
+
+    scores: dict[Subset, dict[str, dict[str, float]]]
+    samples: dict[Subset, int]
+    covariance: dict[str, float]
+    standard_error: dict[str, float]
+
+    def plot(self, path: Any = None) -> Any:
+        """Draws each measure of each fusion, with a color for each subset.
+
+        Args:
+            path: File to save the figure to; the extension sets the format.
+                Defaults to `None`, which saves nothing.
+
+        Returns:
+            The `matplotlib.figure.Figure`.
+
+        Raises:
+            ImportError: If matplotlib is not installed.
+        """
+        first = next(iter(self.scores.values()))
+        measures = list(next(iter(first.values())))
+        figure, axes = panels(len(measures))
+        for axis, measure in zip(axes, measures, strict=True):
+            for subset, found in self.scores.items():
+                axis.plot(
+                    [scores[measure] for scores in found.values()],
+                    list(found),
+                    "o",
+                    label=" + ".join(subset),
+                )
+            axis.set_xlabel(measure.replace("_", " "))
+            axis.invert_yaxis()
+        axes[0].legend()
+        return saved(figure, path)
+
+
+def fusion_report(
+    model: Any, validation_data: Any, batch_size: int | None = None
+) -> FusionReport:
+    r"""Compares ways to fuse a model's unimodal predictions.
+
+    The fusions are the average; the product with the class prior; MLA's
+    entropy weights; and the pools that `calibrate(method="joint")` chooses
+    among. For regression they are the average, and the weights by inverse
+    variances. What a fusion has to fit (a factor to the logits at least, so
+    that likelihoods can be compared), it fits to four fifths of the samples,
+    in turn, and predicts the others, so that no sample is predicted by a fit
+    to itself. Then they predict with subsets of the modalities. With one
+    modality all fusions give its own prediction, up to temperature and bias.
+
+    The best weight per sample is an oracle, as an upper bound: of many
+    weightings of the experts' calibrated predictions (nonnegative, with the
+    sum 1) it takes one that is right, and of these the most likely.
+
+    A weight by sample can help only where it is smaller if the modality's
+    loss is larger: where the covariance of weight and loss is negative. Where
+    it is not below zero by some standard errors, a weight by sample is of no
+    use, whatever the oracle reaches.
+
+    Args:
+        model: A fitted model of the library with a `fusion` layer.
+        validation_data: As for `model.calibrate`: `(x, y)` or
+            `(x, y, sample_weight)`, or an iterable of such batches, not used
+            for training.
+        batch_size: int. Batch size of the prediction. Defaults to 32.
+
+    Returns:
+        A `FusionReport`, which draws a figure by its method `plot`.
+
+    Raises:
+        ImportError: If SciPy is not installed.
+        ValueError: If the method has no fusion layer, there are fewer than ten
+            samples, or a modality has none.
+
+    Example:
+    ```python
+    report = keras_mla.analysis.fusion_report(model, (x_val, y_val))
+    report.scores["image", "text"]["pool"]["accuracy"]
+    report.plot("fusion.svg")
+    ```
+
+    Reference:
+        Zhang et al., "Provable Dynamic Fusion for Low-Quality Multimodal
+        Data", ICML 2023, Theorem 1 (the covariance).
+    """
+    if model.fusion is None:
+        raise ValueError(
+            f"{type(model).__name__} joins features and does not fuse unimodal "
+            "predictions. Methods with a `fusion` layer, such as MLA and "
+            "LateFusion, have a report of it."
+        )
+    samples = predicted(model, validation_data, batch_size)
+    if len(samples.y) < 2 * joint.FOLDS:
+        raise ValueError(
+            f"A report needs at least {2 * joint.FOLDS} samples in "
+            f"`validation_data`. Received: {len(samples.y)}"
+        )
+    shown = {
+        subset: _shown(model, samples, subset)
+        for subset in _subsets(tuple(model.modalities))
+    }
+    scores: dict[Subset, dict] = {subset: {} for subset in shown}
+    for name, candidate in _fusions(model, samples).items():
+        _, *found = joint.cross_fitted(candidate, samples, *shown.values())
+        for (subset, some), logits in zip(shown.items(), found, strict=True):
+            scores[subset][name] = _scores(model.task, logits, some)
+    covariance, error = _covariances(model, samples)
+    counts = {s: int(_known(some).sum()) for s, some in shown.items()}
+    return FusionReport(scores, counts, covariance, error)
+
+
+def _subsets(names: Subset) -> list[Subset]:
+    sizes = range(1, len(names) + 1)
+    if len(names) > ALL_SUBSETS:
+        sizes = [1, len(names) - 1, len(names)]  # type: ignore[assignment]
+    return [s for size in sizes for s in itertools.combinations(names, size)]
+
+
+def _shown(model: Any, samples: Samples, subset: Subset) -> Samples:
+    """Returns samples of which only some modalities are seen."""
+    seen = samples.presence & [name in subset for name in model.modalities]
+    return samples._replace(presence=seen, present=experts_of(model, seen))
+
+
+def _known(samples: Samples) -> np.ndarray:
+    return np.any(samples.presence, axis=1)
+
+
+def _fusions(model: Any, samples: Samples) -> dict[str, Candidate]:
+    """Returns the fusions to compare, by name."""
+    task = model.task
+    found = joint.candidates(model, samples)
+    if not task.certain:
+        return {**found, ORACLE: _oracle(task)}
+
+    def scaled(some: Samples, logits: np.ndarray) -> dict[str, float]:
+        return {"scale": best_scale(task, logits, some.y, some.weight)}
+
+    def by_entropy(values: Values, some: Samples) -> np.ndarray:
+        fusion = EntropyFusion(task.name)
+        return values["scale"] * fused_by(fusion, some).astype("float64")
+
+    def fit_product(some: Samples) -> Values:
+        return {"temperature": temperatures(task, some), "labels": some.y}
+
+    def product(values: Values, some: Samples) -> np.ndarray:
+        fusion = ProductFusion(task=task.name)
+        fusion.build(some.logits.shape)
+        fusion.temperature.assign(values["temperature"])
+        fusion.adapt(values["labels"])
+        return fused_by(fusion, some)
+
+    entropy = Candidate(
+        lambda some: scaled(some, by_entropy({"scale": 1.0}, some)),
+        by_entropy,
+    )
+    return {
+        "average": found.pop("average"),
+        "product": Candidate(fit_product, product),
+        "entropy weights": entropy,
+        **found,
+        ORACLE: _oracle(task),
+    }
+
+
+def _oracle(task: Task) -> Candidate:
+    """Returns the choice of the weights that suit a sample's label best."""
+
+    def fit(some: Samples) -> Values:
+        experts = some.logits.shape[1]
+        return {
+            "temperature": temperatures(task, some)
+            if task.certain
+            else np.ones(experts)
+        }
+
+    def fused(values: Values, some: Samples) -> np.ndarray:
+        logits = some.logits / values["temperature"][:, None]
+        best = np.zeros(logits[:, 0].shape)
+        least = np.full(len(best), np.inf)
+        for weight in _weightings(logits.shape[1]):
+            share = some.present * weight
+            total = share.sum(axis=1, keepdims=True)
+            share = share / np.where(total > 0, total, 1)
+            z = np.matmul(share[:, None], logits)[:, 0]
+            # A right prediction goes before any lower loss.
+            loss = task.losses(z, some.y)
+            if task.certain:
+                loss = loss + 1e6 * (1 - _right(z, some.y))
+            better = (total[:, 0] > 0) & (loss < least)
+            best[better], least[better] = z[better], loss[better]
+        return best
+
+    return Candidate(fit, fused)
+
+
+def _weightings(experts: int) -> np.ndarray:
+    """Returns weights with the sum 1, `(weightings, experts)`."""
+    if experts <= 3:
+        steps = itertools.product(range(_STEPS + 1), repeat=experts)
+        return np.array([s for s in steps if sum(s) == _STEPS]) / _STEPS
+    draws = np.random.default_rng(0).dirichlet(np.ones(experts), _DRAWS)
+    even = np.full((1, experts), 1 / experts)
+    return np.concatenate([np.eye(experts), even, draws])
+
+
+def _scores(
+    task: Task, logits: np.ndarray, samples: Samples
+) -> dict[str, float]:
+    known = _known(samples)
+    logits, some = logits[known], samples.take(known)
+    found = quality(task, logits, some)
+    if not task.certain:
+        return {"mean_squared_error": 2 * found["negative_log_likelihood"]}
+    right = np.average(_right(logits, some.y), weights=some.weight)
+    return {"accuracy": float(right), **found}
+
+
+def _right(logits: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Returns whether classes are right, or the share of right labels."""
+    if y.ndim == 2:
+        return ((logits > 0) == (y > 0.5)).mean(axis=1)
+    return logits.argmax(axis=1) == y
+
+
+def _covariances(
+    model: Any, samples: Samples
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Returns covariances of weight and loss, and their standard errors."""
+    found: dict[str, float] = {}
+    errors: dict[str, float] = {}
+    if not model.task.certain:
+        return found, errors
+    fusion = EntropyFusion(model.task.name)
+    weights = np.asarray(
+        ops.convert_to_numpy(
+            fusion.weights_of(
+                ops.convert_to_tensor(samples.logits, "float32"),
+                ops.convert_to_tensor(samples.present),
+            )
+        )
+    )
+    for index, name in enumerate(model.experts):
+        here = samples.present[:, index]
+        losses = model.task.losses(samples.logits[here, index], samples.y[here])
+        share = samples.weight[here] / samples.weight[here].sum()
+        weight = weights[here, index]
+        products = (weight - share @ weight) * (losses - share @ losses)
+        found[name] = float(share @ products)
+        spread = (share**2) @ (products - found[name]) ** 2
+        errors[name] = float(np.sqrt(spread))
+    return found, errors
