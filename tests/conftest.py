@@ -53,7 +53,6 @@ EVERYWHERE = (
     "core/test_hooks",
     "core/test_order.py",
     "core/test_model_table.py",
-    "callbacks/test_interference.py::test_leaves_training_as_it_is",
     "comparison/test_command.py",
     "integration/test_data_doors.py",
 )

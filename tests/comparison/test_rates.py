@@ -185,7 +185,7 @@ def test_the_command_makes_a_table_and_a_figure(tmp_path, capsys):
         "compare",
         f"--data={tmp_path / 'data.npz'}",
         "--missing=0.2,0.5",
-        "--methods=mla,concat,ae",
+        "--methods=mla,ae",
         "--seeds=2",
         "--trials=1",
         "--epochs=2",
