@@ -1,8 +1,8 @@
 """Calibrate a model on validation data, and export it for a server.
 
 Networks are more certain than right, which misleads a fusion by certainty.
-`calibrate` fits a temperature for each modality. The exported file takes
-`presence`, so the server may leave a modality out.
+`calibrate` fits a temperature for each modality, or a weight for each, jointly.
+The exported file takes `presence`, so the server may leave a modality out.
 
     KERAS_BACKEND=torch python examples/calibrate_and_export.py
 """
@@ -51,14 +51,17 @@ model.compile(
     metrics=["accuracy", ExpectedCalibrationError(name="ece")],
 )
 model.fit(*part(train), batch_size=64, epochs=30, verbose=0)
-for title in ("as trained", "calibrated"):
+for title in ("as trained", "calibrated", "jointly"):
+    if title == "calibrated":
+        print("temperatures:", model.calibrate(part(validation))["temperature"])
+    if title == "jointly":
+        fitted = model.calibrate(part(validation), method="joint")
+        print("kept:", fitted["fusion"])
     scores = model.evaluate(*part(test), verbose=0, return_dict=True)
     print(
         f"{title:11s} accuracy {100 * scores['accuracy']:.1f} %, "
         f"calibration error {scores['ece']:.3f}"
     )
-    if title == "as trained":
-        print("temperatures:", model.calibrate(part(validation))["temperature"])
 
 with tempfile.TemporaryDirectory() as folder:
     if keras.backend.backend() == "jax":

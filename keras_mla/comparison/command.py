@@ -270,7 +270,7 @@ def define_flags(values: flags.FlagValues, **defaults: Any) -> list[str]:
         "list",
         "methods",
         ["table"],
-        "Names, or 'table', 'ablation' or 'missing'.",
+        "Names, or 'table', 'ablation', 'missing' or 'successors'.",
     )
     define("string", "metric", None, "What chooses, such as f1_macro.")
     define("list", "seeds", ["3"], "A number of seeds, or seeds as 0,1,2.")

@@ -88,7 +88,8 @@ def compare(
             that returns the batches for the seed of a run. Or a `Data`.
         methods: Names, classes or `registry.Method`s. `"table"` are the
             methods of the paper's Table 1, `"ablation"` those of Table 3,
-            `"missing"` those that learn with missing modalities.
+            `"missing"` those that learn with missing modalities,
+            `"successors"` MLA's, with the controls that are hard to beat.
             Defaults to `"table"`.
         modalities: Names of the arrays to use; for a table the dict that
             `datasets.Table` takes. Defaults to all.
