@@ -267,9 +267,9 @@ def compare(
             failures=unfit,
         )
         records, best = _trained(plan, verbose)
-        result, winning, fusing = outcome.compared(plan, records, told, start)
+        result, winning = outcome.compared(plan, records, told, start)
         if report:
-            outcome.save(plan, result, winning, fusing)
+            outcome.save(plan, result, winning)
         plan.sweep(best)
     return result
 

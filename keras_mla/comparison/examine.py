@@ -1,5 +1,7 @@
 """Predicts a split, with all modalities and with subsets of them."""
 
+import contextlib
+import dataclasses
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -7,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_mla.analysis.fusion import fusion_report
 from keras_mla.analysis.modality_gap import modality_gap
 from keras_mla.analysis.shapley import shapley_values
 from keras_mla.analysis.worth import prior
@@ -62,7 +65,7 @@ def examine(
 
     Returns:
         dict of `"predictions"`, a `Predictions` whose rows are those of the
-        data; `"gap"`, `"worth"` and `"pool"`, as `Run` has them.
+        data; `"gap"`, `"worth"` and `"fusion"`, as `Run` has them.
     """
     test = fold.parts["test"]
     # One pass: a stream decodes its files each time.
@@ -79,19 +82,20 @@ def examine(
         for (a, b), distance in _gap(seen["features"], seen["given"]).items()
     }
     worth = _worth(data, fold, outputs, metric)
-    pool = {}
+    fusion = _fusion(model, fold, size)
     for key, method in ((CALIBRATED, "temperature"), (POOLED, "joint")):
         # The latter replaces the fusion.
         fitted = calibrate(model, fold, size, method)
         if fitted is not None:
             outputs[key] = predict(model, data, test, size)["fused"]
             if method == "joint":
-                pool = {k: fitted.get(k, {}) for k in ("fusion", "weight")}
+                fusion["kept"] = fitted["fusion"]
+                fusion["weight"] = fitted.get("weight", {})
     return {
         "predictions": Predictions(test.rows, outputs, seen["weights"]),
         "gap": gap,
         "worth": worth,
-        "pool": pool,
+        "fusion": fusion,
     }
 
 
@@ -106,15 +110,39 @@ def calibrate(
         and not isinstance(fusion, InverseVarianceFusion)
     ):
         return None
-    validation = batches(fold.parts["validation"])
-    with warnings.catch_warnings():
-        # A table has no place for the warnings of each run.
-        warnings.filterwarnings("ignore", "`calibrate` (ended|gave)")
-        warnings.filterwarnings("ignore", "`validation_data` cannot tell")
+    with _no_warnings():
+        validation = _whole(fold.parts["validation"])
         return model.calibrate(validation, size, method)
 
 
-def batches(part: Part) -> Any:
+def _fusion(model: Any, fold: Fold, size: int) -> dict[str, Any]:
+    """Returns the fields of the report of a fusion; none without a fusion."""
+    if model.fusion is None:
+        return {}
+    try:
+        with _no_warnings():
+            validation = _whole(fold.parts["validation"])
+            found = fusion_report(model, validation, size)
+    except ValueError:  # Too few samples, or a modality that none has.
+        return {}
+    fields = dataclasses.asdict(found)
+    for name in ("scores", "samples"):
+        fields[name] = {
+            subset_key(subset): value for subset, value in fields[name].items()
+        }
+    return fields
+
+
+@contextlib.contextmanager
+def _no_warnings() -> Iterator[None]:
+    """Leaves out warnings of each run, which a table has no place for."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`calibrate` (ended|gave)")
+        warnings.filterwarnings("ignore", "`validation_data` cannot tell")
+        yield
+
+
+def _whole(part: Part) -> Any:
     """Returns a split as `calibrate` takes it."""
     return (part.x, part.y) if part.in_memory else part.batches()
 

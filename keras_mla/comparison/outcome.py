@@ -8,9 +8,8 @@ from typing import Any
 import keras
 
 from keras_mla import version
-from keras_mla.analysis import fusion_report
 from keras_mla.comparison import words
-from keras_mla.comparison.examine import batches, calibrate
+from keras_mla.comparison.examine import calibrate
 from keras_mla.comparison.log import Log
 from keras_mla.comparison.plan import Plan
 from keras_mla.comparison.results import Comparison, Run
@@ -18,13 +17,8 @@ from keras_mla.comparison.results import Comparison, Run
 
 def compared(
     plan: Plan, records: list[dict], told: dict, start: float
-) -> tuple[Comparison, dict, dict | None]:
-    """Reads the test split.
-
-    Returns:
-        The result; the winner's best run; and the best run of the best method
-        that fuses logits, or `None`.
-    """
+) -> tuple[Comparison, dict]:
+    """Reads the test split; returns the result, and the winner's best run."""
     data = plan.data
     y, ids, presence = data.test()
     pairs = [(plan.examined(record), record) for record in records]
@@ -42,17 +36,8 @@ def compared(
     by_method: dict[str, list[dict]] = {run.method: [] for run in runs}
     for run, record in seen:
         by_method[run.method].append(record)
-
-    def best_of(methods: list[str]) -> dict:
-        first = max(methods, key=lambda m: plan.rank(m, by_method[m]))
-        return max(by_method[first], key=plan.rank_of_run)
-
-    best = best_of(list(by_method))
-    winner = best["run"]["method"]
-    fusing = {run.method for run in runs if run.pool}
-    best_fusing = (
-        best_of([m for m in by_method if m in fusing]) if fusing else None
-    )
+    winner = max(by_method, key=lambda m: plan.rank(m, by_method[m]))
+    best = max(by_method[winner], key=plan.rank_of_run)
     for method, message in plan.diverged.items():
         if method not in by_method:
             plan.failures.setdefault(method, message)
@@ -96,24 +81,11 @@ def compared(
     )
     if result.targets():
         result.facts["hidden values that are learned from"] = result.targets()
-    return result, best, best_fusing
+    return result, best
 
 
-def save(
-    plan: Plan, result: Comparison, best: dict, fusing: dict | None
-) -> None:
+def save(plan: Plan, result: Comparison, best: dict) -> None:
     """Writes the report, and the model of the winner's best run."""
-    if fusing is not None:
-        what = fusing["run"]
-        validation = plan.data.folds[what["fold"]].parts["validation"]
-        model = plan.trained(fusing).model
-        try:
-            found = fusion_report(
-                model, batches(validation), plan.options.predicted_at_once
-            )
-            result.fusion = what["method"], found
-        except ValueError as error:  # There may be too few samples.
-            result.notes.append(f"The report of the fusion: {error}")
     trained = plan.trained(best)
     fold = plan.data.folds[best["run"]["fold"]]
     calibrate(trained.model, fold, plan.options.predicted_at_once)

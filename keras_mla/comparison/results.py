@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from keras_mla.analysis import FusionReport
-
 # The key of outputs that are calibrated, beside those of subsets.
 CALIBRATED, POOLED = "calibrated", "pooled"
 
@@ -106,7 +104,9 @@ class Run:
         gap: dict of `"audio / video"` to the distance of the two modalities'
             mean directions among test features.
         worth: dict of modality to its Shapley value on the metric.
-        pool: dict of `"fusion"`, the name of what joint calibration kept, and
+        fusion: dict of the fields of the `keras_mla.analysis.FusionReport` on
+            validation data, with subsets as keys of `Predictions.outputs`; of
+            `"kept"`, the name of what joint calibration kept; and of
             `"weight"`, a dict of the pool's weights. Empty if the method fuses
             no logits.
         predictions: `Predictions` for the test split.
@@ -127,7 +127,7 @@ class Run:
     worth: dict[str, float]
     predictions: Predictions
     targets: str = ""
-    pool: dict[str, Any] = dataclasses.field(default_factory=dict)
+    fusion: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass
@@ -159,9 +159,6 @@ class Comparison:
         groups: array `(samples,)`. The group of each test sample, such as a
             person. Samples of a group are not independent. `None` if there
             are no groups.
-        fusion: The title of the best method on validation data that fuses
-            logits, and the `keras_mla.analysis.FusionReport` of its best run
-            on validation data; or `None`.
     """
 
     name: str
@@ -181,7 +178,6 @@ class Comparison:
     folder: pathlib.Path | None = None
     model_of: Callable[[Run], Any] | None = None
     groups: np.ndarray | None = None
-    fusion: tuple[str, FusionReport] | None = None
 
     @property
     def methods(self) -> tuple[str, ...]:

@@ -4,7 +4,6 @@ import itertools
 
 import numpy as np
 
-from keras_mla.analysis import FusionReport
 from keras_mla.comparison import metrics
 from keras_mla.comparison.results import (
     CALIBRATED,
@@ -132,17 +131,9 @@ def made_up(
                 if extras
                 else {},
                 predictions=Predictions(rows, outputs, weights),
-                pool={
-                    "fusion": "pool",
-                    "weight": {m: float(i) for i, m in enumerate(modalities)},
-                }
-                if extras
-                else {},
+                fusion=fusion_report(modalities, task) if extras else {},
             )
         )
-    if extras and methods:
-        report = fusion_report(tuple(modalities), task)
-        fields.setdefault("fusion", (next(iter(methods)), report))
     return Comparison(
         **{
             "name": "made-up",
@@ -165,22 +156,23 @@ def fusion_report(modalities, task):
     measures = ("accuracy", "negative_log_likelihood", "calibration_error")
     if task == "regression":
         measures = ("mean_squared_error",)
-    kept = [(name,) for name in modalities]
-    kept = list(dict.fromkeys([*kept, tuple(modalities)]))
+    kept = dict.fromkeys([*modalities, subset_key(modalities)])
     scores = {
-        subset: {
+        key: {
             fusion: {m: 0.5 + i / 10 + j / 100 for m in measures}
             for j, fusion in enumerate(("average", "pool"))
         }
-        for i, subset in enumerate(kept)
+        for i, key in enumerate(kept)
     }
     even = dict.fromkeys(modalities, -0.25)
-    return FusionReport(
-        scores,
-        {subset: 40 + i for i, subset in enumerate(kept)},
-        {} if task == "regression" else even,
-        {name: 0.125 for name in even},
-    )
+    return {
+        "scores": scores,
+        "samples": dict.fromkeys(kept, 40),
+        "covariance": {} if task == "regression" else even,
+        "standard_error": {name: 0.125 for name in even},
+        "kept": "pool",
+        "weight": {m: float(i) for i, m in enumerate(modalities)},
+    }
 
 
 FACTS = {

@@ -219,8 +219,7 @@ def test_everything_is_escaped(tmp_path):
 
 
 def test_a_single_seed_has_no_deviation(tmp_path):
-    # Covariances have a standard error all the same.
-    comparison = made_up(seeds=(0,), n=30, fusion=None)
+    comparison = made_up(seeds=(0,), n=30)
     blocks = [f(comparison) or () for f in registry.SECTIONS.values()]
     assert len(blocks) == 19
     assert "±" not in repr(blocks)
@@ -704,13 +703,13 @@ def test_fusions_of_the_best_method_that_fuses():
     heads = ["Fusion", "Accuracy (%)", "Log loss ↓", "ECE (%) ↓"]
     assert whole.columns == heads
     assert whole.rows == [
-        ["average", "80.0", "0.800", "80.0"],
-        ["pool", "81.0", "0.810", "81.0"],
+        ["average", "80.0 ± 0.0", "0.800 ± 0.000", "80.0 ± 0.0"],
+        ["pool", "81.0 ± 0.0", "0.810 ± 0.000", "81.0 ± 0.0"],
     ]
-    assert parts.columns == ["Modalities", "average", "pool", "Samples"]
-    assert parts.rows[0] == ["text", "50.0", "51.0", 40]
-    assert parts.rows[-1] == ["text + audio + image", "80.0", "81.0", 43]
-    assert "text −0.2500 ± 0.1250" in covariance.text
+    assert parts.columns == ["Modalities", "average", "pool"]
+    assert parts.rows[0] == ["text", "50.0 ± 0.0", "51.0 ± 0.0"]
+    assert parts.rows[-1][0] == "text+audio+image"
+    assert "text −0.2500 (standard error 0.1250)" in covariance.text
     assert "kept the pool in 2 runs; a weight of 0 switched off text in 2" in (
         kept.text
     )

@@ -1,7 +1,10 @@
 """Which fusion is worth it."""
 
 import collections
+from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 from keras_mla.comparison.report import numbers
 from keras_mla.comparison.report.blocks import Block, Table, Text
@@ -19,46 +22,59 @@ _TITLES = {
 @section("How to fuse")
 def fusion(comparison: Comparison) -> list[Block] | None:
     """Shows fusions of the predictions of the best method that fuses."""
-    if comparison.fusion is None:
+    fused = [run.method for run in comparison.runs if "scores" in run.fusion]
+    if not fused:
         return None
-    method, report = comparison.fusion
-    whole = max(report.scores, key=len)
-    first, *others = next(iter(report.scores[whole].values()))
+    higher = numbers.metric_of(comparison).higher_is_better
+    method = max(
+        dict.fromkeys(fused),
+        key=lambda m: (1 if higher else -1) * numbers.validation(comparison, m),
+    )
+    runs = [r for r in comparison.runs_of(method) if "scores" in r.fusion]
+    reports = [run.fusion for run in runs]
+
+    def cell(subset: str, name: str, measure: str) -> str:
+        values = [r["scores"][subset][name][measure] for r in reports]
+        return numbers.spread(
+            comparison.by_fold(runs, values), lambda v: _text(measure, v)
+        )
+
+    subsets = list(reports[0]["scores"])
+    whole = subsets[-1]
+    names = list(reports[0]["scores"][whole])
+    measures = list(reports[0]["scores"][whole][names[0]])
     blocks: list[Block] = [
         Text(
             f"Ways to fuse the predictions of {method}, the best method on "
             "validation data that fuses any, on validation data; what a "
             "fusion has to fit, it has fitted to other samples than it "
-            "predicts. The best weight per sample knows the labels: no "
-            "weights that sum to one can do better."
+            "predicts. The best weight per sample knows the labels: it bounds "
+            "what weights can do that sum to one."
         ),
         Table(
-            ["Fusion", *(_TITLES[name] for name in (first, *others))],
+            ["Fusion", *(_TITLES[m] for m in measures)],
             [
-                [name, *(_text(*measure) for measure in found.items())]
-                for name, found in report.scores[whole].items()
+                [name, *(cell(whole, name, m) for m in measures)]
+                for name in names
             ],
             "All modalities",
         ),
     ]
-    if len(whole) > 1:
+    if len(subsets) > 1:
+        rows = [
+            [subset, *(cell(subset, name, measures[0]) for name in names)]
+            for subset in subsets
+        ]
         blocks.append(
             Table(
-                ["Modalities", *report.scores[whole], "Samples"],
-                [
-                    [
-                        " + ".join(subset),
-                        *(_text(first, one[first]) for one in found.values()),
-                        report.samples[subset],
-                    ]
-                    for subset, found in report.scores.items()
-                ],
-                f"{_TITLES[first]} from some of the modalities",
+                ["Modalities", *names],
+                rows,
+                f"{_TITLES[measures[0]]} from some of the modalities",
             )
         )
-    if report.covariance:
-        blocks.append(_covariance(report))
-    return [*blocks, *_pools(comparison, method)]
+    if reports[0]["covariance"]:
+        blocks.append(_covariance(reports))
+    return [*blocks, _kept(reports)]
 
 
 def _text(measure: str, value: float) -> str:
@@ -66,46 +82,44 @@ def _text(measure: str, value: float) -> str:
     return f"{100 * value:.1f}" if percent else f"{value:.3f}"
 
 
-def _covariance(report: Any) -> Text:
-    said = numbers.listed(
-        [
-            f"{name} {value:+.4f} ± {report.standard_error[name]:.4f}".replace(
-                "-", "−"
-            )
-            for name, value in report.covariance.items()
-        ]
-    )
+def _covariance(reports: list[dict[str, Any]]) -> Text:
+    """Says whether a weight by sample can help."""
+
+    def mean(field: str, name: str) -> float:
+        return float(np.mean([report[field][name] for report in reports]))
+
+    said = [
+        f"{name} {mean('covariance', name):+.4f}".replace("-", "−")
+        + f" (standard error {mean('standard_error', name):.4f})"
+        for name in reports[0]["covariance"]
+    ]
     return Text(
         "A weight by sample can help only where it falls as the modality's "
-        "loss rises. Covariance of entropy weight and loss, with its standard "
-        f"error: {said}.",
+        "loss rises. Covariance of entropy weight and loss: "
+        f"{numbers.listed(said)}.",
         "note",
     )
 
 
-def _pools(comparison: Comparison, method: str) -> list[Block]:
+def _kept(reports: list[dict[str, Any]]) -> Text:
     """Says what joint calibration kept, and what it switched off."""
-    runs = [run for run in comparison.runs_of(method) if run.pool]
-    kept = collections.Counter(run.pool["fusion"] for run in runs)
-    if not kept:
-        return []
-    text = "Joint calibration kept " + numbers.listed(
-        [
-            f"the {name} in {numbers.counted(count, 'run')}"
-            for name, count in kept.items()
-        ]
-    )
-    off = collections.Counter(
-        name
-        for run in runs
-        for name, weight in run.pool["weight"].items()
-        if weight == 0
-    )
-    if off:
-        text += "; a weight of 0 switched off " + numbers.listed(
+
+    def counted(found: Mapping[str, int], before: str = "") -> str:
+        return numbers.listed(
             [
-                f"{name} in {numbers.counted(count, 'run')}"
-                for name, count in off.items()
+                f"{before}{name} in {numbers.counted(count, 'run')}"
+                for name, count in found.items()
             ]
         )
-    return [Text(text + ".", "note")]
+
+    kept = collections.Counter(report["kept"] for report in reports)
+    off = collections.Counter(
+        name
+        for report in reports
+        for name, weight in report["weight"].items()
+        if weight == 0
+    )
+    text = f"Joint calibration kept {counted(kept, 'the ')}"
+    if off:
+        text += f"; a weight of 0 switched off {counted(off)}"
+    return Text(f"{text}.", "note")
