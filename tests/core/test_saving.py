@@ -180,6 +180,14 @@ def test_unimodal_errors():
         unbuilt.unimodal("text")
 
 
+def pooled(model):
+    """Gives a model the fusion that joint calibration may give it."""
+    fusion = keras_mla.layers.PoolFusion()
+    model.replace_fusion(fusion)
+    fusion.weight.assign([2.0, 0.5])
+    fusion.bias.assign(np.linspace(-1, 1, fusion.bias.shape[0]))
+
+
 @pytest.mark.skipif(BACKEND == "torch", reason="not from PyTorch")
 @pytest.mark.parametrize("presence", [False, True])
 def test_export_saved_model(tmp_path, presence):
@@ -188,6 +196,7 @@ def test_export_saved_model(tmp_path, presence):
     if presence:
         given = np.random.default_rng(0).random((24, 2)) < 0.6
         x["presence"] = given
+        pooled(model)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model.export(tmp_path / "model", presence=presence, verbose=False)
@@ -208,6 +217,7 @@ def test_export_saved_model_from_torch_says_what_to_do(tmp_path):
 def test_export_onnx(tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     model, x, _ = trained_token_model()
+    pooled(model)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model.export(tmp_path / "model.onnx", format="onnx", verbose=False)
