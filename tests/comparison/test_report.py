@@ -386,14 +386,23 @@ def test_csv_has_every_part(whole):
     comparison, path = whole
     with (path.parent / "table.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    expected = itertools.product(
-        comparison.methods,
-        ("all", CALIBRATED, POOLED, *MODALITIES),
-        metrics.METRICS["single_label"],
-    )
-    assert [(r["method"], r["part"], r["metric"]) for r in rows] == list(
-        expected
-    )
+    parts = ("all", CALIBRATED, POOLED, *MODALITIES)
+    expected = [
+        (method, *what)
+        for method in comparison.methods
+        for what in [
+            *itertools.product(parts, metrics.METRICS["single_label"]),
+            ("validation", "accuracy"),
+            ("validation, joint", "accuracy"),
+            ("validation, joint", "log_loss"),
+            ("validation, joint", "ece"),
+        ]
+    ]
+    assert [(r["method"], r["part"], r["metric"]) for r in rows] == expected
+    found = {(r["part"], r["metric"]): r["mean"] for r in rows}
+    # As `made_up` has them: of all modalities, and of the pool, which is kept.
+    assert float(found["validation", "accuracy"]) == pytest.approx(0.2)
+    assert float(found["validation, joint", "log_loss"]) == pytest.approx(0.81)
     audio = metrics.named("single_label", "auroc")
     scores = comparison.scores("OGM-GE", audio, "audio")
     (row,) = (

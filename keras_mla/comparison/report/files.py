@@ -13,11 +13,22 @@ from keras_mla.comparison.report.sections.methods import table
 from keras_mla.comparison.results import CALIBRATED, POOLED, Comparison
 
 # Names of files may have bytes that are no text.
+# The comparison's names of what a report of the fusion measures.
+_METRICS = {
+    "negative_log_likelihood": "log_loss",
+    "calibration_error": "ece",
+    "mean_squared_error": "mse",
+}
 ENCODING: Any = {"encoding": "utf-8", "errors": "backslashreplace"}
 
 
 def write_csv(comparison: Comparison, path: pathlib.Path) -> None:
-    """Writes every metric of every method and part, not rounded."""
+    """Writes every metric of every method and part, not rounded.
+
+    The part `"validation"` is the fused prediction of the validation split in
+    the best epoch. `"validation, joint"` is that of the fusion which joint
+    calibration kept, fitted to other samples than it predicts.
+    """
     parts = {"all": comparison.everything}
     parts |= {CALIBRATED: CALIBRATED, POOLED: POOLED}
     if len(comparison.modalities) > 1:
@@ -27,22 +38,51 @@ def write_csv(comparison: Comparison, path: pathlib.Path) -> None:
         # A run is of a seed; a fold has several, of which it is the mean.
         over = numbers.over(comparison).replace("seeds", "runs")
         lines.writerow(["method", "part", "metric", "mean", "deviation", over])
+
+        def write(method: str, part: str, metric: str, values: Any) -> None:
+            if values:
+                found = statistics.interval(values)
+                mean, deviation = _number(found.mean), _number(found.deviation)
+                lines.writerow(
+                    [method, part, metric, mean, deviation, found.count]
+                )
+
         for method in comparison.methods:
             for part, key in parts.items():
                 for metric in numbers.all_metrics(comparison):
                     values = numbers.scores(comparison, method, metric, key)
-                    if values:
-                        found = statistics.interval(values)
-                        lines.writerow(
-                            [
-                                method,
-                                part,
-                                metric.name,
-                                _number(found.mean),
-                                _number(found.deviation),
-                                found.count,
-                            ]
-                        )
+                    write(method, part, metric.name, values)
+            for part, scores in _validation(comparison, method).items():
+                for name, values in scores.items():
+                    write(method, part, name, values)
+
+
+def _validation(
+    comparison: Comparison, method: str
+) -> dict[str, dict[str, list[float]]]:
+    """Returns a method's scores on validation data, by part and metric."""
+    runs = comparison.runs_of(method)
+
+    def by_name(scores: list[dict[str, float]]) -> dict[str, list[float]]:
+        return {
+            name: comparison.by_fold(runs, [run[name] for run in scores])
+            for name in scores[0]
+        }
+
+    found = {"validation": by_name([run.validation for run in runs])}
+    joint = [
+        {
+            _METRICS.get(name, name): value
+            for name, value in run.fusion["scores"][comparison.everything][
+                run.fusion["kept"]
+            ].items()
+        }
+        for run in runs
+        if "scores" in run.fusion
+    ]
+    if len(joint) == len(runs):
+        found["validation, joint"] = by_name(joint)
+    return found
 
 
 def write_markdown(comparison: Comparison, path: pathlib.Path) -> None:
