@@ -10,10 +10,11 @@ from keras_mla.core.calibration import joint
 from keras_mla.core.calibration.joint import Candidate, Values
 from keras_mla.core.calibration.quality import quality
 from keras_mla.core.calibration.samples import (
+    ALL_SUBSETS,
     Samples,
-    experts_of,
     fused_by,
     predicted,
+    subsets_of,
 )
 from keras_mla.core.calibration.temperature import best_scale, temperatures
 from keras_mla.core.tasks import Task
@@ -21,8 +22,6 @@ from keras_mla.layers import EntropyFusion, ProductFusion
 
 Subset = tuple[str, ...]
 ORACLE = "best weight per sample"
-# Of more modalities, single ones, all, and all but one are evaluated.
-ALL_SUBSETS = 5
 _STEPS = 10
 _DRAWS = 500
 
@@ -87,15 +86,19 @@ def fusion_report(
     The fusions are the average; the product with the class prior; MLA's
     entropy weights; and the pools that `calibrate(method="joint")` chooses
     among. For regression they are the average, and the weights by inverse
-    variances. What a fusion has to fit (a factor to the logits at least, so
-    that likelihoods can be compared), it fits to four fifths of the samples,
-    in turn, and predicts the others, so that no sample is predicted by a fit
-    to itself. Then they predict with subsets of the modalities. With one
-    modality all fusions give its own prediction, up to temperature and bias.
+    variances. What a fusion has to fit (average and entropy weights a factor
+    to the logits, the product temperatures and prior), it fits to four fifths
+    of the samples, in turn, and predicts the others, so that no sample is
+    predicted by a fit to itself. Then they predict with subsets of the
+    modalities: all of them; of more than five modalities single ones, all but
+    one, and all. With one modality all fusions give its own prediction, up to
+    temperature and bias.
 
-    The best weight per sample is an oracle, as an upper bound: of many
-    weightings of the experts' calibrated predictions (nonnegative, with the
-    sum 1) it takes one that is right, and of these the most likely.
+    The best weight per sample is an oracle: of many weightings of the experts'
+    calibrated predictions (nonnegative, with the sum 1, in steps of a tenth, or
+    at random beyond three experts) it takes one that is right, and of these
+    the most likely. It is an upper bound, nearly, of what weights can do; a
+    bias or a prior may do more.
 
     A weight by sample can help only where it is smaller if the modality's
     loss is larger: where the covariance of weight and loss is negative. Where
@@ -140,10 +143,7 @@ def fusion_report(
             f"A report needs at least {2 * joint.FOLDS} samples in "
             f"`validation_data`. Received: {len(samples.y)}"
         )
-    shown = {
-        subset: _shown(model, samples, subset)
-        for subset in _subsets(tuple(model.modalities))
-    }
+    shown = _shown(model, samples)
     scores: dict[Subset, dict] = {subset: {} for subset in shown}
     for name, candidate in _fusions(model, samples).items():
         _, *found = joint.cross_fitted(candidate, samples, *shown.values())
@@ -154,17 +154,18 @@ def fusion_report(
     return FusionReport(scores, counts, covariance, error)
 
 
-def _subsets(names: Subset) -> list[Subset]:
-    sizes = range(1, len(names) + 1)
-    if len(names) > ALL_SUBSETS:
-        sizes = [1, len(names) - 1, len(names)]  # type: ignore[assignment]
-    return [s for size in sizes for s in itertools.combinations(names, size)]
-
-
-def _shown(model: Any, samples: Samples, subset: Subset) -> Samples:
-    """Returns samples of which only some modalities are seen."""
-    seen = samples.presence & [name in subset for name in model.modalities]
-    return samples._replace(presence=seen, present=experts_of(model, seen))
+def _shown(model: Any, samples: Samples) -> dict[Subset, Samples]:
+    """Returns what is seen of samples, by subset, small ones first."""
+    names = tuple(model.modalities)
+    found: dict[Subset, Samples] = {}
+    for index, seen in enumerate(subsets_of(len(names))):
+        if len(names) <= ALL_SUBSETS or seen.sum() in (1, len(names) - 1):
+            subset = tuple(n for n, s in zip(names, seen, strict=True) if s)
+            found.setdefault(subset, samples.seen(model, index))
+    order = sorted(
+        found, key=lambda one: (len(one), [names.index(n) for n in one])
+    )
+    return {**{subset: found[subset] for subset in order}, names: samples}
 
 
 def _known(samples: Samples) -> np.ndarray:
@@ -186,13 +187,16 @@ def _fusions(model: Any, samples: Samples) -> dict[str, Candidate]:
         return values["scale"] * fused_by(fusion, some).astype("float64")
 
     def fit_product(some: Samples) -> Values:
-        return {"temperature": temperatures(task, some), "labels": some.y}
+        return {
+            "temperature": temperatures(task, some),
+            "labels": (some.y, some.weight),
+        }
 
     def product(values: Values, some: Samples) -> np.ndarray:
         fusion = ProductFusion(task=task.name)
         fusion.build(some.logits.shape)
         fusion.temperature.assign(values["temperature"])
-        fusion.adapt(values["labels"])
+        fusion.adapt(*values["labels"])
         return fused_by(fusion, some)
 
     entropy = Candidate(
@@ -241,11 +245,12 @@ def _oracle(task: Task) -> Candidate:
 
 def _weightings(experts: int) -> np.ndarray:
     """Returns weights with the sum 1, `(weightings, experts)`."""
+    even = np.full((1, experts), 1 / experts)
     if experts <= 3:
         steps = itertools.product(range(_STEPS + 1), repeat=experts)
-        return np.array([s for s in steps if sum(s) == _STEPS]) / _STEPS
+        grid = [s for s in steps if sum(s) == _STEPS]
+        return np.concatenate([even, np.array(grid) / _STEPS])
     draws = np.random.default_rng(0).dirichlet(np.ones(experts), _DRAWS)
-    even = np.full((1, experts), 1 / experts)
     return np.concatenate([np.eye(experts), even, draws])
 
 

@@ -131,11 +131,16 @@ def find_parameters(layer: keras.layers.Layer) -> None:
 
 
 def replace(layer: keras.layers.Layer, name: str, value: Any) -> None:
-    """Replaces a layer that is an attribute of a built layer."""
-    tracker = layer._tracker
+    """Replaces a layer that is an attribute of a built layer.
+
+    The new one takes the place of the old one in the order of the weights.
+    """
+    tracker, layers = layer._tracker, layer._layers
     locked = tracker.locked
     tracker.unlock()
+    place = [id(one) for one in layers].index(id(getattr(layer, name)))
     tracker.untrack(getattr(layer, name))
     setattr(layer, name, value)
+    layers.insert(place, layers.pop())
     if locked:
         tracker.lock()

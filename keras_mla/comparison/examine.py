@@ -137,7 +137,7 @@ def _fusion(model: Any, fold: Fold, size: int) -> dict[str, Any]:
 def _no_warnings() -> Iterator[None]:
     """Leaves out warnings of each run, which a table has no place for."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "`calibrate` (ended|gave)")
+        warnings.filterwarnings("ignore", "`calibrate` (ended|gave|replaced)")
         warnings.filterwarnings("ignore", "`validation_data` cannot tell")
         yield
 

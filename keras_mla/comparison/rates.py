@@ -123,7 +123,8 @@ class Rates:
                 for rate in self.results
             ]
             lines.append(f"| {method} | {' | '.join(cells)} |")
-        if trained == AT_EACH:
+        first = next(iter(self.results.values()))
+        if trained == AT_EACH and len(first.modalities) > 1:
             cells = [_alone(found, metric) for found in self.results.values()]
             lines.append(f"| Best modality alone | {' | '.join(cells)} |")
         return "\n".join(lines) + "\n"

@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
-# The key of outputs that are calibrated, beside those of subsets.
-CALIBRATED, POOLED = "calibrated", "pooled"
+# Keys of outputs beside those of subsets. No modality has such a name.
+CALIBRATED, POOLED = "(calibrated)", "(pooled)"
+# What earlier versions wrote.
+_OLD_KEYS = {"calibrated": CALIBRATED}
 
 
 def subset_key(names: Sequence[str]) -> str:
@@ -45,7 +47,7 @@ class Predictions:
             predictions of a regression. A key is a subset of modalities,
             `"audio+video"`: the prediction from these alone, the others
             hidden. The key of all modalities is the method's prediction.
-            `"calibrated"` is the latter after `calibrate`, and `"pooled"`
+            `"(calibrated)"` is the latter after `calibrate`, `"(pooled)"`
             after `calibrate(method="joint")`, if the method can be calibrated.
             Further keys are those of `Part.patterns`.
         weights: dict of modality to array `(n,)`. Each modality's weight in
@@ -80,7 +82,10 @@ class Predictions:
                 if name.startswith(kind)
             }
 
-        return cls(arrays["rows"], those("output "), those("weight "))
+        outputs = those("output ")
+        if CALIBRATED not in outputs:
+            outputs = {_OLD_KEYS.get(k, k): v for k, v in outputs.items()}
+        return cls(arrays["rows"], outputs, those("weight "))
 
 
 @dataclasses.dataclass(frozen=True)

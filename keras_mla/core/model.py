@@ -198,11 +198,34 @@ class MultimodalModel(
     def replace_fusion(self, fusion: Fusion) -> None:
         """Replaces the fusion layer, of a model that may be built.
 
-        What has been compiled is compiled anew when it is called next.
+        What has been compiled is compiled anew when it is called next. If the
+        task changes, a model that was made without `fusion` gets the default
+        of the new task.
+
+        Args:
+            fusion: A new `Fusion` layer.
+
+        Raises:
+            TypeError: If it is no `Fusion` layer.
+            ValueError: If it does not support the task, or is built; or if the
+                method fuses no logits.
         """
+        if self.fusion is None:
+            raise ValueError(
+                f"{type(self).__name__} joins features and has no fusion layer "
+                "to replace."
+            )
+        if not isinstance(fusion, Fusion):
+            raise TypeError(
+                "`fusion` must be a `keras_mla.layers.Fusion`. "
+                f"Received: {fusion!r}"
+            )
+        if fusion.built:
+            raise ValueError(
+                "`fusion` is built: it is a part of another model."
+            )
         fusion.task = check_task(fusion, self.task.name)
         self._exchange_fusion(fusion)
-        self._fuses_by_default = False
         self.train_function = self.test_function = self.predict_function = None
         self.forget_graphs()
 
@@ -218,7 +241,7 @@ class MultimodalModel(
         Raises:
             ValueError: If the given fusion does not support the task.
         """
-        if self._fuses_by_default:
+        if self._fuses_by_default and task is not self.task:
             fusion = self.default_fusion(task.name)
             if fusion is not None and type(fusion) is not type(self.fusion):
                 self._exchange_fusion(fusion)

@@ -166,15 +166,19 @@ class ServedModel(Hooks):
           y_i\Big) + \frac1{2n} \Big(\sum_m (w_m - 1)^2 + |b|^2\Big).$$
 
         Half of a sample's weight is on all modalities that it has, half on
-        their subsets (beyond five modalities, on 32 random ones), so that the
-        fusion also serves samples that lack some. For regression the choice is
-        between `AverageFusion` and `InverseVarianceFusion`. With less than ten
-        samples, the average is kept.
+        their subsets (beyond five modalities, on single ones, all but one, and
+        random ones), so that the fusion also serves samples that lack some. A
+        ridge draws the $T_m$ to 1 as strongly as one sample would. For
+        regression the choice is between `AverageFusion` and
+        `InverseVarianceFusion`. With less than ten samples, the average is
+        kept.
 
         The fitted values are weights of the fusion layer. Unimodal logits, as
         in `unimodal(name)`, do not change. Calibrate after training: methods
-        that train on their fused prediction (`QMF`, `MultiLossFusion`) would
-        continue with the calibrated prediction. SciPy is needed.
+        that train on their fused prediction (`QMF`, `MultiLossFusion`, `MLB`)
+        would continue with the calibrated prediction. A `.weights.h5` file goes
+        with the fusion it was saved with; a `.keras` file holds it. SciPy is
+        needed.
 
         Args:
             validation_data: `(x, y)` or `(x, y, sample_weight)`, or an
@@ -199,12 +203,13 @@ class ServedModel(Hooks):
         Raises:
             ImportError: If SciPy is not installed.
             ValueError: If the method has no fusion layer, or a layer with
-                nothing to fit, or a modality has no sample.
+                nothing to fit, a modality has no sample, or labels, weights or
+                logits are not as they should be.
 
         Warns:
             UserWarning: If a value ends at a bound of its search, a weight is
-                0, or `validation_data` lacks a class, so that no bias is
-                fitted.
+                0, `validation_data` lacks a class, so that no bias is fitted,
+                or the model's own fusion was better.
 
         Reference:
             Guo et al., "On Calibration of Modern Neural Networks", ICML 2017,

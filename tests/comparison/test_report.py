@@ -27,8 +27,6 @@ from keras_mla.comparison.report.sections import (
     weights,
 )
 from keras_mla.comparison.results import (
-    CALIBRATED,
-    POOLED,
     Comparison,
     Predictions,
     Run,
@@ -386,7 +384,7 @@ def test_csv_has_every_part(whole):
     comparison, path = whole
     with (path.parent / "table.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    parts = ("all", CALIBRATED, POOLED, *MODALITIES)
+    parts = ("all", "calibrated", "pooled", *MODALITIES)
     expected = [
         (method, *what)
         for method in comparison.methods
@@ -723,6 +721,17 @@ def test_fusions_of_the_best_method_that_fuses():
         kept.text
     )
     assert fusion.fusion(made_up(extras=False)) is None
+    # One run's validation data lacked a class.
+    found = comparison.runs_of("A")[0].fusion["scores"]
+    for scores in found.values():
+        scores["pool with bias"] = scores["pool"]
+    _, whole, *_ = fusion.fusion(comparison)
+    assert [row[0] for row in whole.rows] == [
+        "average",
+        "pool",
+        "pool with bias",
+    ]
+    assert whole.rows[2][1] == "81.0"
 
 
 def test_the_best_single_modality_is_a_row():
@@ -733,8 +742,12 @@ def test_the_best_single_modality_is_a_row():
     metric = numbers.metric_of(comparison)
     expected = comparison.scores(method, metric, name)
     assert last[1] == numbers.spread(expected, metric.text)
-    rows = methods.table(made_up(modalities=("text",))).rows
-    assert [row[0] for row in rows] == list(METHODS)
+    (*_, note) = methods.methods(comparison)
+    assert "The last row" in note.text
+    one = made_up(modalities=("text",))
+    assert [row[0] for row in methods.table(one).rows] == list(METHODS)
+    (*_, note) = methods.methods(one)
+    assert "last row" not in note.text
 
 
 # === The answer ===

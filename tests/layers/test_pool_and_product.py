@@ -93,13 +93,27 @@ def test_a_prior_is_adapted(built):
     np.testing.assert_allclose(
         to_numpy(again(logits)), to_numpy(fusion(logits))
     )
+    if built:
+        fusion.adapt(labels[:, None], [1, 0, 2, 1, 1, 0])
+        expected = np.array([1.5, 2.5, 2.5, 0.5]) / 7
+        np.testing.assert_allclose(
+            to_numpy(fusion(logits))[0], -np.log(expected), rtol=1e-5
+        )
     fusion.task = "multi_label"
     fusion.adapt(np.array([[1, 0, 1, 1], [1, 0, 0, 1]]))
     odds = np.log([2.5 / 0.5, 0.5 / 2.5, 1, 2.5 / 0.5])
     np.testing.assert_allclose(to_numpy(fusion(logits))[0], -odds, atol=1e-5)
 
 
-@pytest.mark.parametrize("prior", [[0.5, 0.0], [0.5, np.nan], [[0.5]], 0.5])
+def test_a_prior_of_one_label():
+    fusion = ProductFusion(task="multi_label")
+    fusion.adapt(np.array([1, 1, 0]))
+    np.testing.assert_allclose(fusion.given_prior, [2.5 / 4])
+
+
+@pytest.mark.parametrize(
+    "prior", [[0.5, 0.0], [0.5, np.nan], [[0.5]], 0.5, [0.5, 1e-50]]
+)
 def test_a_prior_must_be_probabilities(prior):
     with pytest.raises(ValueError, match="between 0 and 1"):
         ProductFusion(prior)
@@ -110,8 +124,10 @@ def test_a_product_needs_a_probability_for_each_class():
         ProductFusion([0.5, 0.5])(np.zeros((1, 2, 3), "float32"))
     fusion = ProductFusion()
     fusion(np.zeros((1, 2, 3), "float32"))
-    with pytest.raises(ValueError, match="between 0 and 2. Received: 3"):
+    with pytest.raises(ValueError, match="from 0 to 2. Received: 3"):
         fusion.adapt([0, 3])
+    with pytest.raises(ValueError, match="from 0 to 2. Received: 0.7"):
+        fusion.adapt([0.7])
     with pytest.raises(ValueError, match="no label"):
         fusion.adapt([])
     with pytest.raises(ValueError, match="InverseVarianceFusion"):

@@ -29,10 +29,10 @@ def write_csv(comparison: Comparison, path: pathlib.Path) -> None:
     the best epoch. `"validation, joint"` is that of the fusion which joint
     calibration kept, fitted to other samples than it predicts.
     """
-    parts = {"all": comparison.everything}
-    parts |= {CALIBRATED: CALIBRATED, POOLED: POOLED}
+    parts = [("all", comparison.everything)]
+    parts += [("calibrated", CALIBRATED), ("pooled", POOLED)]
     if len(comparison.modalities) > 1:
-        parts |= {name: name for name in comparison.modalities}
+        parts += [(name, name) for name in comparison.modalities]
     with path.open("w", newline="", **ENCODING) as file:
         lines = csv.writer(file)
         # A run is of a seed; a fold has several, of which it is the mean.
@@ -48,7 +48,7 @@ def write_csv(comparison: Comparison, path: pathlib.Path) -> None:
                 )
 
         for method in comparison.methods:
-            for part, key in parts.items():
+            for part, key in parts:
                 for metric in numbers.all_metrics(comparison):
                     values = numbers.scores(comparison, method, metric, key)
                     write(method, part, metric.name, values)

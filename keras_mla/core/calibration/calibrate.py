@@ -7,7 +7,11 @@ import numpy as np
 
 from keras_mla.core.calibration.joint import fit_jointly
 from keras_mla.core.calibration.quality import quality
-from keras_mla.core.calibration.samples import fused_by, predicted
+from keras_mla.core.calibration.samples import (
+    Samples,
+    fused_by,
+    predicted,
+)
 from keras_mla.core.calibration.temperature import (
     LEAST,
     MOST,
@@ -52,8 +56,33 @@ def calibrate(
     before = quality(model.task, fused_by(model.fusion, samples), samples)
     result = fit(model, samples)
     after = quality(model.task, fused_by(model.fusion, samples), samples)
+    if method == "joint":
+        _warn_of_fusion(model, samples, result, before, after)
     _warn_of_bounds(result)
     return {**result, "before": before, "after": after}
+
+
+def _warn_of_fusion(
+    model: Any, samples: Samples, result: dict, before: dict, after: dict
+) -> None:
+    """Warns of what joint calibration cannot fit, or makes worse."""
+    unseen = model.task.unseen(samples.y, samples.logits.shape[2])
+    if len(unseen):
+        warnings.warn(
+            "`validation_data` cannot tell how frequent each class is, so that "
+            "no class bias is fitted: it lacks the classes (or the yes or no "
+            f"of the labels) {unseen.tolist()}",
+            stacklevel=4,
+        )
+    loss = "negative_log_likelihood"
+    if after[loss] > before[loss]:
+        warnings.warn(
+            f"`calibrate` replaced the fusion by one ({result['fusion']}) that "
+            f"is worse on `validation_data`: the negative log-likelihood was "
+            f"{before[loss]:.3g} and is {after[loss]:.3g}. Where weights by "
+            "sample help, `method='temperature'` keeps the model's own fusion.",
+            stacklevel=4,
+        )
 
 
 def _warn_of_bounds(result: dict[str, Any]) -> None:
@@ -74,9 +103,9 @@ def _warn_of_bounds(result: dict[str, Any]) -> None:
     ]
     if at_bound:
         warnings.warn(
-            f"`calibrate` ended at a bound: {', '.join(at_bound)}. Predictions "
-            "that say nothing about the labels have no other best value, nor "
-            "have predictions without an error on `validation_data`.",
+            f"`calibrate` ended at a bound: {', '.join(at_bound)}. So it does "
+            "if predictions say nothing about the labels, have no error on "
+            "`validation_data`, or come from logits of another scale.",
             stacklevel=4,
         )
     off = [name for name, w in result.get("weight", {}).items() if w == 0]

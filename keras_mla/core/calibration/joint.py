@@ -1,14 +1,12 @@
 """The choice of a fusion that is fitted to all experts at once."""
 
-import itertools
-import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from keras_mla.core.calibration import pool
-from keras_mla.core.calibration.samples import Samples, experts_of
+from keras_mla.core.calibration.samples import Samples, subsets_of
 from keras_mla.core.calibration.temperature import (
     best_scale,
     by_name,
@@ -24,9 +22,6 @@ from keras_mla.layers.fusion import (
 )
 
 FOLDS = 5
-# All subsets of so many modalities are fitted to; of more, as many as these
-# have are drawn at random.
-ALL_SUBSETS = 5
 # Weights that have a value for each expert.
 OF_EXPERTS = ("temperature", "weight", "variance")
 
@@ -169,11 +164,11 @@ def candidates(model: Any, samples: Samples) -> dict[str, Candidate]:
         return {"scale": best_scale(task, z, some.y, some.weight)}
 
     def fit_pool(some: Samples, biased: bool = False) -> Values:
-        temperature = temperatures(task, some)
+        # Of few samples, almost any temperature is best.
+        temperature = temperatures(task, some, ridge=True)
         found = pool.fit(
             task,
-            some.logits / temperature[:, None],
-            patterns(model, some),
+            patterns(model, some, temperature),
             some.y,
             effective_number(some.weight),
             biased,
@@ -184,15 +179,7 @@ def candidates(model: Any, samples: Samples) -> dict[str, Candidate]:
         "average": Candidate(fit_average, average),
         "pool": Candidate(fit_pool, pooled, PoolFusion),
     }
-    unseen = task.unseen(samples.y, samples.logits.shape[2])
-    if len(unseen):
-        warnings.warn(
-            "`validation_data` cannot tell how frequent each class is, so that "
-            "no class bias is fitted: it lacks the classes (or the yes or no "
-            f"of the labels) {unseen.tolist()}",
-            stacklevel=5,
-        )
-    else:
+    if not len(task.unseen(samples.y, samples.logits.shape[2])):
         # It learns how frequent classes are too, which may change.
         result["pool with bias"] = Candidate(
             lambda some: fit_pool(some, True), pooled, PoolFusion, margin=2.0
@@ -201,41 +188,32 @@ def candidates(model: Any, samples: Samples) -> dict[str, Candidate]:
 
 
 def patterns(
-    model: Any, samples: Samples
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Returns which experts are seen, and how much samples count with them.
+    model: Any, samples: Samples, temperature: np.ndarray
+) -> list[pool.Pattern]:
+    """Returns what a pool is fitted to.
 
     Half of a sample's weight is on the modalities that it has, and half on
     subsets of them, equally; all of it on the former if it has only one.
     """
     weight = samples.weight / samples.weight.sum()
-    kept = [
-        samples.presence & subset for subset in _subsets(len(model.modalities))
-    ]
+    count = len(subsets_of(len(model.modalities)))
+    shown = [samples.seen(model, index) for index in range(count)]
     counted = [
-        seen.any(axis=1) & (seen != samples.presence).any(axis=1)
-        for seen in kept
+        some.presence.any(axis=1)
+        & (some.presence != samples.presence).any(axis=1)
+        for some in shown
     ]
-    number = np.sum(counted, axis=0)
+    number = np.sum(counted, axis=0) if shown else np.zeros(len(weight))
     own = np.where(number > 0, 0.5, 1.0) * weight
     each = 0.5 * weight / np.maximum(number, 1)
-    return [
-        (samples.present, own),
-        *(
-            (experts_of(model, seen), each * here)
-            for seen, here in zip(kept, counted, strict=True)
-            if here.any()
-        ),
-    ]
-
-
-def _subsets(modalities: int) -> list[np.ndarray]:
-    """Returns subsets of modalities, bool arrays; beyond five, random ones."""
-    if modalities <= ALL_SUBSETS:
-        shown = itertools.product([False, True], repeat=modalities)
-        return [np.array(one) for one in shown]
-    draws = np.random.default_rng(0).random((2**ALL_SUBSETS, modalities))
-    return list(draws < 0.5)
+    scaled = samples.logits / temperature[:, None]
+    result = [pool.Pattern(scaled, samples.present, own)]
+    for some, here in zip(shown, counted, strict=True):
+        if here.any():
+            if some.logits is not samples.logits:
+                scaled = some.logits / temperature[:, None]
+            result.append(pool.Pattern(scaled, some.present, each * here))
+    return result
 
 
 def effective_number(weight: np.ndarray) -> float:

@@ -29,10 +29,31 @@ class Pool(NamedTuple):
         return np.matmul(weight[:, None], logits)[:, 0] + self.bias
 
 
+class Pattern(NamedTuple):
+    """What is seen of samples, and how much this counts.
+
+    Attributes:
+        logits: float64 array `(samples, experts, units)`, divided by
+            temperatures.
+        present: bool array `(samples, experts)`.
+        share: array `(samples,)`. All shares of all patterns sum to 1.
+    """
+
+    logits: np.ndarray
+    present: np.ndarray
+    share: np.ndarray
+
+    def counted(self, y: np.ndarray) -> tuple["Pattern", np.ndarray]:
+        """Returns the samples that count, and their labels."""
+        rows = np.flatnonzero(self.share)
+        if len(rows) == len(self.share):  # Indexing would copy.
+            return self, y
+        return Pattern(*(values[rows] for values in self)), y[rows]
+
+
 def fit(
     task: Task,
-    logits: np.ndarray,
-    patterns: list[tuple[np.ndarray, np.ndarray]],
+    patterns: list[Pattern],
     y: np.ndarray,
     samples: float,
     biased: bool,
@@ -49,35 +70,27 @@ def fit(
 
     Args:
         task: The task, which gives the loss of a sample.
-        logits: float64 array `(samples, experts, units)`, divided by
-            temperatures.
-        patterns: Pairs of a bool array `(samples, experts)`, which experts
-            are seen, and an array `(samples,)`, how much each sample counts
-            with them. The latter sum to 1 over all patterns.
+        patterns: What is seen.
         y: Labels, as `task.labels_of` returns them.
         samples: float. The number of samples, n.
         biased: bool. Whether there is a bias.
     """
     from scipy.optimize import minimize
 
-    experts, units = logits.shape[1:]
-    counted = [(seen, share, np.flatnonzero(share)) for seen, share in patterns]
+    experts, units = patterns[0].logits.shape[1:]
+    counted = [pattern.counted(y) for pattern in patterns]
 
     def objective(numbers: np.ndarray) -> tuple[float, np.ndarray]:
         weight, bias = numbers[:experts], numbers[experts:]
         now = Pool(weight, bias if biased else np.zeros(units))
         slope = np.concatenate([weight - 1, bias]) / samples
         value = 0.5 * samples * float(slope @ slope)
-        for seen, share, rows in counted:
-            if len(rows) < len(share):
-                z, here, q = logits[rows], seen[rows], share[rows]
-                labels = y[rows]
-            else:  # Indexing would copy.
-                z, here, q, labels = logits, seen, share, y
-            losses, slopes = task.losses_and_slopes(now.fused(z, here), labels)
+        for (z, present, q), labels in counted:
+            fused = now.fused(z, present)
+            losses, slopes = task.losses_and_slopes(fused, labels)
             value += float(q @ losses)
             of_experts = np.matmul(z, slopes[..., None])[..., 0]
-            slope[:experts] += q @ (of_experts * here)
+            slope[:experts] += q @ (of_experts * present)
             if biased:
                 slope[experts:] += q @ slopes
         return value, slope

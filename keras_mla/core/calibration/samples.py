@@ -1,5 +1,6 @@
 """The predictions that a calibration is fitted to."""
 
+import itertools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -9,6 +10,10 @@ from keras import ops
 from keras_mla.core.arrays import full_presence
 from keras_mla.core.batch import each_batch
 from keras_mla.core.losses import labelled
+
+# All subsets of so many modalities are seen; of more, single ones, all but
+# one, and as many at random as these have.
+ALL_SUBSETS = 5
 
 
 class Samples(NamedTuple):
@@ -20,6 +25,8 @@ class Samples(NamedTuple):
         present: bool array `(samples, experts)`.
         y: Labels, as the task's `labels_of` returns them.
         weight: array `(samples,)`, positive.
+        others: array `(samples, subsets, others, units)`: the logits of experts
+            that are no modalities, if only a subset of `subsets_of` is seen.
     """
 
     logits: np.ndarray
@@ -27,6 +34,7 @@ class Samples(NamedTuple):
     present: np.ndarray
     y: np.ndarray
     weight: np.ndarray
+    others: np.ndarray
 
     def take(self, rows: np.ndarray) -> "Samples":
         """Returns some of the samples."""
@@ -38,6 +46,36 @@ class Samples(NamedTuple):
             here = self.present[:, index]
             yield self.logits[here, index], self.y[here], self.weight[here]
 
+    def seen(self, model: Any, subset: int) -> "Samples":
+        """Returns the samples if only a subset of modalities is seen.
+
+        Args:
+            model: The model.
+            subset: int. Position in `subsets_of`.
+        """
+        count = self.presence.shape[1]
+        presence = self.presence & subsets_of(count)[subset]
+        logits = self.logits
+        if logits.shape[1] > count:
+            others = self.others[:, subset]
+            logits = np.concatenate([logits[:, :count], others], axis=1)
+        return self._replace(
+            logits=logits,
+            presence=presence,
+            present=experts_of(model, presence),
+        )
+
+
+def subsets_of(count: int) -> list[np.ndarray]:
+    """Returns subsets of modalities, without that of all, as bool arrays."""
+    if count <= ALL_SUBSETS:
+        shown = itertools.product([False, True], repeat=count)
+        return [np.array(one) for one in shown if any(one) and not all(one)]
+    single: np.ndarray = np.eye(count, dtype=bool)
+    draws = np.random.default_rng(0).random((2**ALL_SUBSETS, count)) < 0.5
+    drawn = [one for one in draws if one.any() and not one.all()]
+    return [*single, *~single, *drawn]
+
 
 def predicted(model: Any, data: Any, batch_size: int | None) -> Samples:
     """Predicts validation data with each expert.
@@ -46,51 +84,105 @@ def predicted(model: Any, data: Any, batch_size: int | None) -> Samples:
     with a weight of 0, or with the class that the loss ignores.
 
     Raises:
-        ValueError: If there are no samples, or none of some expert.
+        ValueError: If there are no samples, or none of some expert, or labels,
+            weights or logits are not as they should be.
     """
     parts = []
     for batch in each_batch(data):
-        x, y = batch[0], batch[1]
-        if isinstance(y, dict):
-            raise ValueError(
-                "`calibrate` fits the fused prediction, which needs all "
-                "modalities of the same samples: `y` must be one array. "
-                f"Received: a dict with the keys {list(y)}"
-            )
-        y = np.asarray(ops.convert_to_numpy(y))
+        x, y, weight = _checked(batch)
         x = model.prepare_inputs(x)
         result = model.predict_modalities(x, batch_size)
         logits = np.stack([result[m]["logits"] for m in model.experts], 1)
         presence = full_presence(model.modalities, x)
-        weight = np.ones(len(y))
-        if len(batch) > 2 and batch[2] is not None:
-            given = ops.convert_to_numpy(batch[2])
-            weight = np.asarray(given, "float64").reshape(len(y), -1).mean(1)
         weight = weight * labelled(model, y)
-        of_experts = experts_of(model, presence)
-        counted = of_experts.any(axis=1) & (weight > 0)
+        present = experts_of(model, presence)
+        counted = present.any(axis=1) & (weight > 0)
         labels = model.task.labels_of(y[counted], logits.shape[2])
-        parts.append(
-            (
-                logits[counted],
-                presence[counted],
-                of_experts[counted],
-                labels,
-                weight[counted],
-            )
+        others = _others(model, x, presence, logits, batch_size)
+        arrays = (logits, presence, present, weight, others)
+        logits, presence, present, weight, others = (
+            values[counted] for values in arrays
         )
+        parts.append((logits, presence, present, labels, weight, others))
     if not parts:
         raise ValueError(
             "`validation_data` has no samples. Pass `(x, y)`, or batches of it."
         )
     samples = Samples(*(np.concatenate(p) for p in zip(*parts, strict=True)))
+    if not len(samples.y):
+        raise ValueError(
+            "No sample of `validation_data` counts: each has no modality, a "
+            "weight of 0, or a label that the loss ignores."
+        )
     for index, name in enumerate(model.experts):
-        if not samples.present[:, index].any():
+        here = samples.present[:, index]
+        if not here.any():
             raise ValueError(
                 "Calibration needs samples of each expert in "
                 f"`validation_data`. Received: no sample of {name!r}"
             )
+        finite = np.isfinite(samples.logits[here, index]).all(axis=1)
+        if not finite.all():
+            raise ValueError(
+                f"The logits of {name!r} must be finite. Received: NaN or "
+                f"infinity for {int((~finite).sum())} samples of "
+                "`validation_data`"
+            )
     return samples
+
+
+def _checked(batch: Any) -> tuple[Any, np.ndarray, np.ndarray]:
+    """Returns inputs, labels and weights of samples."""
+    if not isinstance(batch, tuple | list) or len(batch) < 2:
+        raise ValueError(
+            "`validation_data` must be `(x, y)` or `(x, y, sample_weight)`, or "
+            f"batches of it. Received: an object of type {type(batch).__name__}"
+        )
+    x, y = batch[0], batch[1]
+    if isinstance(y, dict):
+        raise ValueError(
+            "`calibrate` fits the fused prediction, which needs all "
+            "modalities of the same samples: `y` must be one array. "
+            f"Received: a dict with the keys {list(y)}"
+        )
+    y = np.asarray(ops.convert_to_numpy(y))
+    if len(batch) < 3 or batch[2] is None:
+        return x, y, np.ones(len(y))
+    if isinstance(batch[2], dict):
+        raise ValueError(
+            "`sample_weight` must be one array, for the fused prediction. "
+            f"Received: a dict with the keys {list(batch[2])}"
+        )
+    weight = np.asarray(ops.convert_to_numpy(batch[2]), "float64")
+    if len(weight) != len(y) or not (weight >= 0).all():
+        raise ValueError(
+            "`sample_weight` must have a number of at least 0 for each sample. "
+            f"Received: {len(weight)} weights for {len(y)} labels, the least "
+            f"{weight.min() if weight.size else None}"
+        )
+    return x, y, weight.reshape(len(y), -1).mean(axis=1)
+
+
+def _others(
+    model: Any,
+    x: dict[str, Any],
+    presence: np.ndarray,
+    logits: np.ndarray,
+    batch_size: int | None,
+) -> np.ndarray:
+    """Returns the logits of experts that are no modalities, for subsets."""
+    names = model.experts[len(model.modalities) :]
+    samples, _, units = logits.shape
+    if not names:
+        return np.zeros((samples, 0, 0, units), logits.dtype)
+    found = []
+    for subset in subsets_of(len(model.modalities)):
+        hidden = {**x, "presence": presence & subset}
+        result = model.predict_modalities(hidden, batch_size)
+        found.append(np.stack([result[m]["logits"] for m in names], 1))
+    if not found:  # There is one modality.
+        return np.zeros((samples, 0, len(names), units), logits.dtype)
+    return np.stack(found, 1)
 
 
 def fused_by(fusion: Any, samples: Samples) -> np.ndarray:

@@ -54,11 +54,22 @@ def fit_variances(model: Any, samples: Samples) -> dict[str, Any]:
     return {"variance": by_name(model, variance)}
 
 
-def temperatures(task: Task, samples: Samples) -> np.ndarray:
-    """Returns each expert's temperature, 1 for an expert without a sample."""
+def temperatures(
+    task: Task, samples: Samples, ridge: bool = False
+) -> np.ndarray:
+    """Returns each expert's temperature, 1 for an expert without a sample.
+
+    Args:
+        task: The task.
+        samples: What is fitted to.
+        ridge: bool. Whether temperatures are drawn to 1, as strongly as by one
+            sample.
+    """
     found = []
     for z, y, weight in samples.of_each():
-        found.append(1 / best_scale(task, z, y, weight) if len(y) else 1.0)
+        strength = 1 / len(y) if ridge and len(y) else 0.0
+        scale = best_scale(task, z, y, weight, strength) if len(y) else 1.0
+        found.append(1 / scale)
     return np.array(found)
 
 
@@ -72,11 +83,18 @@ def variances(samples: Samples) -> np.ndarray:
 
 
 def best_scale(
-    task: Task, logits: np.ndarray, y: np.ndarray, weight: np.ndarray
+    task: Task,
+    logits: np.ndarray,
+    y: np.ndarray,
+    weight: np.ndarray,
+    ridge: float = 0.0,
 ) -> float:
     """Returns the factor to logits that makes labels most likely."""
     return minimum(
-        lambda s: task.negative_log_likelihood(s * logits, y, weight)
+        lambda s: (
+            task.negative_log_likelihood(s * logits, y, weight)
+            + 0.5 * ridge * float(np.log(s)) ** 2
+        )
     )
 
 

@@ -1,7 +1,11 @@
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
+
+# Where a file of weights says which class they are of.
+_CLASS = "class"
 
 
 class Fusion(keras.layers.Layer):
@@ -62,6 +66,32 @@ class Fusion(keras.layers.Layer):
         self.scale = self.add_weight(
             shape=(), initializer="ones", trainable=False, name="scale"
         )
+
+    def save_own_variables(self, store: Any) -> None:
+        """Saves the weights, and whose they are."""
+        super().save_own_variables(store)
+        store[_CLASS] = np.frombuffer(type(self).__name__.encode(), "uint8")
+
+    def load_own_variables(self, store: Any) -> None:
+        """Loads the weights of a fusion of the same class.
+
+        Raises:
+            ValueError: If they are those of another one, which would mean
+                something else.
+        """
+        values = {name: store[name] for name in store.keys()}
+        own = type(self).__name__
+        saved = values.pop(_CLASS, np.frombuffer(own.encode(), "uint8"))
+        saved = bytes(np.asarray(saved, "uint8")).decode()
+        # Keras looks in a second place, where nothing is.
+        if saved != own or not values:
+            raise ValueError(
+                f"These are not the weights of a model whose fusion is {own}. "
+                "`calibrate(method='joint')` may have replaced the fusion "
+                "before they were saved: load a `.keras` file, or call "
+                "`model.replace_fusion` with a layer like the saved one."
+            )
+        super().load_own_variables(values)
 
     def calibrated(self, logits: Any) -> Any:
         """Returns logits divided by the temperatures, in float32."""

@@ -91,44 +91,58 @@ class ProductFusion(AdditiveFusion):
         if self.given_prior is not None:
             self._assign(self.given_prior)
 
-    def adapt(self, labels: Any) -> None:
+    def adapt(self, labels: Any, sample_weight: Any | None = None) -> None:
         """Sets the prior to how frequent classes, or labels, are.
 
         So that no probability is 0, each class counts half a sample more, and
-        of several labels each yes and each no does.
+        of several labels each yes and each no does. The layer must know its
+        task: it does in a model that has been compiled.
 
         Args:
-            labels: Training labels: classes `(samples,)`, or one-hot or of
-                several labels `(samples, classes)`.
+            labels: Training labels: classes `(samples,)` or `(samples, 1)`, or
+                one-hot or of several labels `(samples, classes)`.
+            sample_weight: array `(samples,)`, how often each sample counts.
+                Defaults to once.
 
         Raises:
             ValueError: If there are no labels, or they do not fit the layer.
         """
         labels = np.asarray(ops.convert_to_numpy(labels))
-        if not self.built and labels.ndim < 2:
-            raise ValueError(
-                "`adapt` needs to know how many classes there are: call the "
-                "model first, or pass one-hot labels. Received: labels of "
-                f"shape {labels.shape} for a layer that is not built"
-            )
-        classes = self.prior.shape[0] if self.built else labels.shape[1]
         if not len(labels):
             raise ValueError("A prior needs labels. Received: no label")
-        if labels.ndim == 2 and labels.shape[1] == classes:
-            counts = labels.sum(axis=0, dtype="float64")
+        weight = np.ones(len(labels))
+        if sample_weight is not None:
+            weight = np.asarray(sample_weight, "float64").reshape(len(labels))
+        several = self.task == "multi_label"
+        if labels.ndim == 1 or (labels.shape[1] == 1 and not several):
+            counts = self._counts(labels.reshape(-1), weight)
         else:
-            labels = labels.reshape(-1)
-            inside = (labels >= 0) & (labels < classes)
-            if not inside.all():
-                raise ValueError(
-                    f"Labels must lie between 0 and {classes - 1}. "
-                    f"Received: {labels[~inside][0]}"
-                )
-            counts = np.bincount(labels.astype(int), minlength=classes)
-        more = 2 if self.task == "multi_label" else classes
-        self.given_prior = _checked((counts + 0.5) / (len(labels) + 0.5 * more))
+            counts = weight @ labels.astype("float64")
+        more = 2 if several else len(counts)
+        self.given_prior = _checked(
+            (counts + 0.5) / (weight.sum() + 0.5 * more)
+        )
         if self.built:
             self._assign(self.given_prior)
+
+    def _counts(self, labels: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        """Returns how often each class is there, or the only label."""
+        if self.task == "multi_label":
+            return np.array([weight @ labels.astype("float64")])
+        if not self.built:
+            raise ValueError(
+                "`adapt` needs to know how many classes there are: call the "
+                "model first, or pass one-hot labels. Received: classes for a "
+                "layer that is not built"
+            )
+        classes = self.prior.shape[0]
+        inside = np.isin(labels, np.arange(classes))
+        if not inside.all():
+            raise ValueError(
+                f"Labels must be classes from 0 to {classes - 1}. "
+                f"Received: {labels[~inside][0]}"
+            )
+        return np.bincount(labels.astype(int), weight, classes)
 
     def _assign(self, prior: Sequence[float]) -> None:
         if len(prior) != self.prior.shape[0]:
@@ -156,7 +170,8 @@ class ProductFusion(AdditiveFusion):
 def _checked(prior: Any) -> list[float]:
     """Returns probabilities as a list, or raises if they are none."""
     found = np.asarray(prior, "float64")
-    if found.ndim != 1 or not ((found > 0) & (found < 1)).all():
+    inside = np.float32(found)  # As the layer keeps them.
+    if found.ndim != 1 or not ((inside > 0) & (inside < 1)).all():
         raise ValueError(
             "`prior` must hold a probability between 0 and 1 for each class. "
             f"Received: prior={prior}"

@@ -34,22 +34,24 @@ def fusion(comparison: Comparison) -> list[Block] | None:
     reports = [run.fusion for run in runs]
 
     def cell(subset: str, name: str, measure: str) -> str:
-        values = [r["scores"][subset][name][measure] for r in reports]
+        # Data that lack a class have no pool with a bias.
+        having = [r for r in runs if name in r.fusion["scores"][subset]]
+        values = [r.fusion["scores"][subset][name][measure] for r in having]
         return numbers.spread(
-            comparison.by_fold(runs, values), lambda v: _text(measure, v)
+            comparison.by_fold(having, values), lambda v: _text(measure, v)
         )
 
     subsets = list(reports[0]["scores"])
     whole = subsets[-1]
-    names = list(reports[0]["scores"][whole])
+    names = list(dict.fromkeys(n for r in reports for n in r["scores"][whole]))
     measures = list(reports[0]["scores"][whole][names[0]])
     blocks: list[Block] = [
         Text(
             f"Ways to fuse the predictions of {method}, the best method on "
             "validation data that fuses any, on validation data; what a "
             "fusion has to fit, it has fitted to other samples than it "
-            "predicts. The best weight per sample knows the labels: it bounds "
-            "what weights can do that sum to one."
+            "predicts. The best weight per sample knows the labels: it is "
+            "nearly the best that weights can do."
         ),
         Table(
             ["Fusion", *(_TITLES[m] for m in measures)],

@@ -53,12 +53,25 @@ def methods(comparison: Comparison) -> list[Block] | None:
         Text(
             f"Bold: {comparison.winner}, chosen by "
             f"{numbers.in_sentence(metric)} on validation data, not on "
-            f"test data. The last row is the best single modality on "
-            f"validation data. {explained}"
+            f"test data. {_of_last_row(comparison)}{explained}"
             "↓ marks metrics of which less is better.",
             "note",
         ),
     ]
+
+
+def _best_alone(comparison: Comparison) -> tuple[str, str] | None:
+    several = len(comparison.modalities) > 1
+    return numbers.best_alone(comparison) if several else None
+
+
+def _of_last_row(comparison: Comparison) -> str:
+    if _best_alone(comparison) is None:
+        return ""
+    return (
+        "The last row is what the best single modality on validation data "
+        "reaches. "
+    )
 
 
 def table(comparison: Comparison) -> Table:
@@ -75,8 +88,8 @@ def table(comparison: Comparison) -> Table:
         return [title, *cells, len(comparison.runs_of(method))]
 
     rows = [row(name, name) for name in comparison.methods]
-    best = numbers.best_alone(comparison)
-    if best is not None and len(comparison.modalities) > 1:
+    best = _best_alone(comparison)
+    if best is not None:
         method, name = best
         rows.append(row(f"{name} alone, of {method}", method, name))
     header = [
