@@ -168,7 +168,8 @@ class ServedModel(Hooks):
         Half of a sample's weight is on all modalities that it has, half on
         their subsets (beyond five modalities, on single ones, all but one, and
         random ones), so that the fusion also serves samples that lack some. A
-        ridge draws the $T_m$ to 1 as strongly as one sample would. For
+        ridge draws the $T_m$, and the average's factor, to 1 as strongly as one
+        sample would. For
         regression the choice is between `AverageFusion` and
         `InverseVarianceFusion`. With less than ten samples, the average is
         kept.

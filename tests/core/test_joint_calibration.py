@@ -494,7 +494,7 @@ def test_temperatures_can_be_fitted_after_a_pool():
     )
 
 
-@pytest.mark.filterwarnings("ignore:`calibrate` ended at a bound")
+@pytest.mark.filterwarnings("ignore:`calibrate` (ended|gave)")
 @mainly_on("torch")
 def test_a_better_fusion_is_not_replaced_without_a_word():
     rng = np.random.default_rng(0)

@@ -161,7 +161,8 @@ def candidates(model: Any, samples: Samples) -> dict[str, Candidate]:
 
     def fit_average(some: Samples) -> Values:
         z = average({"scale": 1.0}, some)
-        return {"scale": best_scale(task, z, some.y, some.weight)}
+        ridge = 1 / len(some.y)
+        return {"scale": best_scale(task, z, some.y, some.weight, ridge)}
 
     def fit_pool(some: Samples, biased: bool = False) -> Values:
         # Of few samples, almost any temperature is best.
