@@ -87,14 +87,14 @@ class SingleLabel(Task):
         """Returns classes, int of shape `(samples,)`."""
         if y.ndim == 2 and y.shape[1] == units:
             y = y.argmax(axis=1)
-        y = y.reshape(-1).astype(int)
-        outside = y[(y < 0) | (y >= units)]
+        y = y.reshape(-1)
+        outside = y[~((y >= 0) & (y < units))]  # NaN is neither.
         if outside.size:
             raise ValueError(
                 f"Labels must lie between 0 and {units - 1}. "
                 f"Received: {outside[0]}"
             )
-        return y
+        return y.astype(int)
 
     def unseen(self, y: np.ndarray, units: int) -> np.ndarray:
         """Returns the classes that no sample has."""
