@@ -42,6 +42,7 @@ def by_name(presence, kind):
     return pd.DataFrame(masks) if kind == "frame" else masks
 
 
+@pytest.mark.filterwarnings("ignore:`calibrate` ended at a bound")
 @pytest.mark.parametrize("kind", ["dict", "frame"])
 def test_presence_by_name_equals_presence_by_position(kind):
     x, y = make_data(24)

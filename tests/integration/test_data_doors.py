@@ -119,6 +119,7 @@ def collate(samples):
     return x, torch.as_tensor(np.array([y for _, y in samples]))
 
 
+@pytest.mark.filterwarnings("ignore:`calibrate` ended at a bound")
 @pytest.mark.skipif(BACKEND == "tensorflow", reason="Keras takes one length")
 def test_a_data_loader_of_varying_lengths():
     torch = pytest.importorskip("torch")
