@@ -16,7 +16,7 @@ ALLOWED = {
     "backend": set(),
     "layers": {"backend"},
     "metrics": {"backend"},
-    "core": {"backend", "layers", "metrics", "presence", "version"},
+    "core": {"backend", "layers", "presence", "version"},
     "models": {"core", "layers", "backend"},
     "callbacks": {"layers", "core"},
     "encoders": {"layers", "backend"},

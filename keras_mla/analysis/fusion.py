@@ -16,12 +16,12 @@ from keras_mla.core.calibration.samples import (
     predicted,
     subsets_of,
 )
-from keras_mla.core.calibration.temperature import best_scale, temperatures
+from keras_mla.core.calibration.temperature import temperatures
 from keras_mla.core.tasks import Task
 from keras_mla.layers import EntropyFusion, ProductFusion
 
 Subset = tuple[str, ...]
-ORACLE = "best weight per sample"
+ENTROPY, ORACLE = "entropy weights", "best weight per sample"
 _STEPS = 10
 _DRAWS = 500
 
@@ -137,7 +137,11 @@ def fusion_report(
             "predictions. Methods with a `fusion` layer, such as MLA and "
             "LateFusion, have a report of it."
         )
-    samples = predicted(model, validation_data, batch_size)
+    return report_of(model, predicted(model, validation_data, batch_size))
+
+
+def report_of(model: Any, samples: Samples) -> FusionReport:
+    """Returns the report of predictions of validation data."""
     if len(samples.y) < 2 * joint.FOLDS:
         raise ValueError(
             f"A report needs at least {2 * joint.FOLDS} samples in "
@@ -145,8 +149,13 @@ def fusion_report(
         )
     shown = _shown(model, samples)
     scores: dict[Subset, dict] = {subset: {} for subset in shown}
+    certain = model.task.certain
+    entropy = EntropyFusion(model.task.name) if certain else None
     for name, candidate in _fusions(model, samples).items():
-        _, *found = joint.cross_fitted(candidate, samples, *shown.values())
+        given = [samples, *shown.values()]
+        if name == ENTROPY:
+            given = [_of_one(entropy, some) for some in given]
+        _, *found = joint.cross_fitted(candidate, *given)
         for (subset, some), logits in zip(shown.items(), found, strict=True):
             scores[subset][name] = _scores(model.task, logits, some)
     covariance, error = _covariances(model, samples)
@@ -179,37 +188,38 @@ def _fusions(model: Any, samples: Samples) -> dict[str, Candidate]:
     if not task.certain:
         return {**found, ORACLE: _oracle(task)}
 
-    def scaled(some: Samples, logits: np.ndarray) -> dict[str, float]:
-        return {"scale": best_scale(task, logits, some.y, some.weight)}
-
-    def by_entropy(values: Values, some: Samples) -> np.ndarray:
-        fusion = EntropyFusion(task.name)
-        return values["scale"] * fused_by(fusion, some).astype("float64")
+    classes = samples.logits.shape[2]
 
     def fit_product(some: Samples) -> Values:
-        return {
-            "temperature": temperatures(task, some),
-            "labels": (some.y, some.weight),
-        }
+        fusion = ProductFusion(task=task.name)
+        fusion.build((None, 1, classes))
+        fusion.adapt(some.y, some.weight)
+        prior = np.array(fusion.given_prior)
+        odds = prior / (1 - prior) if task.name == "multi_label" else prior
+        temperature = temperatures(task, some)
+        return {"temperature": temperature, "log_prior": np.log(odds)}
 
     def product(values: Values, some: Samples) -> np.ndarray:
-        fusion = ProductFusion(task=task.name)
-        fusion.build(some.logits.shape)
-        fusion.temperature.assign(values["temperature"])
-        fusion.adapt(*values["labels"])
-        return fused_by(fusion, some)
+        logits = some.logits / values["temperature"][:, None]
+        count = some.present.sum(axis=1, keepdims=True)
+        fused = np.matmul(some.present[:, None].astype("float64"), logits)
+        return fused[:, 0] - (count - 1) * values["log_prior"]
 
-    entropy = Candidate(
-        lambda some: scaled(some, by_entropy({"scale": 1.0}, some)),
-        by_entropy,
-    )
     return {
-        "average": found.pop("average"),
+        "average": found["average"],
         "product": Candidate(fit_product, product),
-        "entropy weights": entropy,
+        # Their weighted sums get a factor, as the average does.
+        ENTROPY: found["average"],
         **found,
         ORACLE: _oracle(task),
     }
+
+
+def _of_one(fusion: Any, samples: Samples) -> Samples:
+    """Returns samples with the fused prediction as their only expert."""
+    fused = fused_by(fusion, samples.logits, samples.present)
+    known: np.ndarray = np.any(samples.present, axis=1, keepdims=True)
+    return samples._replace(logits=fused[:, None], present=known)
 
 
 def _oracle(task: Task) -> Candidate:

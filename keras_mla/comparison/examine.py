@@ -1,6 +1,5 @@
 """Predicts a split, with all modalities and with subsets of them."""
 
-import contextlib
 import dataclasses
 import warnings
 from collections.abc import Iterator
@@ -9,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_mla.analysis.fusion import fusion_report
+from keras_mla.analysis.fusion import report_of
 from keras_mla.analysis.modality_gap import modality_gap
 from keras_mla.analysis.shapley import shapley_values
 from keras_mla.analysis.worth import prior
@@ -24,6 +23,13 @@ from keras_mla.comparison.results import (
     subsets,
 )
 from keras_mla.core.arrays import full_presence
+from keras_mla.core.calibration.calibrate import fit
+from keras_mla.core.calibration.samples import (
+    Samples,
+    experts_of,
+    fused_by,
+    predicted,
+)
 from keras_mla.layers import InverseVarianceFusion
 
 
@@ -82,15 +88,17 @@ def examine(
         for (a, b), distance in _gap(seen["features"], seen["given"]).items()
     }
     worth = _worth(data, fold, outputs, metric)
-    fusion = _fusion(model, fold, size)
-    for key, method in ((CALIBRATED, "temperature"), (POOLED, "joint")):
-        # The latter replaces the fusion.
-        fitted = calibrate(model, fold, size, method)
-        if fitted is not None:
-            outputs[key] = predict(model, data, test, size)["fused"]
-            if method == "joint":
-                fusion["kept"] = fitted["fusion"]
-                fusion["weight"] = fitted.get("weight", {})
+    fusion = {}
+    if model.fusion is not None:
+        validation = _whole(fold.parts["validation"])
+        samples = predicted(model, validation, size)
+        fusion = _report(model, samples)
+        for key, method in ((CALIBRATED, "temperature"), (POOLED, "joint")):
+            if _fits(model, method):
+                found = fit(model, samples, method)
+                outputs[key] = fused_by(model.fusion, *seen["experts"])
+        fusion["kept"] = found["fusion"]
+        fusion["weight"] = found.get("weight", {})
     return {
         "predictions": Predictions(test.rows, outputs, seen["weights"]),
         "gap": gap,
@@ -99,47 +107,32 @@ def examine(
     }
 
 
-def calibrate(
-    model: Any, fold: Fold, size: int, method: str = "temperature"
-) -> dict | None:
+def calibrate(model: Any, fold: Fold, size: int) -> None:
     """Calibrates a model on validation data, if it can be calibrated."""
-    fusion = model.fusion
-    if fusion is None or (
-        method == "temperature"
-        and not model.task.certain
-        and not isinstance(fusion, InverseVarianceFusion)
-    ):
-        return None
-    with _no_warnings():
-        validation = _whole(fold.parts["validation"])
-        return model.calibrate(validation, size, method)
+    if model.fusion is not None and _fits(model, "temperature"):
+        with warnings.catch_warnings():
+            # The report shows what it is worth.
+            warnings.filterwarnings("ignore", "`calibrate` ended")
+            model.calibrate(_whole(fold.parts["validation"]), size)
 
 
-def _fusion(model: Any, fold: Fold, size: int) -> dict[str, Any]:
-    """Returns the fields of the report of a fusion; none without a fusion."""
-    if model.fusion is None:
-        return {}
+def _fits(model: Any, method: str) -> bool:
+    """Returns whether a method can calibrate a model's fusion."""
+    exact = isinstance(model.fusion, InverseVarianceFusion)
+    return method == "joint" or model.task.certain or exact
+
+
+def _report(model: Any, samples: Samples) -> dict[str, Any]:
+    """Returns the fields of the report of a fusion; none of few samples."""
     try:
-        with _no_warnings():
-            validation = _whole(fold.parts["validation"])
-            found = fusion_report(model, validation, size)
-    except ValueError:  # Too few samples, or a modality that none has.
+        fields = dataclasses.asdict(report_of(model, samples))
+    except ValueError:
         return {}
-    fields = dataclasses.asdict(found)
     for name in ("scores", "samples"):
         fields[name] = {
             subset_key(subset): value for subset, value in fields[name].items()
         }
     return fields
-
-
-@contextlib.contextmanager
-def _no_warnings() -> Iterator[None]:
-    """Leaves out warnings of each run, which a table has no place for."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "`calibrate` (ended|gave|replaced)")
-        warnings.filterwarnings("ignore", "`validation_data` cannot tell")
-        yield
 
 
 def _whole(part: Part) -> Any:
@@ -197,6 +190,10 @@ def _seen(
             for name in names
             if "weight" in found[name]
         },
+        "experts": (
+            np.stack([found[name]["logits"] for name in model.experts], 1),
+            experts_of(model, given),
+        ),
         "features": model.features(x, size) if len(names) > 1 else {},
         "given": given,
     }

@@ -39,11 +39,10 @@ def calibrate(
             "predictions, so there is nothing to calibrate. Methods with a "
             "`fusion` layer, such as MLA and LateFusion, can be calibrated."
         )
-    fit: Any = fit_jointly
-    if method == "temperature":
-        fit = fit_certainty if model.task.certain else fit_variances
-    if fit is fit_variances and not isinstance(
-        model.fusion, InverseVarianceFusion
+    if (
+        method == "temperature"
+        and not model.task.certain
+        and not isinstance(model.fusion, InverseVarianceFusion)
     ):
         raise ValueError(
             f"There is nothing to calibrate in the "
@@ -53,18 +52,29 @@ def calibrate(
             "modalities by how exact they are."
         )
     samples = predicted(model, data, batch_size)
-    before = quality(model.task, fused_by(model.fusion, samples), samples)
-    result = fit(model, samples)
-    after = quality(model.task, fused_by(model.fusion, samples), samples)
+    result = fit(model, samples, method)
     if method == "joint":
-        _warn_of_fusion(model, samples, result, before, after)
+        _warn_of_fusion(model, samples, result)
     _warn_of_bounds(result)
-    return {**result, "before": before, "after": after}
+    return result
 
 
-def _warn_of_fusion(
-    model: Any, samples: Samples, result: dict, before: dict, after: dict
-) -> None:
+def fit(model: Any, samples: Samples, method: str) -> dict[str, Any]:
+    """Fits a fusion to predictions; returns what `calibrate` does."""
+
+    def now() -> dict[str, float]:
+        fused = fused_by(model.fusion, samples.logits, samples.present)
+        return quality(model.task, fused, samples)
+
+    chosen = fit_jointly
+    if method == "temperature":
+        chosen = fit_certainty if model.task.certain else fit_variances
+    before = now()
+    result = chosen(model, samples)
+    return {**result, "before": before, "after": now()}
+
+
+def _warn_of_fusion(model: Any, samples: Samples, result: dict) -> None:
     """Warns of what joint calibration cannot fit, or makes worse."""
     unseen = model.task.unseen(samples.y, samples.logits.shape[2])
     if len(unseen):
@@ -75,6 +85,7 @@ def _warn_of_fusion(
             stacklevel=4,
         )
     loss = "negative_log_likelihood"
+    before, after = result["before"], result["after"]
     if after[loss] > before[loss]:
         warnings.warn(
             f"`calibrate` replaced the fusion by one ({result['fusion']}) that "

@@ -185,13 +185,15 @@ def _others(
     return np.stack(found, 1)
 
 
-def fused_by(fusion: Any, samples: Samples) -> np.ndarray:
-    """Returns the logits that a fusion layer makes of samples."""
+def fused_by(
+    fusion: Any, logits: np.ndarray, present: np.ndarray
+) -> np.ndarray:
+    """Returns the logits that a fusion layer makes of those of experts."""
     return np.asarray(
         ops.convert_to_numpy(
             fusion(
-                ops.convert_to_tensor(samples.logits, "float32"),
-                ops.convert_to_tensor(samples.present),
+                ops.convert_to_tensor(logits, "float32"),
+                ops.convert_to_tensor(present),
             )
         )
     )

@@ -23,7 +23,7 @@ def fit_certainty(model: Any, samples: Samples) -> dict[str, Any]:
 
     def fused() -> np.ndarray:
         fusion.scale.assign(1.0)
-        return fused_by(fusion, samples)
+        return fused_by(fusion, samples.logits, samples.present)
 
     def loss_of(sharpness: float) -> float:
         fusion.sharpness.assign(sharpness)
