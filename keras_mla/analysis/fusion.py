@@ -6,8 +6,10 @@ import numpy as np
 from keras import ops
 
 from keras_mla.analysis.figure import panels, saved
+from keras_mla.analysis.worth import prior
 from keras_mla.core.calibration import joint
 from keras_mla.core.calibration.joint import Candidate, Values
+from keras_mla.core.calibration.pool import weighted_sum
 from keras_mla.core.calibration.quality import quality
 from keras_mla.core.calibration.samples import (
     ALL_SUBSETS,
@@ -18,7 +20,7 @@ from keras_mla.core.calibration.samples import (
 )
 from keras_mla.core.calibration.temperature import temperatures
 from keras_mla.core.tasks import Task
-from keras_mla.layers import EntropyFusion, ProductFusion
+from keras_mla.layers import EntropyFusion
 
 Subset = tuple[str, ...]
 ENTROPY, ORACLE = "entropy weights", "best weight per sample"
@@ -158,7 +160,13 @@ def report_of(model: Any, samples: Samples) -> FusionReport:
         _, *found = joint.cross_fitted(candidate, *given)
         for (subset, some), logits in zip(shown.items(), found, strict=True):
             scores[subset][name] = _scores(model.task, logits, some)
-    covariance, error = _covariances(model, samples)
+    temperature = np.ones(samples.logits.shape[1])
+    if certain:
+        temperature = temperatures(model.task, samples)
+    for subset, some in shown.items():  # It knows the labels in any case.
+        logits = _oracle(model.task, some, temperature)
+        scores[subset][ORACLE] = _scores(model.task, logits, some)
+    covariance, error = _covariances(model, samples, entropy)
     counts = {s: int(_known(some).sum()) for s, some in shown.items()}
     return FusionReport(scores, counts, covariance, error)
 
@@ -186,24 +194,21 @@ def _fusions(model: Any, samples: Samples) -> dict[str, Candidate]:
     task = model.task
     found = joint.candidates(model, samples)
     if not task.certain:
-        return {**found, ORACLE: _oracle(task)}
+        return found
 
-    classes = samples.logits.shape[2]
+    units = samples.logits.shape[2]
 
     def fit_product(some: Samples) -> Values:
-        fusion = ProductFusion(task=task.name)
-        fusion.build((None, 1, classes))
-        fusion.adapt(some.y, some.weight)
-        prior = np.array(fusion.given_prior)
-        odds = prior / (1 - prior) if task.name == "multi_label" else prior
-        temperature = temperatures(task, some)
-        return {"temperature": temperature, "log_prior": np.log(odds)}
+        return {
+            "temperature": temperatures(task, some),
+            "prior": prior(task.name, some.y, units, some.weight),
+        }
 
     def product(values: Values, some: Samples) -> np.ndarray:
         logits = some.logits / values["temperature"][:, None]
         count = some.present.sum(axis=1, keepdims=True)
-        fused = np.matmul(some.present[:, None].astype("float64"), logits)
-        return fused[:, 0] - (count - 1) * values["log_prior"]
+        fused = weighted_sum(some.present, logits)
+        return fused - (count - 1) * values["prior"]
 
     return {
         "average": found["average"],
@@ -211,7 +216,6 @@ def _fusions(model: Any, samples: Samples) -> dict[str, Candidate]:
         # Their weighted sums get a factor, as the average does.
         ENTROPY: found["average"],
         **found,
-        ORACLE: _oracle(task),
     }
 
 
@@ -222,35 +226,24 @@ def _of_one(fusion: Any, samples: Samples) -> Samples:
     return samples._replace(logits=fused[:, None], present=known)
 
 
-def _oracle(task: Task) -> Candidate:
-    """Returns the choice of the weights that suit a sample's label best."""
-
-    def fit(some: Samples) -> Values:
-        experts = some.logits.shape[1]
-        return {
-            "temperature": temperatures(task, some)
-            if task.certain
-            else np.ones(experts)
-        }
-
-    def fused(values: Values, some: Samples) -> np.ndarray:
-        logits = some.logits / values["temperature"][:, None]
-        best = np.zeros(logits[:, 0].shape)
-        least = np.full(len(best), np.inf)
-        for weight in _weightings(logits.shape[1]):
-            share = some.present * weight
-            total = share.sum(axis=1, keepdims=True)
-            share = share / np.where(total > 0, total, 1)
-            z = np.matmul(share[:, None], logits)[:, 0]
-            # A right prediction goes before any lower loss.
-            loss = task.losses(z, some.y)
-            if task.certain:
-                loss = loss + 1e6 * (1 - _right(z, some.y))
-            better = (total[:, 0] > 0) & (loss < least)
-            best[better], least[better] = z[better], loss[better]
-        return best
-
-    return Candidate(fit, fused)
+def _oracle(
+    task: Task, samples: Samples, temperature: np.ndarray
+) -> np.ndarray:
+    """Returns logits fused by the weights that suit each label best."""
+    logits = samples.logits / temperature[:, None]
+    best = np.zeros(logits[:, 0].shape)
+    least = np.full(len(best), np.inf)
+    for weight in _weightings(logits.shape[1]):
+        share = samples.present * weight
+        total = share.sum(axis=1, keepdims=True)
+        share = share / np.where(total > 0, total, 1)
+        z = weighted_sum(share, logits)
+        loss = task.losses(z, samples.y)
+        if task.certain:  # A right prediction goes before any lower loss.
+            loss = loss + 1e6 * (1 - _right(z, samples.y))
+        better = (total[:, 0] > 0) & (loss < least)
+        best[better], least[better] = z[better], loss[better]
+    return best
 
 
 def _weightings(experts: int) -> np.ndarray:
@@ -284,17 +277,16 @@ def _right(logits: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _covariances(
-    model: Any, samples: Samples
+    model: Any, samples: Samples, entropy: Any
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Returns covariances of weight and loss, and their standard errors."""
     found: dict[str, float] = {}
     errors: dict[str, float] = {}
-    if not model.task.certain:
+    if entropy is None:
         return found, errors
-    fusion = EntropyFusion(model.task.name)
     weights = np.asarray(
         ops.convert_to_numpy(
-            fusion.weights_of(
+            entropy.weights_of(
                 ops.convert_to_tensor(samples.logits, "float32"),
                 ops.convert_to_tensor(samples.present),
             )

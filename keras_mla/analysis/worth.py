@@ -171,7 +171,12 @@ def modality_worth(
     return Worth(game.shares, game.errors, values, total, measure)
 
 
-def prior(task: str, labels: np.ndarray, units: int) -> np.ndarray:
+def prior(
+    task: str,
+    labels: np.ndarray,
+    units: int,
+    weight: np.ndarray | None = None,
+) -> np.ndarray:
     """Returns the best constant prediction.
 
     So that no likelihood is zero, half a sample stands for a class that the
@@ -181,6 +186,8 @@ def prior(task: str, labels: np.ndarray, units: int) -> np.ndarray:
         task: str. `"single_label"`, `"multi_label"` or `"regression"`.
         labels: array `(samples,)` of classes, or `(samples, units)`.
         units: int. Number of outputs.
+        weight: array `(samples,)`, how often each sample counts. Defaults to
+            once.
 
     Returns:
         float64 array `(units,)`: logits, or the values of a regression.
@@ -191,10 +198,11 @@ def prior(task: str, labels: np.ndarray, units: int) -> np.ndarray:
     if not len(labels):
         raise ValueError("A prior needs labels. Received: no label")
     if task == "single_label":
-        counts = np.bincount(labels.reshape(-1), minlength=units)
+        counts = np.bincount(labels.reshape(-1), weight, minlength=units)
         shares = np.maximum(counts.astype("float64"), 0.5)
         return np.log(shares / shares.sum())
-    mean = labels.reshape(-1, units).mean(axis=0, dtype="float64")
+    labels = labels.reshape(-1, units).astype("float64")
+    mean = np.average(labels, axis=0, weights=weight)
     if task == "regression":
         return mean
     least = 0.5 / len(labels)

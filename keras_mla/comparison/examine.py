@@ -23,14 +23,13 @@ from keras_mla.comparison.results import (
     subsets,
 )
 from keras_mla.core.arrays import full_presence
-from keras_mla.core.calibration.calibrate import fit
+from keras_mla.core.calibration.calibrate import fit, fits
 from keras_mla.core.calibration.samples import (
     Samples,
     experts_of,
     fused_by,
     predicted,
 )
-from keras_mla.layers import InverseVarianceFusion
 
 
 def predict(
@@ -94,7 +93,7 @@ def examine(
         samples = predicted(model, validation, size)
         fusion = _report(model, samples)
         for key, method in ((CALIBRATED, "temperature"), (POOLED, "joint")):
-            if _fits(model, method):
+            if fits(model, method):
                 found = fit(model, samples, method)
                 outputs[key] = fused_by(model.fusion, *seen["experts"])
         fusion["kept"] = found["fusion"]
@@ -109,17 +108,11 @@ def examine(
 
 def calibrate(model: Any, fold: Fold, size: int) -> None:
     """Calibrates a model on validation data, if it can be calibrated."""
-    if model.fusion is not None and _fits(model, "temperature"):
+    if model.fusion is not None and fits(model, "temperature"):
         with warnings.catch_warnings():
             # The report shows what it is worth.
             warnings.filterwarnings("ignore", "`calibrate` ended")
             model.calibrate(_whole(fold.parts["validation"]), size)
-
-
-def _fits(model: Any, method: str) -> bool:
-    """Returns whether a method can calibrate a model's fusion."""
-    exact = isinstance(model.fusion, InverseVarianceFusion)
-    return method == "joint" or model.task.certain or exact
 
 
 def _report(model: Any, samples: Samples) -> dict[str, Any]:

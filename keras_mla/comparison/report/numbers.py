@@ -218,11 +218,15 @@ def validation(comparison: Comparison, method: str) -> float:
 def best_alone(comparison: Comparison) -> tuple[str, str] | None:
     """Returns the method and modality that validate best alone.
 
+    `None` if there is only one modality, or no method predicts from one alone.
+
     Test data must not choose what the winner is compared with. The curves of
     the validation split choose, at the best epoch of the modality.
     """
     metric = metric_of(comparison)
     found: dict[tuple[str, str], float] = {}
+    if len(comparison.modalities) < 2:
+        return None
     for method in comparison.methods:
         for name in comparison.modalities:
             reached = []

@@ -39,11 +39,7 @@ def calibrate(
             "predictions, so there is nothing to calibrate. Methods with a "
             "`fusion` layer, such as MLA and LateFusion, can be calibrated."
         )
-    if (
-        method == "temperature"
-        and not model.task.certain
-        and not isinstance(model.fusion, InverseVarianceFusion)
-    ):
+    if not fits(model, method):
         raise ValueError(
             f"There is nothing to calibrate in the "
             f"{type(model.fusion).__name__} of a regression. Call "
@@ -51,12 +47,18 @@ def calibrate(
             "`fusion=keras_mla.layers.InverseVarianceFusion()`, which weighs "
             "modalities by how exact they are."
         )
-    samples = predicted(model, data, batch_size)
+    samples = predicted(model, data, batch_size, hiding=method == "joint")
     result = fit(model, samples, method)
     if method == "joint":
         _warn_of_fusion(model, samples, result)
     _warn_of_bounds(result)
     return result
+
+
+def fits(model: Any, method: str) -> bool:
+    """Returns whether a method can fit a model's fusion."""
+    exact = isinstance(model.fusion, InverseVarianceFusion)
+    return method == "joint" or model.task.certain or exact
 
 
 def fit(model: Any, samples: Samples, method: str) -> dict[str, Any]:

@@ -50,7 +50,7 @@ class Candidate(NamedTuple):
 def average(values: Values, samples: Samples) -> np.ndarray:
     """Returns the average over present experts, times `scale`."""
     count = np.maximum(samples.present.sum(axis=1), 1)
-    total = _weighted_sum(samples.present, samples.logits)
+    total = pool.weighted_sum(samples.present, samples.logits)
     return values["scale"] * total / count[:, None]
 
 
@@ -65,11 +65,7 @@ def exact(values: Values, samples: Samples) -> np.ndarray:
     """Returns the average weighted by the inverse of `variance`."""
     precision = samples.present / values["variance"]
     precision /= np.maximum(precision.sum(axis=1, keepdims=True), 1e-300)
-    return _weighted_sum(precision, samples.logits)
-
-
-def _weighted_sum(weight: np.ndarray, logits: np.ndarray) -> np.ndarray:
-    return np.matmul(weight.astype("float64")[:, None], logits)[:, 0]
+    return pool.weighted_sum(precision, samples.logits)
 
 
 def fit_jointly(model: Any, samples: Samples) -> dict[str, Any]:

@@ -25,8 +25,7 @@ class Pool(NamedTuple):
             logits: array `(samples, experts, units)`.
             present: bool array `(samples, experts)`.
         """
-        weight = present * self.weight
-        return np.matmul(weight[:, None], logits)[:, 0] + self.bias
+        return weighted_sum(present * self.weight, logits) + self.bias
 
 
 class Pattern(NamedTuple):
@@ -49,6 +48,16 @@ class Pattern(NamedTuple):
         if len(rows) == len(self.share):  # Indexing would copy.
             return self, y
         return Pattern(*(values[rows] for values in self)), y[rows]
+
+
+def weighted_sum(weight: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    """Returns the sum of the experts' logits, each times its weight.
+
+    Args:
+        weight: array `(samples, experts)`, numbers or bools.
+        logits: array `(samples, experts, units)`.
+    """
+    return np.matmul(weight.astype("float64")[:, None], logits)[:, 0]
 
 
 def fit(

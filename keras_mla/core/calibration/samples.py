@@ -77,11 +77,20 @@ def subsets_of(count: int) -> list[np.ndarray]:
     return [*single, *~single, *drawn]
 
 
-def predicted(model: Any, data: Any, batch_size: int | None) -> Samples:
+def predicted(
+    model: Any, data: Any, batch_size: int | None, hiding: bool = True
+) -> Samples:
     """Predicts validation data with each expert.
 
     Samples that count for nothing are left out: those without any modality,
     with a weight of 0, or with the class that the loss ignores.
+
+    Args:
+        model: The model.
+        data: As `calibrate` takes them.
+        batch_size: int, or `None`.
+        hiding: bool. Whether `Samples.seen` will be called: experts that are
+            no modalities then predict from each subset too.
 
     Raises:
         ValueError: If there are no samples, or none of some expert, or labels,
@@ -98,7 +107,8 @@ def predicted(model: Any, data: Any, batch_size: int | None) -> Samples:
         present = experts_of(model, presence)
         counted = present.any(axis=1) & (weight > 0)
         labels = model.task.labels_of(y[counted], logits.shape[2])
-        others = _others(model, x, presence, logits, batch_size)
+        subsets = subsets_of(len(model.modalities)) if hiding else []
+        others = _others(model, x, presence, logits, batch_size, subsets)
         arrays = (logits, presence, present, weight, others)
         logits, presence, present, weight, others = (
             values[counted] for values in arrays
@@ -169,19 +179,18 @@ def _others(
     presence: np.ndarray,
     logits: np.ndarray,
     batch_size: int | None,
+    subsets: list[np.ndarray],
 ) -> np.ndarray:
     """Returns the logits of experts that are no modalities, for subsets."""
     names = model.experts[len(model.modalities) :]
     samples, _, units = logits.shape
-    if not names:
-        return np.zeros((samples, 0, 0, units), logits.dtype)
+    if not names or not subsets:
+        return np.zeros((samples, 0, len(names), units), logits.dtype)
     found = []
-    for subset in subsets_of(len(model.modalities)):
+    for subset in subsets:
         hidden = {**x, "presence": presence & subset}
         result = model.predict_modalities(hidden, batch_size)
         found.append(np.stack([result[m]["logits"] for m in names], 1))
-    if not found:  # There is one modality.
-        return np.zeros((samples, 0, len(names), units), logits.dtype)
     return np.stack(found, 1)
 
 

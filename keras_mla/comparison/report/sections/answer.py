@@ -52,7 +52,7 @@ def _winner(comparison: Comparison) -> str:
                 f"p {_equals(found.p_holm)})"
             )
     alone = numbers.best_alone(comparison)
-    if alone is not None and len(comparison.modalities) > 1:
+    if alone is not None:
         method, name = alone
         value = float(np.mean(numbers.scores(comparison, method, metric, name)))
         gain = float(np.mean(scores)) - value

@@ -60,13 +60,8 @@ def methods(comparison: Comparison) -> list[Block] | None:
     ]
 
 
-def _best_alone(comparison: Comparison) -> tuple[str, str] | None:
-    several = len(comparison.modalities) > 1
-    return numbers.best_alone(comparison) if several else None
-
-
 def _of_last_row(comparison: Comparison) -> str:
-    if _best_alone(comparison) is None:
+    if numbers.best_alone(comparison) is None:
         return ""
     return (
         "The last row is what the best single modality on validation data "
@@ -88,7 +83,7 @@ def table(comparison: Comparison) -> Table:
         return [title, *cells, len(comparison.runs_of(method))]
 
     rows = [row(name, name) for name in comparison.methods]
-    best = _best_alone(comparison)
+    best = numbers.best_alone(comparison)
     if best is not None:
         method, name = best
         rows.append(row(f"{name} alone, of {method}", method, name))
