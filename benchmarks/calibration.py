@@ -44,7 +44,8 @@ def main(_):
     y = rng.permutation(np.arange(FLAGS.samples) % FLAGS.classes)
     z = (rng.normal(size=shape) + np.eye(FLAGS.classes)[y][:, None] * 2) * 2
     seen = np.ones(shape[:2], bool)
-    samples = Samples(z, seen, seen, y, np.ones(len(y)))
+    others = np.zeros((len(y), 0, 0, FLAGS.classes))  # There are none.
+    samples = Samples(z, seen, seen, y, np.ones(len(y)), others)
     model = LateFusion(
         {
             f"m{i}": keras.Sequential(
