@@ -52,6 +52,7 @@ EVERYWHERE = (
     "models",
     "core/test_hooks",
     "core/test_order.py",
+    "core/test_serving_function.py",
     "core/test_model_table.py",
     "comparison/test_command.py",
     "integration/test_data_doors.py",

@@ -48,10 +48,7 @@ def fill_none(
     rows = len(presence)
     x = dict(x)
     for name in absent:
-        x[name] = building.map_signature(
-            lambda shape, dtype, name: _blank(rows, shape, dtype),
-            signature[name],
-        )
+        x[name] = building.blank(rows, signature[name])
         presence[:, list(modalities).index(name)] = False
     return {**x, "presence": presence}
 
@@ -148,10 +145,3 @@ def _rows_with_nan(value: Any) -> np.ndarray | None:
     found = ops.any(ops.isnan(value), axis=axes) if axes else ops.isnan(value)
     rows = np.asarray(ops.convert_to_numpy(found))
     return rows if rows.any() else None
-
-
-def _blank(rows: int, shape: tuple, dtype: str) -> np.ndarray:
-    sizes = [1 if n is None else n for n in shape[1:]]
-    if dtype == "string":
-        return np.full((rows, *sizes), "", object)
-    return np.zeros((rows, *sizes), dtype)

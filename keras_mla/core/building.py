@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_mla.backend import internals
 
@@ -72,6 +73,18 @@ def map_signature(make: Callable, signature: Any, name: str = "") -> Any:
         key: map_signature(make, value, f"{name}_{key}" if name else key)
         for key, value in signature.items()
     }
+
+
+def blank(rows: int, signature: Any) -> Any:
+    """Returns zeros (or empty texts) for samples that lack a modality."""
+
+    def zeros(shape: tuple, dtype: str, name: str) -> np.ndarray:
+        sizes = [1 if n is None else n for n in shape[1:]]
+        if dtype == "string":
+            return np.full((rows, *sizes), "", object)
+        return np.zeros((rows, *sizes), dtype)
+
+    return map_signature(zeros, signature)
 
 
 # Sizes to try in place of unknown sizes, one after the other.

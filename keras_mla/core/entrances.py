@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -24,13 +25,18 @@ class CheckedModel(Hooks):
     """A model that checks data before Keras runs, and keeps its weights.
 
     Arrays are checked before the first step, in the user's terms. An error
-    inside a step leaves the model with the weights that it had.
+    inside a step leaves the model with the weights that it had. Several threads
+    may evaluate and predict; each waits its turn.
     """
 
     # Keras sets these attributes.
     train_function: Any
     test_function: Any
     predict_function: Any
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._turn = threading.RLock()
 
     def house_callbacks(self) -> list[keras.callbacks.Callback]:
         """Returns the callbacks of the library itself."""
@@ -98,13 +104,29 @@ class CheckedModel(Hooks):
             if given.get("steps_per_epoch") is None:
                 more.append(_SetEpoch(x))
         given["callbacks"] = self._with_own(given.get("callbacks"), more)
-        with self._running():
+        with self._running(training=True):
             return super().fit(*call.args, **call.kwargs)
 
+    def _taking_turns(self, training: bool = False) -> Any:
+        """Returns a context that one thread at a time can enter.
+
+        On JAX a model in training has no weights to predict with. Elsewhere,
+        other threads may predict.
+
+        Args:
+            training: bool. Whether the thread trains the model.
+        """
+        if training and not backend.step.weights_leave():
+            return contextlib.nullcontext()
+        return self._turn
+
     @contextlib.contextmanager
-    def _running(self) -> Iterator[None]:
+    def _running(self, training: bool = False) -> Iterator[None]:
         """Surrounds Keras's methods, so that an error leaves a usable model."""
-        with backend.step.keeping_weights(self):
+        with (
+            self._taking_turns(training),
+            backend.step.keeping_weights(self),
+        ):
             try:
                 yield
             except ValueError:
@@ -168,7 +190,7 @@ class CheckedModel(Hooks):
         x = self.prepare_inputs(x, training=True)
         self.check_data(x, y, sample_weight)
         backend.distribution.check_processes()
-        with self._running():
+        with self._running(training=True):
             result = super().train_on_batch(
                 x, y, sample_weight, class_weight, return_dict
             )

@@ -11,6 +11,7 @@ from keras_mla.core import building, calibration
 from keras_mla.core.batch import split_inputs
 from keras_mla.core.filling import where_present
 from keras_mla.core.hooks import Hooks
+from keras_mla.core.serving_function import ServingFunction
 from keras_mla.core.update import Outputs
 
 
@@ -84,7 +85,9 @@ class ServedModel(Hooks):
         `predict_view`.
 
         Args:
-            what: `"experts"` for logits and weights, or `"features"`.
+            what: `"experts"` for logits and weights; `"served"` for the same
+                with probabilities, under the names of
+                `serving_function`; or `"features"`.
             outputs: The outputs of a forward pass.
             presence: Bool tensor of shape `(batch, modalities)`, or `None`.
         """
@@ -93,6 +96,8 @@ class ServedModel(Hooks):
                 name: where_present(presence, index, outputs.features[name])
                 for index, name in enumerate(self.modalities)
             }
+        if what == "served":
+            return _served(self.task, self.view("experts", outputs, presence))
         model: Any = self
         shown = None if presence is None else model.expert_presence(presence)
         factors = model.fusion_factors(outputs, presence)
@@ -115,14 +120,74 @@ class ServedModel(Hooks):
             batch_size: int. Defaults to 32.
         """
         x = self.prepare_inputs(x)
-        views = self._served.views
-        if what not in views:
-            views[what] = _View(self, what)
-        with step.keeping_weights(views[what]):
-            result = views[what].predict(x, batch_size=batch_size, verbose=0)
+        with self._taking_turns():
+            views = self._served.views
+            if what not in views:
+                views[what] = _View(self, what)
+            with step.keeping_weights(views[what]):
+                result = views[what].predict(x, batch_size, verbose=0)
         # JAX sorts the names.
         names = [*self.experts, "fused"]
         return {name: result[name] for name in names if name in result}
+
+    def serving_function(self, batch_size: int = 256) -> ServingFunction:
+        """Returns the prediction as a function for servers.
+
+        Any number of threads may call the function at once, on every backend.
+        It checks its input before it computes. It holds a copy of the weights
+        of now, which further training does not change.
+
+        The function takes a dict from modality to an array or nested lists, and
+        `presence` if some rows lack modalities. A modality that is left out, or
+        `None`, is absent in all rows. It returns a dict of NumPy arrays:
+
+        - `"logits"`: the fused logits, float32 of shape `(rows, units)`.
+        - `"probabilities"`: their softmax, or sigmoid for multi-label tasks.
+          Regression has none.
+        - `"<modality>_logits"` and `"<modality>_weight"`, for each modality and
+          further expert, as `predict_modalities` explains them.
+
+        JAX compiles once for each power of two of rows, and for each size of an
+        axis of unknown size.
+
+        Args:
+            batch_size: int. The largest number of rows that are computed at
+                once. Defaults to `256`.
+
+        Returns:
+            A `ServingFunction`. Its `inputs` and `outputs` describe it. It
+            raises a `ValueError` if its input is not as it should be: unknown
+            keys, no modality, other shapes or dtypes, unequal numbers of rows,
+            values that are not finite, or a row without any modality.
+
+        Raises:
+            ValueError: If the model is not built, or `batch_size` is less than
+                1.
+
+        Example:
+        >>> dense = lambda n: keras.Sequential(
+        ...     [keras.Input((n,)), keras.layers.Dense(8)]
+        ... )
+        >>> model = keras_mla.MLA({"text": dense(4), "audio": dense(3)}, head=2)
+        >>> serve = model.serving_function()
+        >>> result = serve({"text": [[0.1, 0.2, 0.3, 0.4]]})
+        >>> result["probabilities"].shape, float(result["audio_weight"][0])
+        ((1, 2), 0.0)
+        """
+        _check_built(self, "`serving_function`")
+        specs = [input_specs(self, presence) for presence in (False, True)]
+        names = [f"{e}_{k}" for e in self.experts for k in ("logits", "weight")]
+        view = _View(self, "served")
+        with self._taking_turns():
+            compute = step.with_own_weights(self, view.call, specs)
+        return ServingFunction(
+            self.modalities,
+            self._signature,
+            compute,
+            ["logits", "probabilities", *names],
+            batch_size,
+            self.allow_nan,
+        )
 
     def forget_graphs(self) -> None:
         """Drops what `predict_modalities` and `features` have compiled."""
@@ -274,15 +339,33 @@ def _check_built(model: Any, what: str) -> None:
         )
 
 
+def _served(task: Any, experts: dict[str, Any]) -> dict[str, Any]:
+    """Returns the outputs of a served model, from those of its experts."""
+    logits = ops.cast(experts.pop("fused"), "float32")
+    outputs = {"logits": logits}
+    probabilities = task.probabilities(logits)
+    if probabilities is not None:
+        outputs["probabilities"] = probabilities
+    for name, values in experts.items():
+        for key, value in values.items():
+            outputs[f"{name}_{key}"] = ops.cast(value, "float32")
+    return outputs
+
+
 def _export_signature(model: Any, presence: bool) -> list:
     """Returns the `InputSpec`s of an exported model's inputs, by name."""
     _check_built(model, "`export`")
+    return [input_specs(model, presence)]
+
+
+def input_specs(model: Any, presence: bool) -> dict[str, Any]:
+    """Returns the `InputSpec`s of a built model's inputs, by name."""
     specs = building.map_signature(keras.InputSpec, model._signature)
     if presence:
         specs["presence"] = keras.InputSpec(
             shape=(None, len(model.modalities)), dtype="bool", name="presence"
         )
-    return [specs]
+    return specs
 
 
 def _unimodal_model(model: Any, name: str) -> keras.Model:

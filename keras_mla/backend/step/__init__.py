@@ -8,6 +8,9 @@
 - `compile_step(model, step)`: the compiled train function.
 - `traced_anew(model, step)`: a context in which Keras compiles a step anew.
 - `keeping_weights(model)`: a context in which an error loses no weights.
+- `with_own_weights(model, call, signature)`: a function that computes with a
+  copy of the weights.
+- `weights_leave`: whether Keras takes the weights out of a model while it runs.
 - `keeping_randomness()`: a context that leaves random numbers outside of
   variables as they are.
 """
@@ -22,3 +25,5 @@ compile_step = _find("compile_step")
 traced_anew = _find("traced_anew")
 keeping_weights = _find("keeping_weights")
 keeping_randomness = _find("keeping_randomness")
+with_own_weights = _find("with_own_weights")
+weights_leave = _find("weights_leave")

@@ -1,9 +1,24 @@
 """Steps whose variables hold their own state."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import keras
+import numpy as np
+from keras import ops
+
+
+def weights_leave() -> bool:
+    """Returns whether a model has no weights while Keras runs it."""
+    return False
+
+
+def copied_weights(model: keras.Model) -> list[tuple]:
+    """Returns each variable of a model, and a copy of its value."""
+    return [
+        (v, ops.convert_to_tensor(np.array(ops.convert_to_numpy(v.value))))
+        for v in model.variables
+    ]
 
 
 @contextlib.contextmanager
@@ -27,3 +42,22 @@ def keeping_randomness() -> Iterator[None]:
 def compile_step(model: keras.Model, step: Callable) -> Callable:
     """Returns the step unchanged."""
     return step
+
+
+def with_own_weights(
+    model: keras.Model, call: Callable, signatures: Sequence[dict]
+) -> Callable:
+    """Returns `call`, computed with a copy of the model's weights.
+
+    Any number of threads may call it at once, also while the model trains.
+
+    Args:
+        model: The model.
+        call: Function of a dict of tensors, that returns a dict of tensors.
+        signatures: dicts of the `keras.InputSpec`s that `call` may get. They
+            differ in their keys.
+
+    Returns:
+        Function of a dict of NumPy arrays that returns one.
+    """
+    raise NotImplementedError

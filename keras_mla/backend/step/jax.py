@@ -9,8 +9,10 @@ from typing import Any
 
 import jax
 import keras
+import numpy as np
 
 from keras_mla.backend import internals
+from keras_mla.backend.step.common import copied_weights
 
 
 def stateful_step(*groups: str) -> Callable:
@@ -200,3 +202,37 @@ def _ordered(tree: Any) -> Any:
     if isinstance(tree, list | tuple):
         return type(tree)(map(_ordered, tree))
     return tree
+
+
+def weights_leave() -> bool:
+    """Returns whether a model has no weights while Keras runs it."""
+    return True
+
+
+def with_own_weights(
+    model: keras.Model, call: Callable, signatures: Sequence[dict]
+) -> Callable:
+    """Returns `call`, computed with a copy of the model's weights.
+
+    JAX compiles a function for each shape. Rows are therefore added, copies of
+    the last one, up to a power of two.
+    """
+    variables, values = zip(*copied_weights(model), strict=True)
+
+    @jax.jit
+    def compiled(values: Sequence, inputs: dict) -> dict:
+        mapping = zip(variables, values, strict=True)
+        with keras.StatelessScope(list(mapping), collect_losses=True):
+            return call(inputs)
+
+    def run(inputs: dict) -> dict:
+        rows = len(keras.tree.flatten(inputs)[0])
+        more = (1 << (rows - 1).bit_length()) - rows
+        padded = keras.tree.map_structure(
+            lambda value: np.concatenate([value, value[-1:].repeat(more, 0)]),
+            inputs,
+        )
+        outputs = jax.device_get(compiled(values, padded))
+        return keras.tree.map_structure(lambda value: value[:rows], outputs)
+
+    return run

@@ -1,13 +1,14 @@
 """Steps on TensorFlow: gradient tape and `tf.distribute`."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from keras_mla.backend.distribution.tensorflow import num_replicas
+from keras_mla.backend.step.common import copied_weights
 
 
 def stateful_step(*groups: str) -> Callable:
@@ -75,3 +76,29 @@ def apply_gradients(
         )
     else:
         tf.cond(active, step, lambda: None)
+
+
+def with_own_weights(
+    model: keras.Model, call: Callable, signatures: Sequence[dict]
+) -> Callable:
+    """Returns `call`, computed with a copy of the model's weights."""
+    mapping = copied_weights(model)
+
+    @functools.partial(tf.function, autograph=False)
+    def compiled(inputs: dict) -> dict:
+        with keras.StatelessScope(mapping, collect_losses=True):
+            return call(inputs)
+
+    functions = {}
+    for signature in signatures:
+        specs = keras.tree.map_structure(
+            lambda spec: tf.TensorSpec(spec.shape, spec.dtype), signature
+        )
+        functions[frozenset(specs)] = compiled.get_concrete_function(specs)
+
+    def run(inputs: dict) -> dict:
+        tensors = keras.tree.map_structure(tf.convert_to_tensor, inputs)
+        outputs = functions[frozenset(tensors)](tensors)
+        return keras.tree.map_structure(lambda value: value.numpy(), outputs)
+
+    return run

@@ -8,8 +8,10 @@ from typing import Any
 import keras
 import numpy as np
 import torch
+from keras import ops
 
 from keras_mla.backend import internals
+from keras_mla.backend.step.common import copied_weights
 
 
 def stateful_step(*groups: str) -> Callable:
@@ -133,3 +135,21 @@ def _guards_on_batch(guards: Sequence) -> list[bool]:
     return [
         not guard.name or "_batch_of_step" in guard.name for guard in guards
     ]
+
+
+def with_own_weights(
+    model: keras.Model, call: Callable, signatures: Sequence[dict]
+) -> Callable:
+    """Returns `call`, computed with a copy of the model's weights."""
+    checked = keras.StatelessScope(copied_weights(model), collect_losses=True)
+
+    def run(inputs: dict) -> dict:
+        tensors = keras.tree.map_structure(ops.convert_to_tensor, inputs)
+        # A scope belongs to one thread. To check all weights takes its time.
+        scope = keras.StatelessScope(collect_losses=True)
+        scope.state_mapping.update(checked.state_mapping)
+        with torch.no_grad(), scope:
+            outputs = call(tensors)
+        return keras.tree.map_structure(ops.convert_to_numpy, outputs)
+
+    return run

@@ -46,6 +46,10 @@ class MultiLabel(Task):
         logits = ops.cast(logits, "float32")
         return -ops.mean(ops.softplus(logits) - labels * logits, axis=-1)
 
+    def probabilities(self, logits: Any) -> Any:
+        """Returns the sigmoid of logits."""
+        return ops.sigmoid(logits)
+
     def metric(self, metric: Any, units: int) -> Any:
         """Replaces the metric `"accuracy"` by one with a threshold of 0."""
         if isinstance(metric, str) and metric.lower() in ("accuracy", "acc"):

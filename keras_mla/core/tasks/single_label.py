@@ -83,6 +83,10 @@ class SingleLabel(Task):
         log_p = ops.log_softmax(ops.cast(logits, "float32"), axis=-1)
         return ops.sum(ops.cast(labels, "float32") * log_p, axis=-1)
 
+    def probabilities(self, logits: Any) -> Any:
+        """Returns the softmax of logits."""
+        return ops.softmax(logits, axis=-1)
+
     def labels_of(self, y: Any, units: int) -> np.ndarray:
         """Returns classes, int of shape `(samples,)`."""
         if y.ndim == 2 and y.shape[1] == units:

@@ -121,6 +121,10 @@ class Task:
         """
         raise NotImplementedError
 
+    def probabilities(self, logits: Any) -> Any | None:
+        """Returns probabilities `(batch, units)`, if the task has any."""
+        return None
+
     def metric(self, metric: Any, units: int) -> Any:
         """Returns the metric to compile in place of the given metric."""
         return metric
