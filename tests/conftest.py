@@ -51,6 +51,7 @@ EVERYWHERE = (
     "layers",
     "models",
     "core/test_hooks",
+    "core/test_export.py",
     "core/test_order.py",
     "core/test_serving_function.py",
     "core/test_model_table.py",

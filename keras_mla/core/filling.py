@@ -25,9 +25,10 @@ def fill_absent(values: Any, present: Any, training: bool | None) -> Any:
     if training:
         index = rows_in_turn(present, distribution.row_groups())
     else:
-        positions = ops.arange(ops.shape(present)[0], dtype="int32")
-        # `first` is the number of rows before the first present row.
         rank = ops.cumsum(ops.cast(present, "int32"))
+        # Not `arange`, which jax2onnx cannot export for an unknown size.
+        positions = ops.cumsum(ops.ones_like(rank)) - 1
+        # `first` is the number of rows before the first present row.
         first = ops.sum(ops.cast(rank == 0, "int32"))
         kept = ops.logical_or(present, first == ops.shape(present)[0])
         index = ops.where(kept, positions, first)

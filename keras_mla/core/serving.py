@@ -1,13 +1,14 @@
 """The use of a trained model: unimodal parts, weights, calibration, export."""
 
 import types
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
 from keras_mla.backend import step
-from keras_mla.core import building, calibration
+from keras_mla.core import building, calibration, onnx_names
 from keras_mla.core.batch import split_inputs
 from keras_mla.core.filling import where_present
 from keras_mla.core.hooks import Hooks
@@ -176,7 +177,6 @@ class ServedModel(Hooks):
         """
         _check_built(self, "`serving_function`")
         specs = [input_specs(self, presence) for presence in (False, True)]
-        names = [f"{e}_{k}" for e in self.experts for k in ("logits", "weight")]
         view = _View(self, "served")
         with self._taking_turns():
             compute = step.with_own_weights(self, view.call, specs)
@@ -184,7 +184,7 @@ class ServedModel(Hooks):
             self.modalities,
             self._signature,
             compute,
-            ["logits", "probabilities", *names],
+            _served_names(self),
             batch_size,
             self.allow_nan,
         )
@@ -291,26 +291,40 @@ class ServedModel(Hooks):
         verbose: bool | None = None,
         input_signature: Any = None,
         presence: bool = False,
+        outputs: str = "fused",
         **kwargs: Any,
     ) -> None:
-        """Exports the fused prediction, as `keras.Model.export` does.
+        """Exports the prediction, as `keras.Model.export` does.
 
-        Inputs keep their names, nesting and dtypes.
+        Inputs keep their names and dtypes. A SavedModel keeps their nesting
+        too. In ONNX, `x["text"]["ids"]` is the input `text_ids`, and the fused
+        logits are the output `logits`. The batch size, and axes of
+        unknown size, stay dynamic.
 
         Args:
             filepath: Where to write to.
             format: `"tf_saved_model"` (from TensorFlow and JAX), `"onnx"`
-                (from TensorFlow and PyTorch), or another that Keras offers.
+                (from TensorFlow and PyTorch, and from JAX with jax2onnx), or
+                another that Keras offers.
             verbose: bool. Whether Keras prints what it does.
             input_signature: Overrides the recorded shapes and dtypes.
             presence: bool. Whether the exported model takes `presence`.
                 Defaults to `False`.
+            outputs: `"fused"`, the fused logits; or `"modalities"`, what
+                `serving_function` returns, under the same names. Defaults to
+                `"fused"`.
             **kwargs: Further arguments of `keras.Model.export`.
 
         Raises:
-            ValueError: If the model is not built, or PyTorch is asked for a
-                SavedModel.
+            ImportError: If ONNX is asked for and `onnx` is not installed.
+            ValueError: If the model is not built, `outputs` is unknown, or
+                PyTorch is asked for a SavedModel.
         """
+        if outputs not in ("fused", "modalities"):
+            raise ValueError(
+                "`outputs` must be 'fused' or 'modalities'. "
+                f"Received: outputs={outputs!r}"
+            )
         if format == "tf_saved_model" and keras.backend.backend() == "torch":
             raise ValueError(
                 "A TensorFlow SavedModel cannot be exported from PyTorch. "
@@ -320,13 +334,29 @@ class ServedModel(Hooks):
             )
         if input_signature is None:
             input_signature = _export_signature(self, presence)
-        super().export(
+        export = super().export
+        if format == "onnx":
+            onnx_names.check_installed()
+        names = ["logits"]
+        if outputs == "modalities":
+            names = _served_names(self)
+            flat = names if format == "onnx" else None
+            view = _View(self, "served", flat)
+            view.build()
+            export = view.export
+        export(
             filepath,
             format=format,
             verbose=verbose,
             input_signature=input_signature,
             **kwargs,
         )
+        if format == "onnx":
+            onnx_names.set_names(
+                filepath,
+                [s.name for s in keras.tree.flatten(input_signature)],
+                names,
+            )
 
 
 def _check_built(model: Any, what: str) -> None:
@@ -337,6 +367,15 @@ def _check_built(model: Any, what: str) -> None:
             "the model on a batch first, or pass encoders that know their "
             "input (made with `keras.Input`)."
         )
+
+
+def _served_names(model: Any) -> list[str]:
+    """Returns the names of all outputs of a served model, in order."""
+    keys = ["logits"] if model.fusion is None else ["logits", "weight"]
+    of_experts = [f"{e}_{key}" for e in model.experts for key in keys]
+    no_probabilities = model.task.probabilities(ops.zeros((1, 2))) is None
+    first = ["logits"] if no_probabilities else ["logits", "probabilities"]
+    return [*first, *of_experts]
 
 
 def _served(task: Any, experts: dict[str, Any]) -> dict[str, Any]:
@@ -396,16 +435,24 @@ class _View(keras.Model):
     Args:
         model: The multimodal model.
         what: What the method's `view` returns.
+        flat: Names of outputs, to return a list in place of a dict.
     """
 
-    def __init__(self, model: Any, what: str) -> None:
+    def __init__(
+        self, model: Any, what: str, flat: Sequence[str] | None = None
+    ) -> None:
         super().__init__(name=f"view_of_{what}", autocast=False)
         self.model = model
         self.what = what
+        self.flat = flat
 
-    def call(self, inputs: dict) -> dict:
+    def build(self, input_shape: Any = None) -> None:
+        """Does nothing: the model is built, or its call builds it."""
+
+    def call(self, inputs: dict) -> Any:
         model = self.model
         inputs, presence = split_inputs(model.modalities, inputs)
         model.build_for(inputs)
         outputs = model.forward_pass(model.modalities, inputs, False, presence)
-        return model.view(self.what, outputs, presence)
+        result = model.view(self.what, outputs, presence)
+        return result if self.flat is None else [result[n] for n in self.flat]

@@ -20,7 +20,7 @@ class ServingFunction:
         signature: Shapes and dtypes that the model was built for.
         compute: Function of a dict of checked arrays, that returns a dict of
             arrays.
-        outputs: Names of what may be returned, in order.
+        outputs: Names of what `compute` returns, in order.
         batch_size: int. The largest number of rows that are computed at once.
         allow_nan: bool. Whether encoders take values that are not finite.
 
@@ -51,10 +51,9 @@ class ServingFunction:
         self.batch_size = batch_size
         self._compute = compute
         self._allow_nan = allow_nan
+        self.outputs = tuple(outputs)
         # The first call compiles, before there are requests.
-        one = {n: building.blank(1, signature[n]) for n in modalities}
-        known = compute(one)
-        self.outputs = tuple(name for name in outputs if name in known)
+        compute({n: building.blank(1, signature[n]) for n in modalities})
 
     def __call__(self, x: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Predicts.

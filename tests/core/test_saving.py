@@ -1,82 +1,24 @@
-"""Saving, loading, unimodal parts and export."""
-
-import warnings
+"""Saving, loading and unimodal parts."""
 
 import keras
 import numpy as np
 import pytest
+from token_model import BagOfTokens, trained_token_model
 from utils import (
     WIDTHS,
     compiled,
-    encoder,
     largest_difference,
     mainly_on,
     make_data,
     make_model,
-    only_on,
     to_numpy,
     weights_of,
 )
 
 import keras_mla
-from keras_mla.layers import AverageFusion, GradientProjector
+from keras_mla.layers import AverageFusion
 
 BACKEND = keras.backend.backend()
-
-
-@keras.saving.register_keras_serializable(package="tests")
-class BagOfTokens(keras.layers.Layer):
-    """Mean embedding: an encoder that declares no input."""
-
-    def __init__(self, vocabulary=20, features=6, **kwargs):
-        super().__init__(**kwargs)
-        self.vocabulary, self.features = vocabulary, features
-        self.embedding = keras.layers.Embedding(vocabulary, features)
-
-    def build(self, input_shape):
-        self.embedding.build(input_shape["token_ids"])
-
-    def call(self, inputs):
-        mask = keras.ops.cast(inputs["padding_mask"], "float32")[..., None]
-        embedded = self.embedding(inputs["token_ids"]) * mask
-        return keras.ops.sum(embedded, axis=1) / keras.ops.sum(mask, axis=1)
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "vocabulary": self.vocabulary,
-            "features": self.features,
-        }
-
-
-def token_data(samples=24):
-    rng = np.random.default_rng(0)
-    x, y = make_data(samples, ("image",))
-    x["text"] = {
-        "token_ids": rng.integers(0, 20, (samples, 7)).astype("int32"),
-        "padding_mask": np.arange(7) < rng.integers(1, 8, (samples, 1)),
-    }
-    return x, y
-
-
-def trained_token_model():
-    model = keras_mla.MLA(
-        {"image": encoder(8, 5), "text": BagOfTokens()},
-        head=keras.Sequential(
-            [
-                keras.layers.Dense(5, "relu"),
-                keras.layers.Dropout(0.2),
-                keras.layers.Dense(4),
-            ]
-        ),
-        feature_dim=5,
-        projector=GradientProjector(alpha=3.0, order="previous"),
-        fusion=AverageFusion(),
-    )
-    compiled(model, keras.optimizers.AdamW(0.01, weight_decay=0.1))
-    x, y = token_data()
-    model.fit(x, y, verbose=0, epochs=2)
-    return model, x, y
 
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
@@ -178,65 +120,6 @@ def test_unimodal_errors():
     unbuilt = keras_mla.MLA({"text": BagOfTokens()}, 4)
     with pytest.raises(ValueError, match="needs a built model"):
         unbuilt.unimodal("text")
-
-
-def pooled(model):
-    """Gives a model the fusion that joint calibration may give it."""
-    fusion = keras_mla.layers.PoolFusion()
-    model.replace_fusion(fusion)
-    fusion.weight.assign([2.0, 0.5])
-    fusion.bias.assign(np.linspace(-1, 1, fusion.bias.shape[0]))
-
-
-@pytest.mark.skipif(BACKEND == "torch", reason="not from PyTorch")
-@pytest.mark.parametrize("presence", [False, True])
-def test_export_saved_model(tmp_path, presence):
-    tf = pytest.importorskip("tensorflow")
-    model, x, _ = trained_token_model()
-    if presence:
-        given = np.random.default_rng(0).random((24, 2)) < 0.6
-        x["presence"] = given
-        pooled(model)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model.export(tmp_path / "model", presence=presence, verbose=False)
-        loaded = tf.saved_model.load(tmp_path / "model")
-        served = loaded.serve(x)
-    np.testing.assert_allclose(
-        served.numpy(), model.predict(x, verbose=0), atol=1e-5
-    )
-
-
-@only_on("torch")
-def test_export_saved_model_from_torch_says_what_to_do(tmp_path):
-    with pytest.raises(ValueError, match="KERAS_BACKEND=tensorflow or jax"):
-        make_model().export(tmp_path / "model")
-
-
-@pytest.mark.skipif(BACKEND == "jax", reason="not from JAX")
-def test_export_onnx(tmp_path):
-    onnxruntime = pytest.importorskip("onnxruntime")
-    model, x, _ = trained_token_model()
-    pooled(model)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model.export(tmp_path / "model.onnx", format="onnx", verbose=False)
-    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
-    flat = {"image": x["image"]}
-    flat |= {f"text_{key}": value for key, value in x["text"].items()}
-    names = [i.name for i in session.get_inputs()]
-    assert {n.split(":")[0] for n in names} == set(flat)
-    for samples in (1, 24):
-        feed = {n: flat[n.split(":")[0]][:samples] for n in names}
-        (served,) = session.run(None, feed)
-        expected = model.predict(x, verbose=0)[:samples]
-        np.testing.assert_allclose(served, expected, atol=1e-5)
-
-
-def test_export_of_an_unbuilt_model(tmp_path):
-    model = keras_mla.MLA({"text": BagOfTokens()}, 4)
-    with pytest.raises(ValueError, match="`export` needs a built model"):
-        model.export(tmp_path / "model", format="onnx")
 
 
 def test_summary_and_plain_calls():

@@ -1,0 +1,147 @@
+"""Export to SavedModel and ONNX."""
+
+import importlib.util
+import warnings
+
+import keras
+import numpy as np
+import pytest
+from token_model import BagOfTokens, trained_token_model
+from utils import (
+    make_data,
+    make_method,
+    make_model,
+    only_on,
+)
+
+import keras_mla
+
+BACKEND = keras.backend.backend()
+
+
+def pooled(model):
+    """Gives a model the fusion that joint calibration may give it."""
+    fusion = keras_mla.layers.PoolFusion()
+    model.replace_fusion(fusion)
+    fusion.weight.assign([2.0, 0.5])
+    fusion.bias.assign(np.linspace(-1, 1, fusion.bias.shape[0]))
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="not from PyTorch")
+@pytest.mark.parametrize("presence", [False, True])
+def test_export_saved_model(tmp_path, presence):
+    tf = pytest.importorskip("tensorflow")
+    model, x, _ = trained_token_model()
+    if presence:
+        given = np.random.default_rng(0).random((24, 2)) < 0.6
+        x["presence"] = given
+        pooled(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.export(tmp_path / "model", presence=presence, verbose=False)
+        loaded = tf.saved_model.load(tmp_path / "model")
+        served = loaded.serve(x)
+    np.testing.assert_allclose(
+        served.numpy(), model.predict(x, verbose=0), atol=1e-5
+    )
+
+
+@only_on("torch")
+def test_export_saved_model_from_torch_says_what_to_do(tmp_path):
+    with pytest.raises(ValueError, match="KERAS_BACKEND=tensorflow or jax"):
+        make_model().export(tmp_path / "model")
+
+
+@pytest.mark.skipif(BACKEND == "jax", reason="not from JAX")
+def test_export_onnx(tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    model, x, _ = trained_token_model()
+    pooled(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.export(tmp_path / "model.onnx", format="onnx", verbose=False)
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    flat = {"image": x["image"]}
+    flat |= {f"text_{key}": value for key, value in x["text"].items()}
+    assert {i.name for i in session.get_inputs()} == set(flat)
+    assert [o.name for o in session.get_outputs()] == ["logits"]
+    for samples in (1, 24):
+        feed = {name: value[:samples] for name, value in flat.items()}
+        (served,) = session.run(None, feed)
+        expected = model.predict(x, verbose=0)[:samples]
+        np.testing.assert_allclose(served, expected, atol=1e-5)
+
+
+def exported(path, model, x, presence, form):
+    """Returns what a model predicts that was exported with all its outputs."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.export(
+            path,
+            format=form,
+            presence=presence,
+            outputs="modalities",
+            verbose=False,
+        )
+        if form == "tf_saved_model":
+            tf = pytest.importorskip("tensorflow")
+            loaded = tf.saved_model.load(path)  # It holds the variables.
+            found = loaded.serve(x)
+            return {name: value.numpy() for name, value in found.items()}
+    onnxruntime = pytest.importorskip("onnxruntime")
+    session = onnxruntime.InferenceSession(path)
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(None, x), strict=True))
+
+
+FORMS = {
+    "jax": ["tf_saved_model", "onnx"],
+    "torch": ["onnx"],
+    "tensorflow": ["tf_saved_model", "onnx"],
+}
+
+
+@pytest.mark.every_case
+@pytest.mark.parametrize("form", FORMS[BACKEND])
+@pytest.mark.parametrize("presence", [False, True])
+def test_export_of_all_outputs(tmp_path, presence, form):
+    if BACKEND == "jax" and form == "onnx":
+        pytest.importorskip("jax2onnx")
+    model = make_model()
+    x, _ = make_data(5)
+    if presence:
+        x["presence"] = np.arange(15).reshape(5, 3) % 4 != 0
+    expected = model.serving_function()(x)
+    found = exported(tmp_path / "model.onnx", model, x, presence, form)
+    assert set(found) == set(expected)
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, atol=1e-5)
+
+
+@pytest.mark.skipif(BACKEND == "jax", reason="not from JAX")
+def test_export_of_all_outputs_of_other_methods(tmp_path):
+    x, _ = make_data(5)
+    for name in ("ConcatFusion", "JointMLA"):
+        model = make_method(name)
+        found = exported(tmp_path / f"{name}.onnx", model, x, False, "onnx")
+        expected = model.serving_function()(x)
+        assert list(found) == list(expected)
+        for key, values in expected.items():
+            np.testing.assert_allclose(found[key], values, atol=1e-5)
+
+
+def test_export_of_unknown_outputs(tmp_path):
+    with pytest.raises(ValueError, match="outputs='all'"):
+        make_model().export(tmp_path / "model", outputs="all")
+
+
+def test_export_to_onnx_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"keras-mla\[onnx\]"):
+        make_model().export(tmp_path / "model.onnx", format="onnx")
+
+
+def test_export_of_an_unbuilt_model(tmp_path):
+    model = keras_mla.MLA({"text": BagOfTokens()}, 4)
+    with pytest.raises(ValueError, match="`export` needs a built model"):
+        model.export(tmp_path / "model", format="onnx")
