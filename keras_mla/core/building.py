@@ -23,13 +23,20 @@ class BuiltLast(type):
         return model
 
 
-# === Signatures: nested dicts of {"shape": ..., "dtype": ...} ===
+# === Signatures: nested dicts and lists of {"shape": ..., "dtype": ...} ===
+
+
+def is_tensor(signature: Any) -> bool:
+    """Returns whether a signature is that of one tensor."""
+    return isinstance(signature, dict) and set(signature) == {"shape", "dtype"}
 
 
 def signature_of(inputs: Any) -> Any:
     """Returns the shapes, without batch sizes, and dtypes of nested tensors."""
     if isinstance(inputs, dict):
         return {name: signature_of(value) for name, value in inputs.items()}
+    if isinstance(inputs, list | tuple):
+        return [signature_of(value) for value in inputs]
     dtype = keras.backend.standardize_dtype(inputs.dtype)
     if "float" in dtype:
         # Not the precision of one batch: encoders cast as needed.
@@ -58,17 +65,24 @@ def plain(signature: Any) -> Any:
     """Returns a signature in plain dicts and lists, for JSON."""
     if isinstance(signature, dict):
         return {name: plain(value) for name, value in signature.items()}
-    return list(signature) if isinstance(signature, list) else signature
+    if isinstance(signature, list | tuple):
+        return [plain(value) for value in signature]
+    return signature
 
 
 def map_signature(make: Callable, signature: Any, name: str = "") -> Any:
     """Calls `make(shape, dtype, name)` for each tensor of a signature."""
-    if set(signature) == {"shape", "dtype"}:
+    if is_tensor(signature):
         return make(
             shape=tuple(signature["shape"]),
             dtype=signature["dtype"],
             name=name,
         )
+    if isinstance(signature, list | tuple):
+        return [
+            map_signature(make, value, f"{name}_{index}")
+            for index, value in enumerate(signature)
+        ]
     return {
         key: map_signature(make, value, f"{name}_{key}" if name else key)
         for key, value in signature.items()
@@ -119,9 +133,11 @@ def encode_symbolically(encoder: keras.layers.Layer, signature: Any) -> Any:
 
 def has_unknown_sizes(signature: Any) -> bool:
     """Returns whether any size except the batch size is unknown."""
-    if set(signature) == {"shape", "dtype"}:
-        return None in signature["shape"][1:]
-    return any(map(has_unknown_sizes, signature.values()))
+    found = []
+    map_signature(
+        lambda shape, dtype, name: found.append(None in shape[1:]), signature
+    )
+    return any(found)
 
 
 def zeros_like(feature: Any) -> Any:

@@ -116,10 +116,21 @@ def _check_keys(modalities: Sequence[str], x: Any) -> None:
 
 def _arrays(name: str, value: Any, signature: Any) -> Any:
     """Returns a modality's arrays, of the recorded dtypes."""
-    if set(signature) == {"shape", "dtype"}:
+    if building.is_tensor(signature):
         return _array(
             name, value, tuple(signature["shape"]), signature["dtype"]
         )
+    if isinstance(signature, list):
+        if not isinstance(value, list | tuple) or len(value) != len(signature):
+            raise ValueError(
+                f"Modality {name!r} must be a list of {len(signature)} arrays."
+            )
+        return [
+            _arrays(f"{name}/{index}", part, wanted)
+            for index, (part, wanted) in enumerate(
+                zip(value, signature, strict=True)
+            )
+        ]
     if not isinstance(value, Mapping) or set(value) != set(signature):
         shown = (
             f"the keys {sorted(value)}"
