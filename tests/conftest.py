@@ -52,6 +52,7 @@ EVERYWHERE = (
     "models",
     "core/test_hooks",
     "core/test_export.py",
+    "core/test_input_structures.py",
     "core/test_order.py",
     "core/test_serving_function.py",
     "core/test_model_table.py",

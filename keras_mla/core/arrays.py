@@ -1,27 +1,26 @@
 """Inputs as users pass them: absent modalities, NaN."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_mla.core import building
-
 # An array on disk is checked for NaN in its first rows only.
 ROWS_ON_DISK = 4096
 
 
 def fill_none(
-    modalities: Sequence[str], x: dict[str, Any], signature: Any
+    modalities: Sequence[str], x: dict[str, Any], blank: Callable | None
 ) -> dict[str, Any]:
     """Marks modalities that are `None` as absent in all samples.
 
     Args:
         modalities: Names of the modalities, in the model's order.
         x: Inputs as users pass them, presence as an array.
-        signature: Shapes and dtypes that the model was built for, or `None`.
+        blank: Function of a modality and a number of samples that returns
+            zeros; `None` if the model is not built.
 
     Returns:
         Inputs in which zeros stand for each `None`.
@@ -33,7 +32,7 @@ def fill_none(
     if not absent:
         return x
     given = [x[name] for name in modalities if x.get(name) is not None]
-    if not given or signature is None:
+    if not given or blank is None:
         raise ValueError(
             f"x[{absent[0]!r}] is None, which marks the modality as absent in "
             "all samples. "
@@ -48,7 +47,7 @@ def fill_none(
     rows = len(presence)
     x = dict(x)
     for name in absent:
-        x[name] = building.blank(rows, signature[name])
+        x[name] = blank(name, rows)
         presence[:, list(modalities).index(name)] = False
     return {**x, "presence": presence}
 

@@ -1,5 +1,6 @@
 """The building of a model: when, for which inputs, and from which config."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -89,11 +90,17 @@ def map_signature(make: Callable, signature: Any, name: str = "") -> Any:
     }
 
 
-def blank(rows: int, signature: Any) -> Any:
-    """Returns zeros (or empty texts) for samples that lack a modality."""
+def blank(rows: int, signature: Any, placeholder: int) -> Any:
+    """Returns zeros (or empty texts) for samples that lack a modality.
+
+    Args:
+        rows: int. The number of samples.
+        signature: The modality's signature.
+        placeholder: int. What to put in place of unknown sizes.
+    """
 
     def zeros(shape: tuple, dtype: str, name: str) -> np.ndarray:
-        sizes = [1 if n is None else n for n in shape[1:]]
+        sizes = [placeholder if n is None else n for n in shape[1:]]
         if dtype == "string":
             return np.full((rows, *sizes), "", object)
         return np.zeros((rows, *sizes), dtype)
@@ -112,19 +119,31 @@ def encode_symbolically(encoder: keras.layers.Layer, signature: Any) -> Any:
     placeholders replace them. The width of features does not depend on unknown
     sizes.
     """
+    return _with_placeholder(encoder, signature)[0]
 
-    def attempt(placeholder: int) -> Any:
-        def make(shape: tuple, dtype: str, name: str) -> Any:
-            sizes = [placeholder if n is None else n for n in shape[1:]]
-            return keras.KerasTensor((None, *sizes), dtype, name=name)
 
-        return encoder(map_signature(make, signature))
+def placeholder_of(encoder: keras.layers.Layer, signature: Any) -> int:
+    """Returns a size that an encoder takes in place of unknown sizes."""
+    if not has_unknown_sizes(signature):
+        return PLACEHOLDERS[0]
+    return _with_placeholder(encoder, signature)[1]
 
+
+def _symbol(placeholder: int, shape: tuple, dtype: str, name: str) -> Any:
+    sizes = [placeholder if n is None else n for n in shape[1:]]
+    return keras.KerasTensor((None, *sizes), dtype, name=name)
+
+
+def _with_placeholder(
+    encoder: keras.layers.Layer, signature: Any
+) -> tuple[Any, int]:
+    """Returns an encoder's symbolic output, and the placeholder for it."""
     tried = PLACEHOLDERS if has_unknown_sizes(signature) else PLACEHOLDERS[:1]
     first: Exception | None = None
     for placeholder in tried:
+        make = functools.partial(_symbol, placeholder)
         try:
-            return attempt(placeholder)
+            return encoder(map_signature(make, signature)), placeholder
         except Exception as error:  # Layers raise errors of any kind.
             first = first or error
     assert first is not None

@@ -17,6 +17,8 @@ class BuiltModel(Hooks):
 
     # Shape and dtype of each input that the model was built with.
     _signature: Any = None
+    # A size for each modality to put in place of its unknown sizes.
+    _placeholders: dict[str, int] = {}
 
     def build_if_possible(self) -> None:
         """Builds the model if its encoders know their inputs."""
@@ -46,6 +48,18 @@ class BuiltModel(Hooks):
         if self._signature is None:
             return None
         return {"signature": building.plain(self._signature)}
+
+    def blank_inputs(self, name: str, rows: int) -> Any:
+        """Returns zeros for samples that lack a modality.
+
+        Where a size is unknown, it is one that the encoder takes.
+        """
+        signature = self._signature[name]
+        if name not in self._placeholders:
+            # A new dict: Keras would track one that it knows.
+            found = building.placeholder_of(self.encoders[name], signature)
+            self._placeholders = {**self._placeholders, name: found}
+        return building.blank(rows, signature, self._placeholders[name])
 
     def build_from_config(self, config: dict | None) -> None:
         """Builds the model for inputs of recorded shapes and dtypes."""

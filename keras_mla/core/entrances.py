@@ -65,7 +65,8 @@ class CheckedModel(Hooks):
                 presence = stack_presence(self.modalities, x["presence"])
                 x = {**x, "presence": presence}
             if not training:
-                x = fill_none(self.modalities, x, self._signature)
+                blank = None if self._signature is None else self.blank_inputs
+                x = fill_none(self.modalities, x, blank)
         if check_arrays(self.modalities, x):
             check_values(self.modalities, x)
             check_some_present(x)

@@ -31,8 +31,8 @@ class MultimodalModel(
     The model is built when the outermost constructor has ended, so a subclass
     of any method may make layers and weights in its own constructor.
 
-    Inputs are a dict keyed by modality; a modality's value may be a dict
-    itself. `x["presence"]`, if given, is a bool array `(batch, modalities)`:
+    Inputs are a dict keyed by modality; a modality's value may be a dict, list
+    or tuple itself. `x["presence"]`, if given, is a bool array `(batch, modalities)`:
     values of absent modalities may be anything, NaN included, and count in no
     loss, metric, feature mean or fusion weight.
 

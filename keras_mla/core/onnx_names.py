@@ -2,7 +2,7 @@
 
 import importlib.util
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -20,23 +20,23 @@ def set_names(path: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:
 
     Args:
         path: Path of the file.
-        inputs: Names of the inputs. Those in the file begin with them; unused
-            ones may be missing there.
+        inputs: Names of the inputs, as they were exported. Unused ones may be
+            missing in the file.
         outputs: Names of the outputs, in the order of the file.
     """
     import onnx
 
     # Large weights may stand in files beside it.
     model = onnx.load(os.fspath(path), load_external_data=False)
-    # No other value may have one of the new names.
-    model = onnx.compose.add_prefix(
-        model, "_/", rename_functions=False, rename_value_infos=True
-    )
     graph = model.graph
+    # No other value may have one of the new names.
+    moved = {name: f"keras_mla/{name}" for name in [*inputs, *outputs]}
+    _rename(graph, moved)
+    known = {f"{name}:0": name for name in inputs}  # TensorFlow's names.
+    known |= {moved[name]: name for name in inputs}
     first, last = [], []
     for value in graph.input:
-        plain = value.name.removeprefix("_/").split(":")[0]
-        name = next(n for n in inputs if n == plain)
+        name = known[value.name]
         first.append(onnx.helper.make_node("Identity", [name], [value.name]))
         value.name = name
     for value, name in zip(graph.output, outputs, strict=True):
@@ -46,3 +46,20 @@ def set_names(path: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:
     del graph.node[:]
     graph.node.extend(nodes)
     onnx.save(model, os.fspath(path))
+
+
+def _rename(graph: Any, names: Mapping[str, str]) -> None:
+    """Renames values of a graph and of the graphs in its nodes."""
+    for value in [
+        *graph.input,
+        *graph.output,
+        *graph.value_info,
+        *graph.initializer,
+    ]:
+        value.name = names.get(value.name, value.name)
+    for node in graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+        for attribute in node.attribute:
+            for inner in [attribute.g, *attribute.graphs]:
+                _rename(inner, names)

@@ -1,7 +1,7 @@
 """The checks of a request to a model that serves."""
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -18,6 +18,7 @@ class Request:
     Args:
         modalities: Names of the modalities, in the model's order.
         signature: Shapes and dtypes that the model was built for.
+        blank: Function of a modality and a number of rows that returns zeros.
         x: dict of modality to arrays or nested lists, as users pass it.
         allow_nan: bool. Whether values that are not finite are allowed.
 
@@ -37,6 +38,7 @@ class Request:
         self,
         modalities: Sequence[str],
         signature: Mapping[str, Any],
+        blank: Callable,
         x: Any,
         allow_nan: bool,
     ) -> None:
@@ -69,9 +71,7 @@ class Request:
                 _check_finite(name, values[name], shown)
         self.presence = None if presence.all() else presence
         self.inputs = {
-            name: values[name]
-            if name in given
-            else building.blank(self.rows, signature[name])
+            name: values[name] if name in given else blank(name, self.rows)
             for name in modalities
         }
 
@@ -131,6 +131,8 @@ def _arrays(name: str, value: Any, signature: Any) -> Any:
                 zip(value, signature, strict=True)
             )
         ]
+    if len(signature) == 1 and not isinstance(value, Mapping):
+        value = dict.fromkeys(signature, value)  # Keras takes it in `fit`.
     if not isinstance(value, Mapping) or set(value) != set(signature):
         shown = (
             f"the keys {sorted(value)}"

@@ -183,6 +183,7 @@ class ServedModel(Hooks):
         return ServingFunction(
             self.modalities,
             self._signature,
+            self.blank_inputs,
             compute,
             _served_names(self),
             batch_size,
@@ -344,13 +345,14 @@ class ServedModel(Hooks):
             view = _View(self, "served", flat)
             view.build()
             export = view.export
-        export(
-            filepath,
-            format=format,
-            verbose=verbose,
-            input_signature=input_signature,
-            **kwargs,
-        )
+        with step.exporting():
+            export(
+                filepath,
+                format=format,
+                verbose=verbose,
+                input_signature=input_signature,
+                **kwargs,
+            )
         if format == "onnx":
             onnx_names.set_names(
                 filepath,

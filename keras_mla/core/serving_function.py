@@ -18,6 +18,7 @@ class ServingFunction:
     Args:
         modalities: Names of the modalities, in the model's order.
         signature: Shapes and dtypes that the model was built for.
+        blank: Function of a modality and a number of rows that returns zeros.
         compute: Function of a dict of checked arrays, that returns a dict of
             arrays.
         outputs: Names of what `compute` returns, in order.
@@ -36,6 +37,7 @@ class ServingFunction:
         self,
         modalities: Sequence[str],
         signature: Mapping[str, Any],
+        blank: Callable,
         compute: Callable,
         outputs: Sequence[str],
         batch_size: int,
@@ -49,11 +51,12 @@ class ServingFunction:
         self.modalities = tuple(modalities)
         self.inputs = building.plain(signature)
         self.batch_size = batch_size
+        self._blank = blank
         self._compute = compute
         self._allow_nan = allow_nan
         self.outputs = tuple(outputs)
         # The first call compiles, before there are requests.
-        compute({n: building.blank(1, signature[n]) for n in modalities})
+        compute({name: blank(name, 1) for name in modalities})
 
     def __call__(self, x: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Predicts.
@@ -65,7 +68,9 @@ class ServingFunction:
         Raises:
             ValueError: If the input is not as it should be.
         """
-        request = Request(self.modalities, self.inputs, x, self._allow_nan)
+        request = Request(
+            self.modalities, self.inputs, self._blank, x, self._allow_nan
+        )
         found = [self._compute(part) for part in request.parts(self.batch_size)]
         if len(found) == 1:
             return {name: found[0][name] for name in self.outputs}

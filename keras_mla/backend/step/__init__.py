@@ -10,7 +10,8 @@
 - `keeping_weights(model)`: a context in which an error loses no weights.
 - `with_own_weights(model, call, signature)`: a function that computes with a
   copy of the weights.
-- `weights_leave`: whether Keras takes the weights out of a model while it runs.
+- `exporting()`: a context in which models can be exported.
+- `weights_leave()`: whether a model has no weights while Keras runs it.
 - `keeping_randomness()`: a context that leaves random numbers outside of
   variables as they are.
 """
@@ -26,4 +27,5 @@ traced_anew = _find("traced_anew")
 keeping_weights = _find("keeping_weights")
 keeping_randomness = _find("keeping_randomness")
 with_own_weights = _find("with_own_weights")
+exporting = _find("exporting")
 weights_leave = _find("weights_leave")

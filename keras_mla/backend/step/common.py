@@ -28,6 +28,12 @@ def keeping_weights(model: keras.Model) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def exporting() -> Iterator[None]:
+    """Does nothing: models can be exported."""
+    yield
+
+
+@contextlib.contextmanager
 def traced_anew(model: keras.Model, step: str) -> Iterator[None]:
     """Does nothing: a new function of a step is traced anew."""
     yield

@@ -153,3 +153,24 @@ def with_own_weights(
         return keras.tree.map_structure(ops.convert_to_numpy, outputs)
 
     return run
+
+
+@contextlib.contextmanager
+def exporting() -> Iterator[None]:
+    """Lets the tracer of ONNX export layer normalization.
+
+    With a batch size that is to stay dynamic, all sizes are traced, and the
+    exporter takes no traced size for the shape that is normalized.
+    """
+    original = torch.nn.functional.layer_norm
+
+    def of_plain_sizes(
+        x: Any, shape: Sequence, *args: Any, **kwargs: Any
+    ) -> Any:
+        return original(x, [int(size) for size in shape], *args, **kwargs)
+
+    torch.nn.functional.layer_norm = of_plain_sizes
+    try:
+        yield
+    finally:
+        torch.nn.functional.layer_norm = original
