@@ -32,9 +32,9 @@ class MultimodalModel(
     of any method may make layers and weights in its own constructor.
 
     Inputs are a dict keyed by modality; a modality's value may be a dict, list
-    or tuple itself. `x["presence"]`, if given, is a bool array `(batch, modalities)`:
-    values of absent modalities may be anything, NaN included, and count in no
-    loss, metric, feature mean or fusion weight.
+    or tuple itself. `x["presence"]`, if given, is a bool array
+    `(batch, modalities)`: values of absent modalities may be anything, NaN
+    included, and count in no loss, metric, feature mean or fusion weight.
 
     Args:
         encoders: dict of modality name to Keras layer or model, each mapping

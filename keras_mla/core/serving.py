@@ -208,7 +208,9 @@ class ServedModel(Hooks):
         r"""Fits the fusion to validation data.
 
         Networks are more certain than right, to different degrees, which
-        misleads a fusion. Calibration minimises a negative log-likelihood.
+        misleads a fusion. Calibration minimises a negative log-likelihood. A
+        ridge draws temperatures and factors to 1, as strongly as one sample
+        would: without a wrong prediction in the data they would have no bound.
 
         `method="temperature"` keeps the model's fusion. It fits, for each
         modality, the temperature $T_m$ of its prediction
@@ -233,10 +235,8 @@ class ServedModel(Hooks):
 
         Half of a sample's weight is on all modalities that it has, half on
         their subsets (beyond five modalities, on single ones, all but one, and
-        random ones), so that the fusion also serves samples that lack some. A
-        ridge draws the $T_m$, and the average's factor, to 1 as strongly as one
-        sample would. For
-        regression the choice is between `AverageFusion` and
+        random ones), so that the fusion also serves samples that lack some.
+        For regression the choice is between `AverageFusion` and
         `InverseVarianceFusion`. With less than ten samples, the average is
         kept.
 

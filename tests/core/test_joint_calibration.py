@@ -464,7 +464,7 @@ def test_poor_validation_data():
 def test_bounds_are_told():
     z, y = made_up((1, 1, 1))
     sure = z.copy()
-    sure[:, 0] = 0.1 * np.eye(CLASSES)[y]  # Without an error.
+    sure[:, 0] = 0.01 * np.eye(CLASSES)[y]  # Without an error.
     with pytest.warns(UserWarning, match="the temperature of 'video' is 0.01"):
         model_of().calibrate((inputs(sure), y))
     wrong = z.copy()

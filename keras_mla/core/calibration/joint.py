@@ -10,6 +10,7 @@ from keras_mla.core.calibration.samples import Samples, subsets_of
 from keras_mla.core.calibration.temperature import (
     best_scale,
     by_name,
+    effective_number,
     temperatures,
     variances,
 )
@@ -157,12 +158,12 @@ def candidates(model: Any, samples: Samples) -> dict[str, Candidate]:
 
     def fit_average(some: Samples) -> Values:
         z = average({"scale": 1.0}, some)
-        ridge = 1 / len(some.y)
+        ridge = 1 / effective_number(some.weight)
         return {"scale": best_scale(task, z, some.y, some.weight, ridge)}
 
     def fit_pool(some: Samples, biased: bool = False) -> Values:
         # Of few samples, almost any temperature is best.
-        temperature = temperatures(task, some, ridge=True)
+        temperature = temperatures(task, some)
         found = pool.fit(
             task,
             patterns(model, some, temperature),
@@ -211,8 +212,3 @@ def patterns(
                 scaled = some.logits / temperature[:, None]
             result.append(pool.Pattern(scaled, some.present, each * here))
     return result
-
-
-def effective_number(weight: np.ndarray) -> float:
-    """Returns how many equally weighted samples say as much (Kish, 1965)."""
-    return float(weight.sum() ** 2 / (weight**2).sum())

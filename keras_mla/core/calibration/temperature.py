@@ -15,9 +15,14 @@ SHARPEST = 10.0
 
 
 def fit_certainty(model: Any, samples: Samples) -> dict[str, Any]:
-    """Fits the fusion's temperatures, sharpness and scale."""
+    """Fits the fusion's temperatures, sharpness and scale.
+
+    A ridge draws temperatures and scale to 1, as strongly as one sample would.
+    Without it they have no bound where no prediction is wrong.
+    """
     fusion, task = model.fusion, model.task
     y, weight = samples.y, samples.weight
+    ridge = 1 / effective_number(weight)
     temperature = temperatures(task, samples)
     fusion.temperature.assign(temperature.astype("float32"))
 
@@ -28,7 +33,7 @@ def fit_certainty(model: Any, samples: Samples) -> dict[str, Any]:
     def loss_of(sharpness: float) -> float:
         fusion.sharpness.assign(sharpness)
         z = fused()
-        scale = best_scale(task, z, y, weight)
+        scale = best_scale(task, z, y, weight, ridge)
         return task.negative_log_likelihood(scale * z, y, weight)
 
     result: dict[str, Any] = {
@@ -41,7 +46,7 @@ def fit_certainty(model: Any, samples: Samples) -> dict[str, Any]:
         sharpness = min((0.0, found), key=loss_of)
         fusion.sharpness.assign(sharpness)
         result["sharpness"] = sharpness
-    scale = best_scale(task, fused(), y, weight)
+    scale = best_scale(task, fused(), y, weight, ridge)
     fusion.scale.assign(scale)
     result["scale"] = scale
     return result
@@ -54,22 +59,18 @@ def fit_variances(model: Any, samples: Samples) -> dict[str, Any]:
     return {"variance": by_name(model, variance)}
 
 
-def temperatures(
-    task: Task, samples: Samples, ridge: bool = False
-) -> np.ndarray:
+def temperatures(task: Task, samples: Samples) -> np.ndarray:
     """Returns each expert's temperature, 1 for an expert without a sample.
 
-    Args:
-        task: The task.
-        samples: What is fitted to.
-        ridge: bool. Whether temperatures are drawn to 1, as strongly as by one
-            sample.
+    A ridge draws them to 1, as strongly as one sample would.
     """
     found = []
     for z, y, weight in samples.of_each():
-        strength = 1 / len(y) if ridge and len(y) else 0.0
-        scale = best_scale(task, z, y, weight, strength) if len(y) else 1.0
-        found.append(1 / scale)
+        if not len(y):
+            found.append(1.0)
+            continue
+        ridge = 1 / effective_number(weight)
+        found.append(1 / best_scale(task, z, y, weight, ridge))
     return np.array(found)
 
 
@@ -89,13 +90,27 @@ def best_scale(
     weight: np.ndarray,
     ridge: float = 0.0,
 ) -> float:
-    """Returns the factor to logits that makes labels most likely."""
+    """Returns the factor to logits that makes labels most likely.
+
+    Args:
+        task: The task.
+        logits: Array of shape `(samples, units)`.
+        y: Labels.
+        weight: Array of shape `(samples,)`.
+        ridge: float. The factor of half the squared logarithm. Defaults to
+            `0.0`.
+    """
     return minimum(
         lambda s: (
             task.negative_log_likelihood(s * logits, y, weight)
             + 0.5 * ridge * float(np.log(s)) ** 2
         )
     )
+
+
+def effective_number(weight: np.ndarray) -> float:
+    """Returns how many equally weighted samples say as much (Kish, 1965)."""
+    return float(weight.sum() ** 2 / (weight**2).sum())
 
 
 def minimum(function: Callable[[float], float], most: float = MOST) -> float:
