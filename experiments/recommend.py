@@ -5,7 +5,9 @@ Each folder is what `keras-mla compare` has written about one data set:
     python experiments/recommend.py \
         --runs=mosi=runs/mosi,views=runs/views,mvsa=runs/mvsa
 
-A recipe is a method with its own fusion, or with joint calibration. How far a
+A recipe is a method with its own fusion, with temperatures fitted to it, or
+with joint calibration; what is fitted is scored on validation samples that it
+was not fitted to. How far a
 recipe is below the best recipe of a data set, in points of accuracy on
 validation data, is its regret there. For each data set, the recipe with the
 smallest mean regret on all *other* data sets is chosen, and shown with its
@@ -27,7 +29,11 @@ flags.DEFINE_list("runs", [], "Pairs NAME=FOLDER, at least two.")
 flags.DEFINE_string("metric", "accuracy", "Metric; more must be better.")
 
 # What stands in `table.csv` for each fusion: on validation and on test data.
-PARTS = {"": ("validation", "all"), ", joint": ("validation, joint", "pooled")}
+PARTS = {
+    "": ("validation", "all"),
+    ", calibrated": ("validation, calibrated", "calibrated"),
+    ", joint": ("validation, joint", "pooled"),
+}
 # A method and the ending for its fusion.
 Recipe = tuple[str, str]
 

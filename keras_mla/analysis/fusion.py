@@ -159,13 +159,13 @@ def report_of(model: Any, samples: Samples) -> FusionReport:
             given = [_of_one(entropy, some) for some in given]
         _, *found = joint.cross_fitted(candidate, *given)
         for (subset, some), logits in zip(shown.items(), found, strict=True):
-            scores[subset][name] = _scores(model.task, logits, some)
+            scores[subset][name] = scores_of(model.task, logits, some)
     temperature = np.ones(samples.logits.shape[1])
     if certain:
         temperature = temperatures(model.task, samples)
     for subset, some in shown.items():  # It knows the labels in any case.
         logits = _oracle(model.task, some, temperature)
-        scores[subset][ORACLE] = _scores(model.task, logits, some)
+        scores[subset][ORACLE] = scores_of(model.task, logits, some)
     covariance, error = _covariances(model, samples, entropy)
     counts = {s: int(_known(some).sum()) for s, some in shown.items()}
     return FusionReport(scores, counts, covariance, error)
@@ -257,9 +257,10 @@ def _weightings(experts: int) -> np.ndarray:
     return np.concatenate([np.eye(experts), even, draws])
 
 
-def _scores(
+def scores_of(
     task: Task, logits: np.ndarray, samples: Samples
 ) -> dict[str, float]:
+    """Returns the measures of one fusion, as `FusionReport.scores` has them."""
     known = _known(samples)
     logits, some = logits[known], samples.take(known)
     found = quality(task, logits, some)

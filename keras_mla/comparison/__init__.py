@@ -2,6 +2,7 @@
 
 from keras_mla.comparison.data import Data as Data
 from keras_mla.comparison.engine import compare as compare
+from keras_mla.comparison.methods import recommended as recommended
 from keras_mla.comparison.rates import Rates as Rates
 from keras_mla.comparison.rates import compare_rates as compare_rates
 from keras_mla.comparison.results import Comparison as Comparison
@@ -16,4 +17,5 @@ __all__ = [
     "Run",
     "compare",
     "compare_rates",
+    "recommended",
 ]

@@ -10,7 +10,7 @@ from typing import Any
 
 from absl import flags
 
-from keras_mla.comparison.methods import chosen
+from keras_mla.comparison.methods import DEFAULT, chosen
 from keras_mla.comparison.names import hint
 
 _USAGE = """keras-mla: which method learns best from your modalities?
@@ -269,8 +269,9 @@ def define_flags(values: flags.FlagValues, **defaults: Any) -> list[str]:
     define(
         "list",
         "methods",
-        ["table"],
-        "Names, or 'table', 'ablation', 'missing' or 'successors'.",
+        list(DEFAULT),
+        "Names, or 'recommended', 'table', 'ablation', 'missing' or "
+        "'successors'.",
     )
     define("string", "metric", None, "What chooses, such as f1_macro.")
     define("list", "seeds", ["3"], "A number of seeds, or seeds as 0,1,2.")

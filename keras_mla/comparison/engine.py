@@ -20,7 +20,7 @@ from keras_mla.comparison import (
 from keras_mla.comparison.data import Data, Division
 from keras_mla.comparison.folder import Folder, locked
 from keras_mla.comparison.frozen import Presets
-from keras_mla.comparison.methods import Grid, chosen
+from keras_mla.comparison.methods import DEFAULT, Grid, chosen
 from keras_mla.comparison.plan import Plan
 from keras_mla.comparison.results import Comparison
 from keras_mla.models import registry
@@ -32,7 +32,7 @@ _RATES = {"sgd": (1e-2, 3e-2, 1e-1), "adamw": (3e-4, 1e-3, 3e-3)}
 
 def compare(
     data: Any,
-    methods: Any = "table",
+    methods: Any = DEFAULT,
     *,
     modalities: Any = None,
     label: Any = None,
@@ -89,8 +89,9 @@ def compare(
         methods: Names, classes or `registry.Method`s. `"table"` are the
             methods of the paper's Table 1, `"ablation"` those of Table 3,
             `"missing"` those that learn with missing modalities,
-            `"successors"` MLA's, with the controls that are hard to beat.
-            Defaults to `"table"`.
+            `"successors"` MLA's, with the controls that are hard to beat,
+            `"recommended"` what `recommended` makes. Defaults to
+            `("recommended", "table")`.
         modalities: Names of the arrays to use; for a table the dict that
             `datasets.Table` takes. Defaults to all.
         label: str, list of str or `table.Label`. A table's column of labels.

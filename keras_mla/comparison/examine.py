@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_mla.analysis.fusion import report_of
+from keras_mla.analysis.fusion import report_of, scores_of
 from keras_mla.analysis.modality_gap import modality_gap
 from keras_mla.analysis.shapley import shapley_values
 from keras_mla.analysis.worth import prior
@@ -24,6 +24,7 @@ from keras_mla.comparison.results import (
 )
 from keras_mla.core.arrays import full_presence
 from keras_mla.core.calibration.calibrate import fit, fits
+from keras_mla.core.calibration.joint import Candidate, cross_fitted
 from keras_mla.core.calibration.samples import (
     Samples,
     experts_of,
@@ -57,7 +58,12 @@ def predict(
 
 
 def examine(
-    model: Any, data: Data, fold: Fold, metric: Metric, size: int
+    model: Any,
+    data: Data,
+    fold: Fold,
+    metric: Metric,
+    size: int,
+    calibration: str | None = None,
 ) -> dict[str, Any]:
     """Predicts the test split with each subset of modalities.
 
@@ -67,12 +73,15 @@ def examine(
         fold: The fold it was trained on.
         metric: What the modalities' worth is measured in.
         size: int. Samples in a batch.
+        calibration: The calibration that belongs to the method, or `None`.
 
     Returns:
         dict of `"predictions"`, a `Predictions` whose rows are those of the
         data; `"gap"`, `"worth"` and `"fusion"`, as `Run` has them.
     """
     test = fold.parts["test"]
+    if calibration is not None:
+        calibrate(model, fold, size, calibration)
     # One pass: a stream decodes its files each time.
     parts, start = [], 0
     for x, rows in _large_batches(data, test):
@@ -92,6 +101,8 @@ def examine(
         validation = _whole(fold.parts["validation"])
         samples = predicted(model, validation, size)
         fusion = _report(model, samples)
+        if fusion and fits(model, "temperature"):
+            fusion["calibrated"] = _held_out(model, samples)
         for key, method in ((CALIBRATED, "temperature"), (POOLED, "joint")):
             if fits(model, method):
                 found = fit(model, samples, method)
@@ -106,13 +117,26 @@ def examine(
     }
 
 
-def calibrate(model: Any, fold: Fold, size: int) -> None:
-    """Calibrates a model on validation data, if it can be calibrated."""
-    if model.fusion is not None and fits(model, "temperature"):
+def calibrate(
+    model: Any, fold: Fold, size: int, method: str | None = None
+) -> None:
+    """Calibrates a model on validation data, if it can be calibrated.
+
+    Args:
+        model: A trained model.
+        fold: The fold it was trained on.
+        size: int. Samples in a batch.
+        method: `"temperature"` or `"joint"`. Defaults to `"temperature"`.
+    """
+    method = method or "temperature"
+    if model.fusion is not None and fits(model, method):
         with warnings.catch_warnings():
             # The report shows what it is worth.
-            warnings.filterwarnings("ignore", "`calibrate` ended")
-            model.calibrate(_whole(fold.parts["validation"]), size)
+            for start in ("ended", "gave", "replaced"):
+                warnings.filterwarnings("ignore", f"`calibrate` {start}")
+            warnings.filterwarnings("ignore", "`validation_data` cannot tell")
+            validation = _whole(fold.parts["validation"])
+            model.calibrate(validation, size, method)
 
 
 def _report(model: Any, samples: Samples) -> dict[str, Any]:
@@ -126,6 +150,20 @@ def _report(model: Any, samples: Samples) -> dict[str, Any]:
             subset_key(subset): value for subset, value in fields[name].items()
         }
     return fields
+
+
+def _held_out(model: Any, samples: Samples) -> dict[str, float]:
+    """Returns how good temperatures are on samples they are not fitted to."""
+
+    def fit_to(some: Samples) -> dict[str, Any]:
+        return fit(model, some, "temperature")
+
+    def fused(values: dict[str, Any], some: Samples) -> np.ndarray:
+        return fused_by(model.fusion, some.logits, some.present)
+
+    # It predicts with each fit before the next one.
+    (logits,) = cross_fitted(Candidate(fit_to, fused), samples)
+    return scores_of(model.task, logits, samples)
 
 
 def _whole(part: Part) -> Any:

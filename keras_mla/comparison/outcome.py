@@ -88,7 +88,9 @@ def save(plan: Plan, result: Comparison, best: dict) -> None:
     """Writes the report, and the model of the winner's best run."""
     trained = plan.trained(best)
     fold = plan.data.folds[best["run"]["fold"]]
-    calibrate(trained.model, fold, plan.options.predicted_at_once)
+    method = plan.methods[best["run"]["method"]]
+    size = plan.options.predicted_at_once
+    calibrate(trained.model, fold, size, method.calibration)
     from keras_mla.comparison.report import write
 
     # First: a model may have a part that cannot be saved.

@@ -269,6 +269,7 @@ class Plan:
                 self.data.folds[what["fold"]],
                 self.options.metric,
                 self.options.predicted_at_once,
+                self.methods[what["method"]].calibration,
             )
         except Exception as error:
             self._fail(what, error)

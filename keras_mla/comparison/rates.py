@@ -20,7 +20,7 @@ from keras_mla.comparison.hiding import (
     at_rates,
     pattern_key,
 )
-from keras_mla.comparison.methods import chosen
+from keras_mla.comparison.methods import DEFAULT, chosen
 from keras_mla.comparison.report import numbers
 from keras_mla.comparison.results import Comparison
 from keras_mla.datasets.extras import need
@@ -301,7 +301,7 @@ def _alone(result: Comparison, metric: metrics.Metric) -> str:
 def _kept(result: Comparison, options: Mapping[str, Any]) -> dict[str, Any]:
     """Returns arguments that keep the settings, and the methods with some."""
     settings = result.settings()
-    wanted = chosen(options.get("methods", "table"))
+    wanted = chosen(options.get("methods", DEFAULT))
     methods = [method for title, method in wanted.items() if title in settings]
     return {"settings": settings, "methods": methods}
 

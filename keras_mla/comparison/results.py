@@ -111,9 +111,10 @@ class Run:
         worth: dict of modality to its Shapley value on the metric.
         fusion: dict of the fields of the `keras_mla.analysis.FusionReport` on
             validation data, with subsets as keys of `Predictions.outputs`; of
-            `"kept"`, the name of what joint calibration kept; and of
-            `"weight"`, a dict of the pool's weights. Empty if the method fuses
-            no logits.
+            `"kept"`, the name of what joint calibration kept; of
+            `"weight"`, a dict of the pool's weights; and of `"calibrated"`, the
+            measures of the fusion with temperatures that were fitted to other
+            samples. Empty if the method fuses no logits.
         predictions: `Predictions` for the test split.
         targets: str. What a method that learns from hidden values takes for
             them: `"present"`, further present ones, or `"hidden"`, those that

@@ -67,6 +67,8 @@ class Method:
         of_teacher: Function of the teacher, `head` and further arguments that
             makes a model with the teacher's encoders, in place of the
             constructor. Defaults to `None`.
+        calibration: The `method` of `model.calibrate` that belongs to the
+            method and follows its training, or `None`. Defaults to `None`.
     """
 
     cls: type[MultimodalModel]
@@ -80,6 +82,7 @@ class Method:
     defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     teacher: str | None = None
     of_teacher: Callable[..., MultimodalModel] | None = None
+    calibration: str | None = None
 
     def __post_init__(self) -> None:
         unknown = set(self.needs) - set(NEEDS)
@@ -361,3 +364,13 @@ METHODS: dict[str, Method] = {
         ),
     )
 }
+
+# What to try first: `experiments/README.md` says why.
+RECOMMENDED = Method(
+    MLA,
+    "Recommended",
+    "balanced",
+    "this library",
+    defaults={"projector": None},
+    calibration="joint",
+)

@@ -23,6 +23,7 @@ from keras_mla.comparison import methods as methods_lib
 from keras_mla.comparison.encoders import kind_of, make_encoder
 from keras_mla.comparison.log import Log
 from keras_mla.comparison.metrics import METRICS
+from keras_mla.comparison.results import POOLED
 from keras_mla.datasets import pipeline
 from keras_mla.models import registry
 
@@ -214,6 +215,38 @@ def test_methods_by_any_name():
         methods_lib.chosen("multilos")
     with pytest.raises(TypeError, match="Received: 3"):
         methods_lib.chosen([3])
+
+
+@mainly_on("torch")
+def test_the_recommended_method_is_fused_jointly():
+    result = small(
+        splits(), ["recommended", "MLA, no projection"], trials=1, report=False
+    )
+    ours, plain = (result.runs_of(title)[0] for title in result.methods)
+    assert (ours.method, plain.method) == ("Recommended", "MLA, no projection")
+    outputs = ours.predictions.outputs
+    assert ours.curves == plain.curves  # They train in the same way.
+    joint = plain.predictions.outputs[POOLED]
+    np.testing.assert_allclose(outputs[result.everything], joint, atol=1e-5)
+    assert abs(joint - plain.predictions.outputs[result.everything]).max() > 0.1
+    made = {name: keras.layers.Dense(4) for name in NAMES}
+    model = methods_lib.recommended(made, head=3)
+    assert type(model) is models.MLA
+    assert model.projector is None
+
+
+@mainly_on("torch")
+def test_temperatures_are_scored_on_samples_they_are_not_fitted_to():
+    result = small(splits(), ["MLA", "Concat"], trials=1, report=False)
+    first, second = result.runs
+    held_out = first.fusion["calibrated"]
+    assert set(held_out) == {
+        "accuracy",
+        "negative_log_likelihood",
+        "calibration_error",
+    }
+    assert np.isfinite(list(held_out.values())).all()
+    assert second.fusion == {}
 
 
 @only_on("torch")

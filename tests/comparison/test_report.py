@@ -391,6 +391,9 @@ def test_csv_has_every_part(whole):
         for what in [
             *itertools.product(parts, metrics.METRICS["single_label"]),
             ("validation", "accuracy"),
+            ("validation, calibrated", "accuracy"),
+            ("validation, calibrated", "log_loss"),
+            ("validation, calibrated", "ece"),
             ("validation, joint", "accuracy"),
             ("validation, joint", "log_loss"),
             ("validation, joint", "ece"),
@@ -401,6 +404,8 @@ def test_csv_has_every_part(whole):
     # As `made_up` has them: of all modalities, and of the pool, which is kept.
     assert float(found["validation", "accuracy"]) == pytest.approx(0.2)
     assert float(found["validation, joint", "log_loss"]) == pytest.approx(0.81)
+    calibrated = float(found["validation, calibrated", "accuracy"])
+    assert calibrated == pytest.approx(0.92)
     audio = metrics.named("single_label", "auroc")
     scores = comparison.scores("OGM-GE", audio, "audio")
     (row,) = (

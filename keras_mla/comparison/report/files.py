@@ -26,8 +26,9 @@ def write_csv(comparison: Comparison, path: pathlib.Path) -> None:
     """Writes every metric of every method and part, not rounded.
 
     The part `"validation"` is the fused prediction of the validation split in
-    the best epoch. `"validation, joint"` is that of the fusion which joint
-    calibration kept, fitted to other samples than it predicts.
+    the best epoch. `"validation, calibrated"` is that with temperatures, and
+    `"validation, joint"` that of the fusion which joint calibration kept, both
+    fitted to other samples than they predict.
     """
     parts = [("all", comparison.everything)]
     parts += [("calibrated", CALIBRATED), ("pooled", POOLED)]
@@ -70,18 +71,29 @@ def _validation(
         }
 
     found = {"validation": by_name([run.validation for run in runs])}
-    joint = [
-        {
-            _METRICS.get(name, name): value
-            for name, value in run.fusion["scores"][comparison.everything][
-                run.fusion["kept"]
-            ].items()
-        }
-        for run in runs
-        if "scores" in run.fusion
-    ]
-    if len(joint) == len(runs):
-        found["validation, joint"] = by_name(joint)
+    everything = comparison.everything
+    fusions = [run.fusion for run in runs]
+    for part, scores in (
+        (
+            "validation, calibrated",
+            [f["calibrated"] for f in fusions if "calibrated" in f],
+        ),
+        (
+            "validation, joint",
+            [
+                f["scores"][everything][f["kept"]]
+                for f in fusions
+                if "scores" in f
+            ],
+        ),
+    ):
+        if len(scores) == len(runs):
+            found[part] = by_name(
+                [
+                    {_METRICS.get(name, name): v for name, v in one.items()}
+                    for one in scores
+                ]
+            )
     return found
 
 
