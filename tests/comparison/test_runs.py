@@ -181,7 +181,7 @@ def test_report_and_command_tell_what_is_lost(tmp_path, monkeypatch, capsys):
 def test_an_error_of_the_test_split_is_told(tmp_path, monkeypatch):
     examine = plan.examine
 
-    def broken(model, data, fold, metric, size):
+    def broken(*arguments):
         if isinstance(model, models.SumFusion):
             raise RuntimeError("a fault in predicting")
         return examine(model, data, fold, metric, size)
