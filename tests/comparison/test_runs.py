@@ -181,10 +181,10 @@ def test_report_and_command_tell_what_is_lost(tmp_path, monkeypatch, capsys):
 def test_an_error_of_the_test_split_is_told(tmp_path, monkeypatch):
     examine = plan.examine
 
-    def broken(*arguments):
+    def broken(model, *arguments):
         if isinstance(model, models.SumFusion):
             raise RuntimeError("a fault in predicting")
-        return examine(model, data, fold, metric, size)
+        return examine(model, *arguments)
 
     monkeypatch.setattr(plan, "examine", broken)
     result = small(splits(), ["Sum", "Concat"], out=tmp_path)
