@@ -57,6 +57,7 @@ EVERYWHERE = (
     "core/test_serving_function.py",
     "core/test_model_table.py",
     "comparison/test_command.py",
+    "examples/test_serve.py",
     "integration/test_data_doors.py",
 )
 
