@@ -30,7 +30,7 @@ import keras
 import numpy as np
 import uvicorn
 from absl import app, flags
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import FastAPI, HTTPException, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 import keras_mla
@@ -78,7 +78,8 @@ def make_app(model, max_bytes, max_rows):
             if model.table is not None:
                 labels = model.table.decode_predictions(found["logits"])
                 values["label"] = np.asarray(labels).tolist()
-            return values
+            # FastAPI would look at each number.
+            return Response(json.dumps(values), media_type="application/json")
         except (ValueError, TypeError, RecursionError) as error:
             raise HTTPException(422, str(error)) from error
 

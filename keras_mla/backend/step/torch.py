@@ -1,6 +1,7 @@
 """Steps on PyTorch: autograd over the variables of one update."""
 
 import contextlib
+import threading
 import types
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -142,13 +143,16 @@ def with_own_weights(
 ) -> Callable:
     """Returns `call`, computed with a copy of the model's weights."""
     checked = keras.StatelessScope(copied_weights(model), collect_losses=True)
+    # Eager steps hold the interpreter. Threads that alternate in them take
+    # twice as long as one after the other.
+    turn = threading.Lock()
 
     def run(inputs: dict) -> dict:
         tensors = keras.tree.map_structure(ops.convert_to_tensor, inputs)
         # A scope belongs to one thread. To check all weights takes its time.
         scope = keras.StatelessScope(collect_losses=True)
         scope.state_mapping.update(checked.state_mapping)
-        with torch.no_grad(), scope:
+        with turn, torch.no_grad(), scope:
             outputs = call(tensors)
         return keras.tree.map_structure(ops.convert_to_numpy, outputs)
 
