@@ -228,13 +228,11 @@ def with_own_weights(
     def run(inputs: dict) -> dict:
         rows = len(keras.tree.flatten(inputs)[0])
         more = (1 << (rows - 1).bit_length()) - rows
-        if not more:
-            return jax.device_get(compiled(values, inputs))
-        padded = keras.tree.map_structure(
-            lambda value: np.concatenate([value, value[-1:].repeat(more, 0)]),
-            inputs,
-        )
-        outputs = jax.device_get(compiled(values, padded))
-        return keras.tree.map_structure(lambda value: value[:rows], outputs)
+        if more:
+            inputs = keras.tree.map_structure(
+                lambda v: np.concatenate([v, v[-1:].repeat(more, 0)]), inputs
+            )
+        outputs = compiled(values, inputs)
+        return {name: np.asarray(v)[:rows] for name, v in outputs.items()}
 
     return run
