@@ -135,8 +135,9 @@ class ServedModel(Hooks):
         """Returns the prediction as a function for servers.
 
         Any number of threads may call the function at once, on every backend;
-        on PyTorch and TensorFlow they compute one after the other. It checks its input before it computes. It holds a copy of the weights
-        of now, which further training does not change.
+        on PyTorch and TensorFlow they compute one after the other. It checks
+        its input before it computes. It holds a copy of the weights of now,
+        which further training does not change.
 
         The function takes a dict from modality to an array or nested lists, and
         `presence` if some rows lack modalities. A modality that is left out, or
