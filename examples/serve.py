@@ -55,7 +55,7 @@ def make_app(model, max_bytes, max_rows):
     server = FastAPI(title=type(model).__name__)
 
     @server.get("/")
-    def describe():
+    async def describe():
         return {
             "inputs": serve.inputs,
             "outputs": list(serve.outputs),
@@ -70,20 +70,40 @@ def make_app(model, max_bytes, max_rows):
 
     def answer(body):
         try:
-            x = inputs_of(parsed(body), model.table, max_rows)
-            found = serve(x)
+            x = inputs_of(parsed(body), serve, model.table, max_rows)
+            found = computed(serve, x)
             values = {name: array.tolist() for name, array in found.items()}
-            if not all(np.isfinite(array).all() for array in found.values()):
-                raise ValueError("The values are too large for the model.")
-            if model.table is not None:
+            if model.table is not None and model.table.label is not None:
                 labels = model.table.decode_predictions(found["logits"])
-                values["label"] = np.asarray(labels).tolist()
+                values["label"] = plain(labels)
             # FastAPI would look at each number.
-            return Response(json.dumps(values), media_type="application/json")
+            text = json.dumps(values, allow_nan=False)
+            return Response(text, media_type="application/json")
         except (ValueError, TypeError, RecursionError) as error:
             raise HTTPException(422, str(error)) from error
 
     return server
+
+
+def computed(serve, x):
+    """Returns the prediction for checked inputs that an encoder may refuse."""
+    try:
+        return serve(x)
+    except ValueError:
+        raise
+    except Exception as error:  # A token that is none, too short a sound.
+        raise ValueError(
+            f"The model cannot take this input: {type(error).__name__}"
+        ) from error
+
+
+def plain(value):
+    """Returns labels as JSON has them."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if isinstance(value, list | tuple):
+        return [plain(one) for one in value]
+    return value
 
 
 async def read(request, max_bytes):
@@ -113,12 +133,13 @@ def parsed(body):
     return found
 
 
-def inputs_of(request, table, max_rows):
+def inputs_of(request, serve, table, max_rows):
     """Returns a request's inputs as the model takes them."""
     if "inputs" in request:
         x = request["inputs"]
-        lists = [v for v in leaves_of(x) if isinstance(v, list)]
-        check_rows(max(map(len, lists), default=0), max_rows)
+        if isinstance(x, dict):
+            for name, signature in serve.inputs.items():
+                check_rows(rows_of(x.get(name), signature), max_rows)
         return x
     rows = request["rows"]
     if table is None:
@@ -129,14 +150,21 @@ def inputs_of(request, table, max_rows):
     if not isinstance(rows, list) or not all(isinstance(r, dict) for r in rows):
         raise ValueError("'rows' must be a list of objects.")
     check_rows(len(rows), max_rows)
-    return table.inputs(rows)
+    columns = [c for f in table.fields.values() for c in f.columns]
+    return table.inputs([{c: r[c] for c in columns if c in r} for r in rows])
 
 
-def leaves_of(x):
-    """Returns what the objects inside an object hold."""
-    if not isinstance(x, dict):
-        return [x]
-    return [leaf for value in x.values() for leaf in leaves_of(value)]
+def rows_of(value, signature):
+    """Returns the largest number of rows of a modality's arrays."""
+    if isinstance(signature, list) and isinstance(value, list):
+        pairs = list(zip(value, signature, strict=False))
+    elif set(signature) == {"shape", "dtype"}:
+        return len(value) if isinstance(value, list) else 0
+    elif isinstance(value, dict):
+        pairs = [(value.get(key), part) for key, part in signature.items()]
+    else:
+        return len(value) if isinstance(value, list) else 0
+    return max((rows_of(*pair) for pair in pairs), default=0)
 
 
 def check_rows(rows, max_rows):

@@ -144,3 +144,16 @@ def replace(layer: keras.layers.Layer, name: str, value: Any) -> None:
     layers.insert(place, layers.pop())
     if locked:
         tracker.lock()
+
+
+def twin(layer: keras.layers.Layer) -> keras.layers.Layer:
+    """Returns a layer of the same parts, to which no new part is given.
+
+    What is assigned to the layer later, the twin does not see. Both share
+    weights and parts.
+    """
+    result = object.__new__(type(layer))
+    result.__dict__.update(layer.__dict__)
+    if "_modules" in layer.__dict__:  # PyTorch keeps parts there.
+        result.__dict__["_modules"] = dict(layer.__dict__["_modules"])
+    return result

@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -20,6 +21,10 @@ from keras_mla.core.batch import check_inputs, check_rows
 from keras_mla.core.hooks import Hooks
 from keras_mla.presence import stack_presence
 
+_LOG = logging.getLogger("keras_mla")
+# Seconds after which a thread that waits says so.
+_PATIENCE = 60.0
+
 
 class CheckedModel(Hooks):
     """A model that checks data before Keras runs, and keeps its weights.
@@ -36,7 +41,8 @@ class CheckedModel(Hooks):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._turn = threading.RLock()
+        # Of what uses metrics and moves weights, and of predictions.
+        self._turns = threading.RLock(), threading.RLock()
 
     def house_callbacks(self) -> list[keras.callbacks.Callback]:
         """Returns the callbacks of the library itself."""
@@ -105,27 +111,37 @@ class CheckedModel(Hooks):
             if given.get("steps_per_epoch") is None:
                 more.append(_SetEpoch(x))
         given["callbacks"] = self._with_own(given.get("callbacks"), more)
-        with self._running(training=True):
+        with self._running():
             return super().fit(*call.args, **call.kwargs)
 
-    def _taking_turns(self, training: bool = False) -> Any:
+    @contextlib.contextmanager
+    def _taking_turns(self, measuring: bool = False) -> Iterator[None]:
         """Returns a context that one thread at a time can enter.
 
-        On JAX a model in training has no weights to predict with. Elsewhere,
-        other threads may predict.
+        Training and evaluation share metrics. Predictions do not, so they may
+        run meanwhile, except on JAX: there, a model in training or evaluation
+        has no weights to predict with.
 
         Args:
-            training: bool. Whether the thread trains the model.
+            measuring: bool. Whether the thread trains or evaluates the model.
         """
-        if training and not backend.step.weights_leave():
-            return contextlib.nullcontext()
-        return self._turn
+        turn = self._turns[not (measuring or backend.step.weights_leave())]
+        while not turn.acquire(timeout=_PATIENCE):
+            _LOG.warning(
+                "A thread waits for another one that uses the model. If it is "
+                "the data of `fit` that call the model in workers, it waits "
+                "forever: let them use `model.serving_function()`."
+            )
+        try:
+            yield
+        finally:
+            turn.release()
 
     @contextlib.contextmanager
-    def _running(self, training: bool = False) -> Iterator[None]:
+    def _running(self, measuring: bool = True) -> Iterator[None]:
         """Surrounds Keras's methods, so that an error leaves a usable model."""
         with (
-            self._taking_turns(training),
+            self._taking_turns(measuring),
             backend.step.keeping_weights(self),
         ):
             try:
@@ -175,7 +191,7 @@ class CheckedModel(Hooks):
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         """Predicts fused logits, as `keras.Model.predict` does."""
         x = self.prepare_inputs(x)
-        with self._running():
+        with self._running(measuring=False):
             return super().predict(x, *args, **kwargs)
 
     def train_on_batch(
@@ -191,7 +207,7 @@ class CheckedModel(Hooks):
         x = self.prepare_inputs(x, training=True)
         self.check_data(x, y, sample_weight)
         backend.distribution.check_processes()
-        with self._running(training=True):
+        with self._running():
             result = super().train_on_batch(
                 x, y, sample_weight, class_weight, return_dict
             )
@@ -216,7 +232,7 @@ class CheckedModel(Hooks):
     def predict_on_batch(self, x: Any) -> Any:
         """Predicts one batch, as `keras.Model.predict_on_batch` does."""
         x = self.prepare_inputs(x)
-        with self._running():
+        with self._running(measuring=False):
             return super().predict_on_batch(x)
 
 

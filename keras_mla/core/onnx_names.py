@@ -5,14 +5,34 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import keras
 
-def check_installed() -> None:
-    """Raises an `ImportError` unless `onnx` is installed."""
+
+def check(signature: Any, outputs: Sequence[str]) -> list[str]:
+    """Returns the names of the inputs of an ONNX file.
+
+    Raises:
+        ImportError: If `onnx` is not installed.
+        ValueError: If two inputs or outputs would have one name.
+    """
     if importlib.util.find_spec("onnx") is None:
         raise ImportError(
             "Export to ONNX needs the package `onnx`. Install it with: "
             "pip install 'keras-mla[onnx]'"
         )
+    inputs = [
+        getattr(spec, "name", None) or f"input_{index}"  # As Keras does.
+        for index, spec in enumerate(keras.tree.flatten(signature))
+    ]
+    names = [*inputs, *outputs]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(
+            f"An ONNX file cannot have two inputs or outputs named {twice}. "
+            "Rename a modality, or a part of one: 'a_b' is also the name of "
+            "the part 'b' of the modality 'a'."
+        )
+    return inputs
 
 
 def set_names(path: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:
@@ -23,6 +43,9 @@ def set_names(path: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:
         inputs: Names of the inputs, as they were exported. Unused ones may be
             missing in the file.
         outputs: Names of the outputs, in the order of the file.
+
+    Raises:
+        ValueError: If the file has an input that was not exported.
     """
     import onnx
 
@@ -35,7 +58,17 @@ def set_names(path: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:
     known = {f"{name}:0": name for name in inputs}  # TensorFlow's names.
     known |= {moved[name]: name for name in inputs}
     first, last = [], []
+    # Weights may be listed among the inputs.
+    weights = {value.name for value in graph.initializer}
     for value in graph.input:
+        if value.name in weights:
+            continue
+        if value.name not in known:
+            raise ValueError(
+                f"The ONNX file asks for the input {value.name!r}, which is a "
+                "constant of a layer: tf2onnx takes it for an input. Save the "
+                "model, load it with KERAS_BACKEND=torch, and export it there."
+            )
         name = known[value.name]
         first.append(onnx.helper.make_node("Identity", [name], [value.name]))
         value.name = name

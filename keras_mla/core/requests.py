@@ -1,5 +1,6 @@
 """The checks of a request to a model that serves."""
 
+import functools
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -50,7 +51,7 @@ class Request:
                 "The request holds no modality. It needs at least one of "
                 f"{list(modalities)}."
             )
-        values = {n: _arrays(n, x[n], signature[n]) for n in given}
+        values = {n: _arrays(n, x[n], signature[n], _array) for n in given}
         rows = {n: len(keras.tree.flatten(v)[0]) for n, v in values.items()}
         self.rows = rows[given[0]]
         if len(set(rows.values())) > 1:
@@ -65,15 +66,17 @@ class Request:
             if name not in given:
                 presence[:, index] = False
         self._check_present(presence)
-        if not allow_nan:
-            for name in given:
-                shown = presence[:, self.modalities.index(name)]
-                _check_finite(name, values[name], shown)
         self.presence = None if presence.all() else presence
-        self.inputs = {
-            name: values[name] if name in given else blank(name, self.rows)
-            for name in modalities
-        }
+        self.inputs = {}
+        for index, name in enumerate(modalities):
+            if name not in given:
+                self.inputs[name] = blank(name, self.rows)
+                continue
+            shown = presence[:, index]
+            settle = functools.partial(_settled, shown, allow_nan)
+            self.inputs[name] = _arrays(
+                name, values[name], signature[name], settle
+            )
 
     def _check_present(self, presence: np.ndarray) -> None:
         empty = np.flatnonzero(~presence.any(axis=1))
@@ -114,19 +117,17 @@ def _check_keys(modalities: Sequence[str], x: Any) -> None:
         )
 
 
-def _arrays(name: str, value: Any, signature: Any) -> Any:
-    """Returns a modality's arrays, of the recorded dtypes."""
+def _arrays(name: str, value: Any, signature: Any, make: Callable) -> Any:
+    """Returns what `make(name, value, shape, dtype)` makes of each array."""
     if building.is_tensor(signature):
-        return _array(
-            name, value, tuple(signature["shape"]), signature["dtype"]
-        )
+        return make(name, value, tuple(signature["shape"]), signature["dtype"])
     if isinstance(signature, list):
         if not isinstance(value, list | tuple) or len(value) != len(signature):
             raise ValueError(
                 f"Modality {name!r} must be a list of {len(signature)} arrays."
             )
         return [
-            _arrays(f"{name}/{index}", part, wanted)
+            _arrays(f"{name}/{index}", part, wanted, make)
             for index, (part, wanted) in enumerate(
                 zip(value, signature, strict=True)
             )
@@ -144,57 +145,80 @@ def _arrays(name: str, value: Any, signature: Any) -> Any:
             f"Received: {shown}"
         )
     return {
-        key: _arrays(f"{name}/{key}", value[key], part)
+        key: _arrays(f"{name}/{key}", value[key], part, make)
         for key, part in signature.items()
     }
 
 
 def _array(name: str, value: Any, shape: tuple, dtype: str) -> np.ndarray:
+    """Returns an array of the recorded shape and kind."""
     wanted = f"must be an array of {dtype}, of shape {_shown(shape)}"
     if keras.ops.is_tensor(value):
         value = keras.ops.convert_to_numpy(value)
+    text = dtype == "string"
+    if not text and _holds_text(value):
+        raise ValueError(f"Modality {name!r} {wanted}. Received: texts")
     try:
-        array = np.asarray(value)
-    except ValueError:  # Lists of unequal lengths.
-        array = np.asarray(None)
-    if dtype == "string":
-        texts = array.dtype.kind in "US" or (
-            array.dtype.kind == "O"
-            and all(isinstance(one, str | bytes) for one in array.flat)
-        )
-        if not texts:
-            raise ValueError(
-                f"Modality {name!r} {wanted}. Received: {_what(value)}"
-            )
-        array = array.astype(object)
-    elif array.dtype.kind not in "biuf":
+        # An array of texts would give each the space of the longest.
+        array = np.asarray(value, dtype=object if text else None)
+    except ValueError:
         raise ValueError(
-            f"Modality {name!r} {wanted}. Received: {_what(value)}"
+            f"Modality {name!r} {wanted}. Received: nested lists of unequal "
+            "lengths"
+        ) from None
+    if text:
+        right = all(isinstance(one, str | bytes) for one in array.flat)
+    else:
+        right = array.dtype.kind in "biuf"
+    if not right:
+        raise ValueError(
+            f"Modality {name!r} {wanted}. Received: {_what(array)}"
         )
     fits = len(array.shape) == len(shape) and all(
         size in (None, own)
         for size, own in zip(shape, array.shape, strict=True)
     )
-    if not fits:
+    if not fits or 0 in array.shape[1:]:
         raise ValueError(
             f"Modality {name!r} {wanted}. Received: shape {array.shape}"
         )
-    return array if dtype == "string" else _cast(name, array, dtype, wanted)
+    return array
 
 
-def _cast(name: str, array: np.ndarray, dtype: str, wanted: str) -> np.ndarray:
-    """Returns an array of another dtype, if that changes no value."""
-    kind = np.dtype(dtype)
-    if array.dtype == kind:
+def _holds_text(value: Any) -> bool:
+    """Returns whether there is a text in nested lists."""
+    if isinstance(value, str | bytes):
+        return True
+    if isinstance(value, list | tuple):
+        return any(map(_holds_text, value))
+    return isinstance(value, np.ndarray) and value.dtype.kind in "US"
+
+
+def _settled(
+    shown: np.ndarray,
+    allow_nan: bool,
+    name: str,
+    array: np.ndarray,
+    shape: tuple,
+    dtype: str,
+) -> np.ndarray:
+    """Returns an array of the recorded dtype; absent rows hold zeros."""
+    if dtype == "string":
         return array
+    if not shown.all():
+        array = array.copy()
+        array[~shown] = 0
+    number = np.dtype(dtype)
     with np.errstate(all="ignore"):
-        cast: np.ndarray = array.astype(kind)
+        cast: np.ndarray = array.astype(number)
     if keras.backend.is_float_dtype(dtype):
-        return cast
-    if not np.array_equal(cast.astype(array.dtype), array):
+        if not allow_nan:
+            _check_finite(name, cast)
+    elif not np.array_equal(cast, array):
         raise ValueError(
-            f"Modality {name!r} {wanted}. Received: values that are none, such "
-            f"as {array[cast.astype(array.dtype) != array].flat[0]}"
+            f"Modality {name!r} must be an array of {dtype}, of shape "
+            f"{_shown(shape)}. Received: values that are none, such as "
+            f"{array[cast != array].flat[0]}"
         )
     return cast
 
@@ -202,41 +226,46 @@ def _cast(name: str, array: np.ndarray, dtype: str, wanted: str) -> np.ndarray:
 def _presence(
     modalities: Sequence[str], presence: Any, rows: int
 ) -> np.ndarray:
+    """Returns which rows have which modalities."""
     if presence is None:
         return np.ones((rows, len(modalities)), bool)
+    if hasattr(presence, "columns"):  # A DataFrame.
+        presence = {n: presence[n].to_numpy() for n in presence.columns}
     if isinstance(presence, Mapping):
-        found = stack_presence(modalities, presence)
-    else:
-        found = presence
+        masks = {n: _mask(m, (rows,)) for n, m in presence.items()}
+        return np.array(stack_presence(modalities, masks))
+    return _mask(presence, (rows, len(modalities)))
+
+
+def _mask(values: Any, shape: tuple) -> np.ndarray:
+    """Returns bools of a shape."""
+    if keras.ops.is_tensor(values):
+        values = keras.ops.convert_to_numpy(values)
     try:
-        found = np.asarray(keras.ops.convert_to_numpy(found))
-    except (TypeError, ValueError):
+        found = np.asarray(None if _holds_text(values) else values)
+    except ValueError:  # Lists of unequal lengths.
         found = np.asarray(None)
-    numbers = found.dtype.kind in "biuf"
-    if found.shape != (rows, len(modalities)) or not numbers:
-        raise ValueError(
-            f"'presence' must have the shape {(rows, len(modalities))}, with a "
-            f"column for each of the modalities {list(modalities)}; or map "
-            f"modalities to {rows} values each. Received: "
-            + (f"shape {found.shape}" if numbers else _what(presence))
-        )
-    if not np.isin(found, (0, 1)).all():
+    if found.dtype.kind not in "biuf" or not np.isin(found, (0, 1)).all():
         raise ValueError("'presence' must hold nothing but true and false.")
+    if found.shape != shape:
+        raise ValueError(
+            f"'presence' must have the shape {shape}: a value for each row and "
+            "each modality, in the model's order; by name, for each row. "
+            f"Received: shape {found.shape}"
+        )
     return found.astype(bool)
 
 
-def _check_finite(name: str, value: Any, present: np.ndarray) -> None:
-    for array in keras.tree.flatten(value):
-        if array.dtype.kind in "OUSbiu" or np.isfinite(array).all():
-            continue
-        finite = np.isfinite(array).reshape(len(array), -1).all(axis=1)
-        bad = np.flatnonzero(present & ~finite)
-        if len(bad):
-            raise ValueError(
-                f"Modality {name!r} holds values that are not finite (NaN or "
-                f"infinite) in {len(bad)} rows; the first is row {bad[0]}. If "
-                "a row lacks the modality, 'presence' must say so."
-            )
+def _check_finite(name: str, array: np.ndarray) -> None:
+    if np.isfinite(array).all():
+        return
+    finite = np.isfinite(array).reshape(len(array), -1).all(axis=1)
+    bad = np.flatnonzero(~finite)
+    raise ValueError(
+        f"Modality {name!r} holds values that are not finite (NaN or infinite) "
+        f"in {len(bad)} rows; the first is row {bad[0]}. If a row lacks the "
+        "modality, 'presence' must say so."
+    )
 
 
 def _shown(shape: tuple) -> str:
@@ -244,16 +273,8 @@ def _shown(shape: tuple) -> str:
     return f"({', '.join(sizes)}{',' if len(sizes) == 1 else ''})"
 
 
-def _what(value: Any) -> str:
-    """Says what a value is, without printing all of it."""
-    try:
-        array = np.asarray(value)
-    except ValueError:
-        return "nested lists of unequal lengths"
-    if array.dtype.kind in "US" or (
-        array.size and isinstance(array.flat[0], str)
-    ):
-        return "texts"
-    if array.dtype.kind == "O":
+def _what(array: np.ndarray) -> str:
+    """Says what an array holds, without printing all of it."""
+    if array.dtype.kind == "O" and array.size:
         return f"objects such as {str(array.flat[0])[:40]!r}"
     return f"an array of {array.dtype}"

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_mla.backend import step
+from keras_mla.backend import internals, step
 from keras_mla.core import building, calibration, onnx_names
 from keras_mla.core.batch import split_inputs
 from keras_mla.core.filling import where_present
@@ -178,7 +178,8 @@ class ServedModel(Hooks):
         """
         _check_built(self, "`serving_function`")
         specs = [input_specs(self, presence) for presence in (False, True)]
-        view = _View(self, "served")
+        # It keeps the fusion and the task of now.
+        view = _View(internals.twin(self), "served")
         with self._taking_turns():
             compute = step.with_own_weights(self, view.call, specs)
         return ServingFunction(
@@ -337,11 +338,12 @@ class ServedModel(Hooks):
         if input_signature is None:
             input_signature = _export_signature(self, presence)
         export = super().export
-        if format == "onnx":
-            onnx_names.check_installed()
         names = ["logits"]
         if outputs == "modalities":
             names = _served_names(self)
+        if format == "onnx":
+            inputs = onnx_names.check(input_signature, names)
+        if outputs == "modalities":
             flat = names if format == "onnx" else None
             view = _View(self, "served", flat)
             view.build()
@@ -355,11 +357,7 @@ class ServedModel(Hooks):
                 **kwargs,
             )
         if format == "onnx":
-            onnx_names.set_names(
-                filepath,
-                [s.name for s in keras.tree.flatten(input_signature)],
-                names,
-            )
+            onnx_names.set_names(filepath, inputs, names)
 
 
 def _check_built(model: Any, what: str) -> None:

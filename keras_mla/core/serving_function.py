@@ -72,9 +72,15 @@ class ServingFunction:
             self.modalities, self.inputs, self._blank, x, self._allow_nan
         )
         found = [self._compute(part) for part in request.parts(self.batch_size)]
-        if len(found) == 1:
-            return {name: found[0][name] for name in self.outputs}
-        return {
+        outputs = {
             name: np.concatenate([part[name] for part in found])
+            if len(found) > 1
+            else found[0][name]
             for name in self.outputs
         }
+        if not self._allow_nan and not np.isfinite(outputs["logits"]).all():
+            raise ValueError(
+                "The model's prediction is not finite: an input is too large, "
+                "or is no input of its encoder, such as an unknown token."
+            )
+        return outputs

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from token_model import BagOfTokens, trained_token_model
 from utils import (
+    encoder,
     make_data,
     make_method,
     make_model,
@@ -128,6 +129,13 @@ def test_export_of_all_outputs_of_other_methods(tmp_path):
         assert list(found) == list(expected)
         for key, values in expected.items():
             np.testing.assert_allclose(found[key], values, atol=1e-5)
+
+
+def test_export_of_names_that_collide(tmp_path):
+    made = {name: encoder(3) for name in ("logits", "audio")}
+    model = keras_mla.MLA(made, 4)
+    with pytest.raises(ValueError, match=r"two inputs .* \['logits'\]"):
+        model.export(tmp_path / "model.onnx", format="onnx")
 
 
 def test_export_of_unknown_outputs(tmp_path):

@@ -265,11 +265,23 @@ BAD = {
         {**ROW, "presence": [[1, 1, 1]] * 2},
         r"\(1, 3\).* Received: shape \(2, 3\)",
     ),
+    "presence by name that is no bool": (
+        {**ROW, "presence": {"audio": ["false"]}},
+        "nothing but true and false",
+    ),
+    "presence by name of other rows": (
+        {**ROW, "presence": {"audio": [True, False]}},
+        r"Received: shape \(2,\)",
+    ),
+    "too large a value": ({"audio": [[3e38] * 5]}, "not finite"),
     "presence that is a number": (
         {**ROW, "presence": [[1, 2, 0]]},
         "nothing but true and false",
     ),
-    "presence that is text": ({**ROW, "presence": "all"}, "Received: texts"),
+    "presence that is text": (
+        {**ROW, "presence": "all"},
+        "nothing but true and false",
+    ),
     "presence of an unknown name": (
         {**ROW, "presence": {"smell": [True]}},
         "must map modalities",
@@ -288,6 +300,100 @@ def test_bad_requests(case):
     with pytest.raises(ValueError, match=message):
         serve(request)
     assert np.isfinite(serve(ROW)["logits"]).all()
+
+
+def test_presence_by_name_in_another_order():
+    pandas = pytest.importorskip("pandas")
+    serve = make_model().serving_function()
+    mask = {"image": [True], "text": [False], "audio": [True]}
+    expected = serve({"audio": ROW["audio"], "image": ROW["image"]})
+    for presence in (mask, pandas.DataFrame(mask)):
+        found = serve({**ROW, "presence": presence})
+        np.testing.assert_array_equal(found["text_weight"], 0.0)
+        np.testing.assert_allclose(found["logits"], expected["logits"])
+
+
+def test_absent_rows_of_tokens_may_hold_anything():
+    model = keras_mla.MLA({"words": words(3), "audio": encoder(5)}, CLASSES)
+    serve = model.serving_function()
+    x = {"audio": np.ones((2, 5)), "words": np.array([[1.0, 2, 3], [4, 5, 6]])}
+    x["presence"] = [[True, True], [False, True]]
+    expected = serve(x)["logits"]
+    for anything in (np.nan, 999.0, 0.5):
+        x["words"][1] = anything
+        np.testing.assert_array_equal(serve(x)["logits"], expected)
+
+
+@pytest.mark.parametrize(
+    "given, dtype",
+    [
+        (np.int8(-1), "uint8"),
+        (np.uint16(40_000), "int16"),
+        (np.uint32(4_000_000_000), "int32"),
+        (np.int64(5_000_000_000), "int32"),
+    ],
+)
+def test_numbers_that_do_not_fit_are_refused(given, dtype):
+    cast = keras.Sequential(
+        [
+            keras.Input((1,), dtype=dtype),
+            keras.layers.Rescaling(1.0),
+            keras.layers.Dense(6),
+        ]
+    )
+    model = keras_mla.MLA({"count": cast, "audio": encoder(5)}, CLASSES)
+    with pytest.raises(ValueError, match="values that are none, such as"):
+        model.serving_function()({"count": given.reshape(1, 1)})
+
+
+def test_it_keeps_its_fusion_and_its_task():
+    model = compiled(make_model())
+    x, _ = make_data(40)
+    serve = model.serving_function()
+    before = serve(x)
+    model.replace_fusion(keras_mla.layers.AverageFusion())
+    model.compile("sgd", "mse")
+    now = model.predict(x, verbose=0)
+    assert abs(now - before["logits"]).max() > 1e-3
+    for rows in (40, 3):  # JAX compiles for another number of rows.
+        found = serve({name: v[:rows] for name, v in x.items()})
+        assert list(found) == list(before)
+        for name, values in found.items():
+            np.testing.assert_allclose(values, before[name][:rows], atol=1e-5)
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() == "jax", reason="JAX: all wait their turn."
+)
+def test_an_evaluation_leaves_the_metrics_of_training_alone():
+    x, y = make_data(64)
+    model = compiled(make_model(), keras.optimizers.SGD(0.0))
+    alone = model.fit(x, y, epochs=3, verbose=0).history["loss"]
+    other = {name: 50 * v for name, v in x.items()}
+    found = []
+
+    def train():
+        found.extend(model.fit(x, y, epochs=3, verbose=0).history["loss"])
+
+    def evaluate():
+        for _ in range(5):
+            model.evaluate(other, y, verbose=0)
+
+    assert not in_threads(train, evaluate)
+    np.testing.assert_allclose(found, alone, rtol=1e-5)
+
+
+def test_a_thread_that_waits_says_so(monkeypatch, caplog):
+    monkeypatch.setattr("keras_mla.core.entrances._PATIENCE", 0.05)
+    model = make_model()
+    x, _ = make_data(4)
+    with model._taking_turns():
+        thread = threading.Thread(target=model.predict, args=(x,))
+        thread.start()
+        thread.join(0.5)
+        assert thread.is_alive()
+    thread.join()
+    assert "serving_function" in caplog.text
 
 
 def test_nan_is_taken_where_encoders_take_it():

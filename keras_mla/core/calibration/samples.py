@@ -164,13 +164,15 @@ def _checked(batch: Any) -> tuple[Any, np.ndarray, np.ndarray]:
             f"Received: a dict with the keys {list(batch[2])}"
         )
     weight = np.asarray(ops.convert_to_numpy(batch[2]), "float64")
-    if len(weight) != len(y) or not (weight >= 0).all():
+    known = np.isfinite(weight).all() and (weight >= 0).all()
+    if len(weight) != len(y) or not known:
         raise ValueError(
             "`sample_weight` must have a number of at least 0 for each sample. "
             f"Received: {len(weight)} weights for {len(y)} labels, the least "
             f"{weight.min() if weight.size else None}"
         )
-    return x, y, weight.reshape(len(y), -1).mean(axis=1)
+    weight = weight.reshape(len(y), -1).mean(axis=1)
+    return x, y, weight / (weight.max() or 1.0)  # Squares of tiny ones vanish.
 
 
 def _others(
