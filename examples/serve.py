@@ -2,7 +2,7 @@
 
 Without `--model` it trains a small model on handwritten digits first:
 
-    pip install -e ".[serve,torch]"
+    pip install -e ".[examples,torch]"
     KERAS_BACKEND=torch python examples/serve.py --port=8000
 
     curl localhost:8000                     # what the model takes and returns

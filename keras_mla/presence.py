@@ -24,8 +24,7 @@ def stack_presence(modalities: Sequence[str], presence: Any) -> Any:
         ValueError: If a name is not a modality, or a mask has another shape
             than the others.
     """
-    if hasattr(presence, "columns"):  # A DataFrame.
-        presence = {n: presence[n].to_numpy() for n in presence.columns}
+    presence = by_name(presence)
     if isinstance(presence, list | tuple):
         presence = np.asarray(presence, bool)
     if not isinstance(presence, Mapping):
@@ -54,3 +53,10 @@ def stack_presence(modalities: Sequence[str], presence: Any) -> Any:
     present = ops.ones_like(first, dtype="bool")
     found = [masks.get(name, present) for name in modalities]
     return ops.stack([ops.cast(mask, "bool") for mask in found], axis=1)
+
+
+def by_name(presence: Any) -> Any:
+    """Returns a DataFrame as a dict of masks; other presence stays as it is."""
+    if hasattr(presence, "columns"):
+        return {name: presence[name].to_numpy() for name in presence.columns}
+    return presence

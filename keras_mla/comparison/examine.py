@@ -80,8 +80,10 @@ def examine(
         data; `"gap"`, `"worth"` and `"fusion"`, as `Run` has them.
     """
     test = fold.parts["test"]
-    if calibration is not None:
-        calibrate(model, fold, size, calibration)
+    if model.fusion is not None:
+        samples = predicted(model, _whole(fold.parts["validation"]), size)
+        if calibration is not None:
+            fit(model, samples, calibration)
     # One pass: a stream decodes its files each time.
     parts, start = [], 0
     for x, rows in _large_batches(data, test):
@@ -98,8 +100,6 @@ def examine(
     worth = _worth(data, fold, outputs, metric)
     fusion = {}
     if model.fusion is not None:
-        validation = _whole(fold.parts["validation"])
-        samples = predicted(model, validation, size)
         fusion = _report(model, samples)
         if fusion and fits(model, "temperature"):
             fusion["calibrated"] = _held_out(model, samples)

@@ -100,10 +100,10 @@ def blank(rows: int, signature: Any, placeholder: int) -> Any:
     """
 
     def zeros(shape: tuple, dtype: str, name: str) -> np.ndarray:
-        sizes = [placeholder if n is None else n for n in shape[1:]]
+        full = (rows, *_known_sizes(placeholder, shape))
         if dtype == "string":
-            return np.full((rows, *sizes), "", object)
-        return np.zeros((rows, *sizes), dtype)
+            return np.full(full, "", object)
+        return np.zeros(full, dtype)
 
     return map_signature(zeros, signature)
 
@@ -130,8 +130,13 @@ def placeholder_of(encoder: keras.layers.Layer, signature: Any) -> int:
 
 
 def _symbol(placeholder: int, shape: tuple, dtype: str, name: str) -> Any:
-    sizes = [placeholder if n is None else n for n in shape[1:]]
+    sizes = _known_sizes(placeholder, shape)
     return keras.KerasTensor((None, *sizes), dtype, name=name)
+
+
+def _known_sizes(placeholder: int, shape: tuple) -> list[int]:
+    """Returns the sizes behind the batch size, all of them known."""
+    return [placeholder if n is None else n for n in shape[1:]]
 
 
 def _with_placeholder(

@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_mla.core import building
 from keras_mla.core.batch import RESERVED
-from keras_mla.presence import stack_presence
+from keras_mla.presence import by_name, stack_presence
 
 
 class Request:
@@ -229,8 +229,7 @@ def _presence(
     """Returns which rows have which modalities."""
     if presence is None:
         return np.ones((rows, len(modalities)), bool)
-    if hasattr(presence, "columns"):  # A DataFrame.
-        presence = {n: presence[n].to_numpy() for n in presence.columns}
+    presence = by_name(presence)
     if isinstance(presence, Mapping):
         masks = {n: _mask(m, (rows,)) for n, m in presence.items()}
         return np.array(stack_presence(modalities, masks))
