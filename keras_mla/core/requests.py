@@ -190,7 +190,12 @@ def _holds_text(value: Any) -> bool:
     if isinstance(value, str | bytes):
         return True
     if isinstance(value, list | tuple):
-        return any(map(_holds_text, value))
+        # A list of numbers, the usual case, is not gone through in Python.
+        kinds = set(map(type, value))
+        if any(issubclass(kind, str | bytes) for kind in kinds):
+            return True
+        inner = any(issubclass(k, list | tuple | np.ndarray) for k in kinds)
+        return inner and any(map(_holds_text, value))
     return isinstance(value, np.ndarray) and value.dtype.kind in "US"
 
 
