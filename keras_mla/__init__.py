@@ -11,6 +11,7 @@
 - `datasets`: five data sets from their files, tables and files of your own, and
   missing and unpaired modalities.
 - `metrics`: the calibration error.
+- `wrappers`: classifiers and regressors for scikit-learn.
 - `comparison`: which method wins on your data, with a report.
 - `analysis`: plots of training; the worth of modalities, laziness,
   interference, the spectrum of P, and the modality gap.
@@ -25,6 +26,7 @@ from keras_mla import encoders as encoders
 from keras_mla import layers as layers
 from keras_mla import metrics as metrics
 from keras_mla import models as models
+from keras_mla import wrappers as wrappers
 from keras_mla.datasets.protocols.unpaired_dataset import (
     UnpairedDataset as UnpairedDataset,
 )
@@ -44,4 +46,5 @@ __all__ = [
     "layers",
     "metrics",
     "models",
+    "wrappers",
 ]

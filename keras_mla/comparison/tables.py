@@ -65,7 +65,7 @@ def from_table(
             f"Columns: {list(frame.columns)}"
         )
     left = _not_modalities(label, id, split, group)
-    given, kinds = _modalities(frame, modalities, columns, left)
+    given, kinds = modalities_of(frame, modalities, columns, left)
     given, frozen = presets.of_columns(given, kinds, frame)
 
     def new() -> Table:
@@ -171,13 +171,21 @@ def _not_modalities(label: Any, *others: str | None) -> set[str]:
     return named | {name for name in others if name is not None}
 
 
-def _modalities(
+def modalities_of(
     frame: Any,
     modalities: Any,
     columns: Mapping[str, Sequence[str]],
     left: set[str],
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Returns what `Table` takes: modalities, and the kinds of columns."""
+    """Returns what `Table` takes: modalities, and the kinds of columns.
+
+    Args:
+        frame: DataFrame.
+        modalities: dict of modality to columns, or `None`: numbers and
+            categories are one modality, `"table"`, all others their own.
+        columns: dict of kind to columns. Defaults to what columns look like.
+        left: Columns that are no modalities.
+    """
     kinds = {
         column: _KINDS.get(kind, kind)
         for kind, names in columns.items()

@@ -19,7 +19,7 @@ from keras_mla.comparison.frozen import whole
 from keras_mla.comparison.metrics import Metric
 from keras_mla.models import registry
 
-_LOSSES: dict[str, Callable[[], Any]] = {
+LOSSES: dict[str, Callable[[], Any]] = {
     "single_label": lambda: keras.losses.SparseCategoricalCrossentropy(
         from_logits=True
     ),
@@ -123,7 +123,7 @@ def make_model(
     )
     make = options.optimizer
     make = OPTIMIZERS[make] if isinstance(make, str) else make
-    model.compile(optimizer=make(rate, decay), loss=_LOSSES[data.task]())
+    model.compile(optimizer=make(rate, decay), loss=LOSSES[data.task]())
     return model
 
 
@@ -224,12 +224,9 @@ def train(
     model = make_model(method, data, fold, setting, seed, options, **extra)
     x, y = part.batches(seed), part.y
     if part.in_memory:
-        x = {**x, "sample_id": np.arange(len(y))}
-        if "complete" in method.needs:
-            whole = data_lib.presence_of(data, part).all(axis=1)
-            x, y = data_lib.take(x, whole), y[whole]
-    if "adapt" in method.needs:
-        model.adapt((x, y) if part.in_memory else part.batches(seed))
+        x, y = method.prepare(model, x, y)
+    elif "adapt" in method.needs:
+        model.adapt(part.batches(seed))
     choose = Choice(
         data,
         options.metric,

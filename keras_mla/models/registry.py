@@ -4,7 +4,11 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import keras
+import numpy as np
+
 from keras_mla.core import MultimodalModel
+from keras_mla.core.arrays import full_presence
 from keras_mla.layers import GradientProjector
 from keras_mla.models.balanced.dgl import DGL
 from keras_mla.models.balanced.joint_mla import JointMLA
@@ -139,6 +143,29 @@ class Method:
         if self.of_teacher is not None:
             return self.of_teacher(kwargs.pop("teacher"), head=head, **kwargs)
         return self.cls(encoders, head, **kwargs)
+
+    def prepare(
+        self, model: MultimodalModel, x: Mapping[str, Any], *labels: Any
+    ) -> tuple:
+        """Does what comes before `fit`: numbers samples, chooses, adapts.
+
+        Args:
+            model: A model of the method.
+            x: dict of modality to array; presence is an array or left out.
+            *labels: Arrays of labels and sample weights, or `None`.
+
+        Returns:
+            tuple of the inputs and the labels that `fit` is to have.
+        """
+        arrays: Any = ({**x, "sample_id": np.arange(len(labels[0]))}, *labels)
+        if "complete" in self.needs:
+            rows = full_presence(model.modalities, arrays[0]).all(axis=1)
+            arrays = keras.tree.map_structure(
+                lambda a: None if a is None else a[rows], arrays
+            )
+        if "adapt" in self.needs:
+            model.adapt(arrays[:2])
+        return arrays
 
 
 def _projector(**settings: Any) -> dict:

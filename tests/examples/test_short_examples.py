@@ -112,6 +112,13 @@ def test_own_table(run):
     assert text.endswith("predicted: ['shoe', 'pan']\n")
 
 
+def test_scikit_learn(run):
+    lines = run("scikit_learn")[1]
+    chances = [line[-1] for line in lines[:4]]
+    both, one = (line[-1] for line in lines[-2:])
+    assert len(chances) == 4 and both > one > 60 and both > 90
+
+
 def test_every_example_is_short_and_listed():
     listed = (EXAMPLES / "README.md").read_text()
     tested = pathlib.Path(__file__).read_text()

@@ -1,0 +1,36 @@
+"""scikit-learn's own checks of estimators."""
+
+import pytest
+from sklearn.utils.estimator_checks import parametrize_with_checks
+from utils import mainly_on
+
+from keras_mla import wrappers
+
+_WEIGHTS = (
+    "Batches are drawn from the rows: a row of weight two is in one batch, two "
+    "equal rows may be in two."
+)
+FAIL = {"check_sample_weight_equivalence_on_dense_data": _WEIGHTS}
+SMALL = {
+    "width": 16,
+    "epochs": 8,
+    "batch_size": 16,
+    "learning_rate": 1e-2,
+}
+
+pytestmark = [
+    mainly_on("torch"),
+    # Checks pass what warrants a warning, and look at other things.
+    pytest.mark.filterwarnings("ignore"),
+]
+
+
+@parametrize_with_checks(
+    [
+        wrappers.SKLearnMultimodalClassifier(**SMALL),
+        wrappers.SKLearnMultimodalRegressor(**SMALL),
+    ],
+    expected_failed_checks=lambda estimator: FAIL,
+)
+def test_scikit_learns_own_checks(estimator, check):
+    check(estimator)
