@@ -90,6 +90,11 @@ class Inputs:
         kinds: Mapping[str, str] | None,
         root: Any,
     ) -> None:
+        if columns is not None and not isinstance(columns, Mapping):
+            raise TypeError(
+                "`columns` must be a dict of modality to columns. "
+                f"Received: columns={columns!r}"
+            )
         self.columns = columns
         self.kinds = dict(kinds or {})
         self.root = root

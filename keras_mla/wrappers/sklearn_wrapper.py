@@ -47,6 +47,7 @@ class _Multimodal(BaseEstimator):
         *,
         settings: Mapping[str, Any] | None = None,
         width: int = 64,
+        feature_dim: int | None = None,
         optimizer: Any = "adamw",
         learning_rate: float = 1e-3,
         weight_decay: float = 1e-4,
@@ -65,6 +66,7 @@ class _Multimodal(BaseEstimator):
         self.method = method
         self.settings = settings
         self.width = width
+        self.feature_dim = feature_dim
         self.optimizer = optimizer
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
@@ -150,9 +152,11 @@ class _Multimodal(BaseEstimator):
                 f"This {type(self).__name__} estimator requires y to be passed,"
                 " but the target y is None"
             )
+        count = _count(rows)
+        if not count:
+            raise ValueError("X has 0 sample(s), and needs at least one.")
         task, units, labels = self._targets(y)
         self._task = task
-        count = _count(rows)
         if count != len(labels):
             raise ValueError(
                 "Found input variables with inconsistent numbers of samples: "
@@ -232,6 +236,8 @@ class _Multimodal(BaseEstimator):
         if self.inputs_.table is not None:
             extra["table"] = self.inputs_.table
         given = {} if first else copy.deepcopy(dict(self.settings or {}))
+        if self.feature_dim is not None:
+            given["feature_dim"] = self.feature_dim
         own = {k: given.pop(k) for k in method.grid if k in given}
         keras.utils.set_random_seed(seed)
         stay = "frozen" in method.needs
@@ -269,7 +275,12 @@ class _Multimodal(BaseEstimator):
 
     def _encoders(self, x: dict[str, Any], stay: bool) -> dict[str, Any]:
         """Returns new encoders, of what the user gave or by the values."""
-        given = dict(self.encoders or {})
+        given = self.encoders or {}
+        if not isinstance(given, Mapping):
+            raise TypeError(
+                "`encoders` must be a dict of modality to encoder. "
+                f"Received: encoders={given!r}"
+            )
         unknown = set(given) - set(self.inputs_.modalities)
         if unknown:
             raise ValueError(
@@ -277,18 +288,22 @@ class _Multimodal(BaseEstimator):
                 f"The modalities are {list(self.inputs_.modalities)}."
             )
         presence = full_presence(self.inputs_.modalities, x)
-        return {
-            name: _made(given[name])
-            if callable(given.get(name))
-            else make_encoder(
-                x[name],
-                presence[:, index],
-                given.get(name),
-                self.width,
-                trained=not stay,
+        made = {}
+        for index, name in enumerate(self.inputs_.modalities):
+            if callable(given.get(name)):
+                made[name] = _made(given[name])
+                continue
+            if any(a.dtype.kind in "OUS" for a in keras.tree.flatten(x[name])):
+                raise ValueError(
+                    f"Modality {name!r} holds words, for which there is no "
+                    "small encoder. In a DataFrame they become tokens."
+                )
+            there = presence[:, index]
+            kind = given.get(name)
+            made[name] = make_encoder(
+                x[name], there, kind, self.width, trained=not stay
             )
-            for index, name in enumerate(self.inputs_.modalities)
-        }
+        return made
 
 
 def _one(method: Any) -> registry.Method:
@@ -388,6 +403,8 @@ class SKLearnMultimodalClassifier(ClassifierMixin, _Multimodal):
         settings: dict of further arguments of the method, such as
             `{"alpha": 10.0}` or `{"modality_dropout": 0.3}`.
         width: int. Number of features of small encoders. Defaults to `64`.
+        feature_dim: int. Projects the features of all encoders to this width,
+            if your own have others than the small ones.
         optimizer: `"adamw"`, `"sgd"`, or a function of learning rate and
             weight decay that returns an optimizer. Defaults to `"adamw"`.
         learning_rate: float. Defaults to `1e-3`.
@@ -445,6 +462,7 @@ class SKLearnMultimodalClassifier(ClassifierMixin, _Multimodal):
         *,
         settings: Mapping[str, Any] | None = None,
         width: int = 64,
+        feature_dim: int | None = None,
         optimizer: Any = "adamw",
         learning_rate: float = 1e-3,
         weight_decay: float = 1e-4,
@@ -465,6 +483,7 @@ class SKLearnMultimodalClassifier(ClassifierMixin, _Multimodal):
             method,
             settings=settings,
             width=width,
+            feature_dim=feature_dim,
             optimizer=optimizer,
             learning_rate=learning_rate,
             weight_decay=weight_decay,
@@ -572,10 +591,10 @@ class SKLearnMultimodalRegressor(RegressorMixin, _Multimodal):
         columns: dict of modality name to its columns of X.
         encoders: dict of modality name to an encoder.
         method: A method that supports regression.
-        **kwargs: `settings`, `width`, `optimizer`, `learning_rate`,
-            `weight_decay`, `epochs`, `batch_size`, `validation_fraction`,
-            `calibration`, `callbacks`, `kinds`, `root`, `random_state` and
-            `verbose`.
+        **kwargs: `settings`, `width`, `feature_dim`, `optimizer`,
+            `learning_rate`, `weight_decay`, `epochs`, `batch_size`,
+            `validation_fraction`, `calibration`, `callbacks`, `kinds`, `root`,
+            `random_state` and `verbose`.
 
     Attributes:
         model_: The trained `MultimodalModel`.

@@ -227,7 +227,7 @@ def test_encoders_stay_as_they_are():
     before = [w.copy() for w in trained.get_weights()]
     classifier = SKLearnMultimodalClassifier(
         encoders={"video": unbuilt, "image": trained, "audio": new_encoder},
-        settings={"feature_dim": 4},
+        feature_dim=4,
         **{**SMALL, "epochs": 1},
     )
     first = classifier.fit(x, y).predict_proba(x)
@@ -480,6 +480,8 @@ def test_a_regressor_learns_numbers():
         ({"columns": {"text": [9]}}, "positions from 0 to 4"),
         ({"encoders": {"smell": "mlp"}}, r"\['smell'\], which are no modal"),
         ({"encoders": {"text": "cnn"}}, "must be one of"),
+        ({"columns": ["title"]}, "dict of modality to columns"),
+        ({"encoders": ["mlp"]}, "dict of modality to encoder"),
         ({"method": "MLAX"}, "no method 'MLAX'"),
         ({"method": "table"}, "one method"),
         ({"optimizer": "adamm"}, "`optimizer` must be one of"),
@@ -491,7 +493,7 @@ def test_wrong_arguments(arguments, message):
     X, y = table()
     arguments = {"columns": COLUMNS, **arguments}
     classifier = SKLearnMultimodalClassifier(**arguments, **SMALL)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         classifier.fit(X, y)
 
 
@@ -512,6 +514,10 @@ def test_wrong_rows():
         classifier.predict({**x, "audio": x["audio"][:5]})
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         classifier.fit(x, y[:-1])
+    with pytest.raises(ValueError, match="0 sample"):
+        classifier.fit({name: value[:0] for name, value in x.items()}, [])
+    with pytest.raises(ValueError, match="'audio' holds words"):
+        classifier.fit({**x, "audio": np.full((24, 1), "loud")}, y)
     X, y = table()
     classifier.set_params(columns=COLUMNS).fit(X, y)
     with pytest.raises(ValueError, match="fitted on a table"):
