@@ -1,10 +1,12 @@
 """Access to private names of Keras, in one place."""
 
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import keras
 from keras.src.backend import compute_output_spec
+from keras.src.export import onnx
 from keras.src.trainers.compile_utils import CompileMetrics as CompileMetrics
 
 
@@ -157,3 +159,29 @@ def twin(layer: keras.layers.Layer) -> keras.layers.Layer:
     if "_modules" in layer.__dict__:  # PyTorch keeps parts there.
         result.__dict__["_modules"] = dict(layer.__dict__["_modules"])
     return result
+
+
+@contextlib.contextmanager
+def exported_sizes(sizes: Mapping[str, int]) -> Iterator[None]:
+    """Gives inputs of unknown size a size, while ONNX export traces them.
+
+    Keras takes 1, also for pictures, on which a convolution fails.
+
+    Args:
+        sizes: dict of the name of an input to the size.
+    """
+    original = onnx.convert_spec_to_tensor
+
+    def convert(spec: Any, replace_none_number: int = 1) -> Any:
+        size = sizes.get(spec.name, replace_none_number)
+        shape = [n or size for n in spec.shape[1:]]
+        known = keras.InputSpec(
+            shape=(spec.shape[0], *shape), dtype=spec.dtype, name=spec.name
+        )
+        return original(known, replace_none_number)
+
+    onnx.convert_spec_to_tensor = convert
+    try:
+        yield
+    finally:
+        onnx.convert_spec_to_tensor = original

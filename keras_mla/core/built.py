@@ -54,12 +54,18 @@ class BuiltModel(Hooks):
 
         Where a size is unknown, it is one that the encoder takes.
         """
-        signature = self._signature[name]
+        size = self.placeholder_of(name)
+        return building.blank(rows, self._signature[name], size)
+
+    def placeholder_of(self, name: str) -> int:
+        """Returns a size to put in place of a modality's unknown sizes."""
         if name not in self._placeholders:
             # A new dict: Keras would track one that it knows.
-            found = building.placeholder_of(self.encoders[name], signature)
+            found = building.placeholder_of(
+                self.encoders[name], self._signature[name]
+            )
             self._placeholders = {**self._placeholders, name: found}
-        return building.blank(rows, signature, self._placeholders[name])
+        return self._placeholders[name]
 
     def build_from_config(self, config: dict | None) -> None:
         """Builds the model for inputs of recorded shapes and dtypes."""

@@ -38,6 +38,7 @@ def check_encoders(encoders: Any) -> None:
                 f"model. Received: encoders[{name!r}]={encoder} of type "
                 f"{type(encoder).__name__}"
             )
+        _check_loadable(name, encoder)
         for part in _own_parts(encoder):
             parts.append(part)
             owner = owners.setdefault(id(part), name)
@@ -52,6 +53,37 @@ def check_encoders(encoders: Any) -> None:
                     "two of it. Make a second encoder, for instance with "
                     "`keras.models.clone_model`."
                 )
+
+
+# Layers of keras-hub that Keras can load inside their backbone alone: one has
+# unknown arguments in its config, the other does not build its parts.
+_OF_BACKBONES = ("ViTPatchingAndEmbedding", "RelativeEmbedding")
+
+
+def _check_loadable(name: str, encoder: keras.layers.Layer) -> None:
+    """Raises if an encoder could not be loaded from a file."""
+    for layer in _outside_backbones(encoder):
+        kind = type(layer)
+        if kind.__name__ in _OF_BACKBONES and "keras_hub" in kind.__module__:
+            raise ValueError(
+                f"The encoder of modality {name!r} could not be loaded again: "
+                f"keras-hub's layer {kind.__name__!r} can be loaded inside its "
+                "backbone only. Call the backbone as a layer, "
+                "`keras.Model(inputs, pooling(backbone(inputs)))`, in place of "
+                "`backbone.input` and `backbone.output`."
+            )
+
+
+def _outside_backbones(layer: keras.layers.Layer) -> Iterator[Any]:
+    """Yields the layers of functional models, but no backbone's."""
+    if any(
+        base.__name__ == "Backbone" and "keras_hub" in base.__module__
+        for base in type(layer).__mro__
+    ):
+        return
+    yield layer
+    for part in getattr(layer, "layers", ()):
+        yield from _outside_backbones(part)
 
 
 # Whether a model of version 0.1 is being loaded.

@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 from keras_mla.backend import internals, step
-from keras_mla.core import building, calibration, onnx_names
+from keras_mla.core import building, calibration, onnx_check, onnx_file
 from keras_mla.core.batch import split_inputs
 from keras_mla.core.filling import where_present
 from keras_mla.core.hooks import Hooks
@@ -295,6 +295,7 @@ class ServedModel(Hooks):
         input_signature: Any = None,
         presence: bool = False,
         outputs: str = "fused",
+        verify: bool = True,
         **kwargs: Any,
     ) -> None:
         """Exports the prediction, as `keras.Model.export` does.
@@ -316,12 +317,18 @@ class ServedModel(Hooks):
             outputs: `"fused"`, the fused logits; or `"modalities"`, what
                 `serving_function` returns, under the same names. Defaults to
                 `"fused"`.
+            verify: bool. Whether an ONNX file is compared with the model, on
+                random inputs of several sizes, and removed if it predicts
+                something else: an exporter may fix what depends on a size.
+                Defaults to `True`.
             **kwargs: Further arguments of `keras.Model.export`.
 
         Raises:
-            ImportError: If ONNX is asked for and `onnx` is not installed.
-            ValueError: If the model is not built, `outputs` is unknown, or
-                PyTorch is asked for a SavedModel.
+            ImportError: If ONNX is asked for, and `onnx` or `onnxruntime`,
+                which compares, is not installed.
+            ValueError: If the model is not built, `outputs` is unknown,
+                PyTorch is asked for a SavedModel, or what was exported does
+                not predict as the model does.
         """
         if outputs not in ("fused", "modalities"):
             raise ValueError(
@@ -337,27 +344,67 @@ class ServedModel(Hooks):
             )
         if input_signature is None:
             input_signature = _export_signature(self, presence)
+        exported: Any = self
         export = super().export
         names = ["logits"]
         if outputs == "modalities":
             names = _served_names(self)
         if format == "onnx":
-            inputs = onnx_names.check(input_signature, names)
+            inputs = onnx_file.check(input_signature, names, verify)
         if outputs == "modalities":
             flat = names if format == "onnx" else None
-            view = _View(self, "served", flat)
-            view.build()
-            export = view.export
-        with step.exporting():
-            export(
-                filepath,
-                format=format,
-                verbose=verbose,
-                input_signature=input_signature,
-                **kwargs,
-            )
+            exported = _View(self, "served", flat)
+            exported.build()
+            export = exported.export
+        sizes = self._sizes_of(input_signature)
+        on_jax = keras.backend.backend() == "jax"
+        if on_jax and format == "tf_saved_model" and sizes:
+            # Gradients of convolutions need known sizes.
+            kwargs.setdefault("jax2tf_kwargs", {"with_gradient": False})
+        try:
+            with step.exporting(), internals.exported_sizes(sizes):
+                export(
+                    filepath,
+                    format=format,
+                    verbose=verbose,
+                    input_signature=input_signature,
+                    **kwargs,
+                )
+        except Exception as error:
+            if isinstance(error, ImportError):
+                raise
+            if on_jax and sizes:
+                raise ValueError(
+                    f"JAX cannot export the model with sizes of {list(sizes)} "
+                    "unknown. Give their encoders a `keras.Input` of a known "
+                    "size; or save the model, load it with "
+                    "KERAS_BACKEND=tensorflow, and export it there. JAX says: "
+                    f"{error}"
+                ) from error
+            if format == "onnx":
+                raise ValueError(
+                    "The model cannot be exported to ONNX from "
+                    f"{keras.backend.backend()}. Save it, load it with another "
+                    "KERAS_BACKEND, and export it there. The exporter says: "
+                    f"{error}"
+                ) from error
+            raise
         if format == "onnx":
-            onnx_names.set_names(filepath, inputs, names)
+            onnx_file.finish(filepath, inputs, names)
+            if verify:
+                onnx_check.compare(
+                    filepath, exported, input_signature, inputs, sizes
+                )
+
+    def _sizes_of(self, signature: Any) -> dict[str, int]:
+        """Returns a size for each input that has an axis of unknown size."""
+        [specs] = signature if isinstance(signature, list) else [{}]
+        sizes = {}
+        for name in self.modalities if isinstance(specs, dict) else ():
+            for spec in keras.tree.flatten(specs.get(name)):
+                if spec is not None and None in spec.shape[1:]:
+                    sizes[spec.name] = self.placeholder_of(name)
+        return sizes
 
 
 def _check_built(model: Any, what: str) -> None:

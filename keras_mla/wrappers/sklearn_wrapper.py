@@ -383,6 +383,9 @@ class SKLearnMultimodalClassifier(ClassifierMixin, _Multimodal):
     `fit` reads all files of its rows at once, at most 4 GiB of them. For more,
     use `keras_mla.datasets.Table` and a model.
 
+    It passes scikit-learn's `check_estimator`, but for the equivalence of a
+    sample's weight and its repetition: batches are drawn from the rows.
+
     Args:
         columns: dict of modality name to its columns of X: names, positions,
             a slice, what `sklearn.compose.make_column_selector` returns, or a

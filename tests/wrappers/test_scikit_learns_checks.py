@@ -1,5 +1,6 @@
 """scikit-learn's own checks of estimators."""
 
+import keras
 import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from utils import mainly_on
@@ -11,6 +12,10 @@ _WEIGHTS = (
     "equal rows may be in two."
 )
 FAIL = {"check_sample_weight_equivalence_on_dense_data": _WEIGHTS}
+if keras.backend.backend() == "tensorflow":
+    # By 1e-8 in probabilities.
+    _ROUNDING = "float32 depends on the position in a batch."
+    FAIL["check_methods_sample_order_invariance"] = _ROUNDING
 SMALL = {
     "width": 16,
     "epochs": 8,

@@ -1,4 +1,4 @@
-"""Names of the inputs and outputs of an ONNX file."""
+"""What an ONNX file needs before and after Keras writes it."""
 
 import importlib.util
 import os
@@ -8,18 +8,22 @@ from typing import Any
 import keras
 
 
-def check(signature: Any, outputs: Sequence[str]) -> list[str]:
+def check(signature: Any, outputs: Sequence[str], verify: bool) -> list[str]:
     """Returns the names of the inputs of an ONNX file.
 
     Raises:
-        ImportError: If `onnx` is not installed.
+        ImportError: If a package is not installed.
         ValueError: If two inputs or outputs would have one name.
     """
-    if importlib.util.find_spec("onnx") is None:
-        raise ImportError(
-            "Export to ONNX needs the package `onnx`. Install it with: "
-            "pip install 'keras-mla[onnx]'"
-        )
+    needed = {"onnx": "Export to ONNX needs"}
+    if verify:
+        needed["onnxruntime"] = "`verify=True` needs"
+    for package, what in needed.items():
+        if importlib.util.find_spec(package) is None:
+            raise ImportError(
+                f"{what} the package `{package}`. Install it with: "
+                "pip install 'keras-mla[onnx]'"
+            )
     inputs = [
         getattr(spec, "name", None) or f"input_{index}"  # As Keras does.
         for index, spec in enumerate(keras.tree.flatten(signature))
@@ -35,8 +39,11 @@ def check(signature: Any, outputs: Sequence[str]) -> list[str]:
     return inputs
 
 
-def set_names(path: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+def finish(path: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:
     """Names the inputs and outputs of an ONNX file, whatever wrote it.
+
+    It also writes the operation `Erfc`, which tf2onnx leaves as it is, as those
+    that ONNX has: https://github.com/onnx/tensorflow-onnx/issues/2347.
 
     Args:
         path: Path of the file.
@@ -78,7 +85,32 @@ def set_names(path: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:
     nodes = [*first, *graph.node, *last]
     del graph.node[:]
     graph.node.extend(nodes)
+    _replace_erfc(graph)
     onnx.save(model, os.fspath(path))
+
+
+def _replace_erfc(graph: Any) -> None:
+    """Writes erfc(x) as 1 - erf(x), in a graph and in the graphs in it."""
+    from onnx import helper
+
+    nodes = []
+    for node in graph.node:
+        for inner in _inner(node):
+            _replace_erfc(inner)
+        if node.op_type != "Erfc":
+            nodes.append(node)
+            continue
+        [x], [result] = node.input, node.output
+        negative = helper.make_node("Neg", [x], [f"{result}/negative"])
+        erf = helper.make_node("Erf", [f"{result}/negative"], [f"{result}/erf"])
+        # 1 + erf(-x), where one is exp(0) of the type of x.
+        zero = helper.make_node("Sub", [x, x], [f"{result}/zero"])
+        one = helper.make_node("Exp", [f"{result}/zero"], [f"{result}/one"])
+        total = [f"{result}/one", f"{result}/erf"]
+        nodes += [negative, erf, zero, one]
+        nodes.append(helper.make_node("Add", total, [result]))
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def _rename(graph: Any, names: Mapping[str, str]) -> None:
@@ -93,6 +125,15 @@ def _rename(graph: Any, names: Mapping[str, str]) -> None:
     for node in graph.node:
         node.input[:] = [names.get(name, name) for name in node.input]
         node.output[:] = [names.get(name, name) for name in node.output]
-        for attribute in node.attribute:
-            for inner in [attribute.g, *attribute.graphs]:
-                _rename(inner, names)
+        for inner in _inner(node):
+            _rename(inner, names)
+
+
+def _inner(node: Any) -> list[Any]:
+    """Returns the graphs in a node, such as the body of a loop."""
+    return [
+        graph
+        for attribute in node.attribute
+        for graph in [attribute.g, *attribute.graphs]
+        if graph.node
+    ]
