@@ -61,6 +61,11 @@ def say_lower_is_better(metric: keras.metrics.Metric) -> None:
     metric._direction = "down"
 
 
+def better_direction(metric: keras.metrics.Metric) -> str | None:
+    """Returns `"up"` or `"down"`, where a metric improves, if it says so."""
+    return getattr(metric, "_direction", None)
+
+
 def sublayers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     """Returns a layer and all layers inside it, each once."""
     return layer._flatten_layers()

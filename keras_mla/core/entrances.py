@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from keras_mla import backend
-from keras_mla.core import checks
+from keras_mla.core import checks, progress
 from keras_mla.core.arrays import (
     check_no_nan,
     check_some_present,
@@ -110,7 +110,9 @@ class CheckedModel(Hooks):
             given.setdefault("shuffle", False)
             if given.get("steps_per_epoch") is None:
                 more.append(_SetEpoch(x))
-        given["callbacks"] = self._with_own(given.get("callbacks"), more)
+        callbacks = self._with_own(given.get("callbacks"), more)
+        verbose = given.get("verbose", "auto")
+        given["callbacks"] = progress.with_short(callbacks, verbose)
         with self._running():
             return super().fit(*call.args, **call.kwargs)
 
@@ -183,6 +185,10 @@ class CheckedModel(Hooks):
         else:
             call.arguments["x"] = x = self.prepare_inputs(x)
             self.check_data(x, y, call.arguments.get("sample_weight"))
+            call.arguments["callbacks"] = progress.with_short(
+                call.arguments.get("callbacks"),
+                call.arguments.get("verbose", "auto"),
+            )
         with self._running():
             result = super().evaluate(*call.args, **call.kwargs)
         self.check_labels_seen()

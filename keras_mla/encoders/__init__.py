@@ -10,7 +10,7 @@ These were tried, tiny and random, on TensorFlow (T), JAX (J) and PyTorch (P).
     keras-hub DistilBertBackbone             TJP   T            TP
     keras-hub RobertaBackbone                TJP   T            TP
     keras-hub DebertaV3Backbone, whole       TJP   T            T
-    keras-hub ViTBackbone, whole             TJP   TJ           TP
+    keras-hub ViTBackbone, whole             TJP   TJ           P
     keras-hub CLIPVisionEncoder              TJP   TJ           TP
     keras-hub WhisperBackbone, its encoder   TJP   T            TP
     keras.applications MobileNetV3Small      TJP   TJ           TP

@@ -292,7 +292,8 @@ def test_saved_model(tmp_path, name):
             model.export(tmp_path / "model", verbose=False)
         return
     model.export(tmp_path / "model", verbose=False)
-    served = tf.saved_model.load(tmp_path / "model").serve(lists(x))
+    loaded = tf.saved_model.load(tmp_path / "model")  # It holds the weights.
+    served = loaded.serve(lists(x))
     np.testing.assert_allclose(served, predicted(model, x), atol=1e-5)
 
 
