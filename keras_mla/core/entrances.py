@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from keras_mla import backend
-from keras_mla.core import checks, progress
+from keras_mla.core import checks, interrupts, progress
 from keras_mla.core.arrays import (
     check_no_nan,
     check_some_present,
@@ -103,7 +103,7 @@ class CheckedModel(Hooks):
             self.check_data(*validation[:3])
             given["validation_data"] = validation
         backend.distribution.check_processes()
-        more: list[keras.callbacks.Callback] = []
+        more: list[keras.callbacks.Callback] = [interrupts.StopBetweenSteps()]
         if hasattr(x, "set_epoch"):
             # Keras would shuffle the batches of a `PyDataset` once more, from
             # a generator that no epoch sets.
@@ -145,6 +145,7 @@ class CheckedModel(Hooks):
         with (
             self._taking_turns(measuring),
             backend.step.keeping_weights(self),
+            interrupts.between_steps(),
         ):
             try:
                 yield
@@ -186,7 +187,7 @@ class CheckedModel(Hooks):
             call.arguments["x"] = x = self.prepare_inputs(x)
             self.check_data(x, y, call.arguments.get("sample_weight"))
             call.arguments["callbacks"] = progress.with_short(
-                call.arguments.get("callbacks"),
+                _interruptible(call.arguments.get("callbacks")),
                 call.arguments.get("verbose", "auto"),
             )
         with self._running():
@@ -196,9 +197,12 @@ class CheckedModel(Hooks):
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         """Predicts fused logits, as `keras.Model.predict` does."""
-        x = self.prepare_inputs(x)
+        call = inspect.signature(super().predict).bind(x, *args, **kwargs)
+        given = call.arguments
+        given["x"] = self.prepare_inputs(x)
+        given["callbacks"] = _interruptible(given.get("callbacks"))
         with self._running(measuring=False):
-            return super().predict(x, *args, **kwargs)
+            return super().predict(*call.args, **call.kwargs)
 
     def train_on_batch(
         self,
@@ -240,6 +244,14 @@ class CheckedModel(Hooks):
         x = self.prepare_inputs(x)
         with self._running(measuring=False):
             return super().predict_on_batch(x)
+
+
+def _interruptible(callbacks: Any) -> Any:
+    """Adds the callback that lets Ctrl-C interrupt between steps."""
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        return callbacks
+    callbacks = keras.tree.flatten(callbacks) if callbacks else []
+    return [interrupts.StopBetweenSteps(), *callbacks]
 
 
 class _Around(keras.callbacks.Callback):

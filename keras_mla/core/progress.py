@@ -25,6 +25,12 @@ class ShortProgress(keras.callbacks.ProgbarLogger):
     # Like Keras's own, it may be called while a next step is computed.
     async_safe = True
 
+    def set_model(self, model: Any) -> None:
+        """Keeps the model."""
+        super().set_model(model)
+        # On JAX, `self.model` moves weights, which a step may be using.
+        self.trained = model
+
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Shows the step."""
         super().on_train_batch_end(batch, self._short(logs))
@@ -44,9 +50,9 @@ class ShortProgress(keras.callbacks.ProgbarLogger):
     def _short(self, logs: Mapping[str, Any] | None) -> dict[str, Any]:
         """Returns the logs that are no expert's and no method's, loss first."""
         logs = logs or {}
-        measured = self.model._plan.metrics
+        measured = self.trained._plan.metrics
         left = {*measured.means, *measured.names}
-        if self.model.metrics_container is None:
+        if self.trained.metrics_container is None:
             left.discard("fused_loss")
         short = {k: v for k, v in logs.items() if _plain(k) not in left}
 
@@ -59,7 +65,7 @@ class ShortProgress(keras.callbacks.ProgbarLogger):
         """Returns the number of the weakest modality, under a telling name."""
         logs = logs or {}
         found, worst = {}, max
-        for name in self.model.modalities:
+        for name in self.trained.modalities:
             key, direction = self._judged(name)
             validated = f"val_{key}"
             key = validated if validated in logs else key
@@ -67,14 +73,14 @@ class ShortProgress(keras.callbacks.ProgbarLogger):
             if not math.isnan(value):
                 found[key] = value
             worst = min if direction == "up" else max
-        if len(self.model.modalities) < 2 or not found:
+        if len(self.trained.modalities) < 2 or not found:
             return {}
         key = worst(found, key=lambda k: found[k])
         return {f"weakest, {key}": found[key]}
 
     def _judged(self, modality: str) -> tuple[str, str]:
         """Returns what judges a modality, and which direction is better."""
-        for container in self.model._plan.metrics.compiled[modality]:
+        for container in self.trained._plan.metrics.compiled[modality]:
             for metric in container.metrics[:1]:
                 direction = internals.better_direction(metric)
                 if direction is not None:

@@ -164,8 +164,11 @@ class GradientProjector(keras.layers.Layer):
             h = kernels.zero_unless(started, feature)
         k = kernels.matrix_vector(P, h)
         # The outer product of a vector with itself is exactly symmetric, so
-        # that P stays symmetric.
-        k = k * (self.alpha + ops.sum(h * k)) ** -0.5
+        # that P stays symmetric. Large features leave rounding errors in
+        # directions that are closed: there, h^T P h may be below 0, and
+        # nothing is left to close.
+        left = ops.sum(h * k)
+        k = k * ops.where(left > 0, (self.alpha + left) ** -0.5, 0.0)
         float_gradient = ops.cast(gradient, "float32")
         if self._rescales:
             rescaled = self._rescale(P - k[:, None] * k)

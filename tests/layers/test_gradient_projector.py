@@ -78,6 +78,23 @@ def test_forgetting_and_normalize_against_numpy(steps):
     np.testing.assert_allclose(to_numpy(projector.P), P, atol=1e-6)
 
 
+def test_large_features_leave_P_between_0_and_1():
+    rng = np.random.default_rng(0)
+    size, scale = 8, 1e4
+    kinds = rng.normal(size=(3, size)) * scale
+    # The same features come again and again.
+    features = [kinds[i % 3] for i in range(300)]
+    gradient = rng.normal(size=(size, 2))
+    projector = GradientProjector(alpha=1.0)
+    found = run(projector, features, [gradient] * 300)[-1]
+    # In float64; the first feature of all is not folded in.
+    total = sum(np.outer(h, h) for h in features[1:])
+    expected = np.linalg.inv(np.eye(size) + total) @ gradient
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    eigenvalues = np.linalg.eigvalsh(keras.ops.convert_to_numpy(projector.P))
+    assert eigenvalues.min() > -1e-5 and eigenvalues.max() < 1 + 1e-5
+
+
 def test_forgetting_stays_bounded():
     rng = np.random.default_rng(3)
     projector = GradientProjector(alpha=0.1, forgetting=0.99)
