@@ -17,6 +17,31 @@
   interference, the spectrum of P, and the modality gap.
 """
 
+import importlib.util
+
+try:
+    import keras as keras
+except ModuleNotFoundError as error:
+    if error.name not in ("tensorflow", "jax", "torch"):
+        raise
+    _found = [
+        name
+        for name in ("jax", "torch", "tensorflow")
+        if name != error.name and importlib.util.find_spec(name) is not None
+    ]
+    raise ModuleNotFoundError(
+        f"Keras is to run on {error.name}, which is not installed. "
+        + (
+            f"Installed: {', '.join(_found)}. Choose it before Python starts, "
+            f"`export KERAS_BACKEND={_found[0]}`, or before the first import, "
+            f"`os.environ['KERAS_BACKEND'] = '{_found[0]}'`."
+            if _found
+            else "Install a backend: pip install 'keras-mla[jax]', or "
+            "[torch], or [tensorflow]; and choose it with KERAS_BACKEND."
+        ),
+        name=error.name,
+    ) from error
+
 from keras_mla import analysis as analysis
 from keras_mla import callbacks as callbacks
 from keras_mla import comparison as comparison

@@ -5,7 +5,7 @@ import pathlib
 
 import keras
 import pytest
-from utils import only_on
+from utils import in_process, only_on
 
 import keras_mla
 
@@ -186,3 +186,16 @@ def test_an_encoder_imports_no_other_encoder():
 def test_every_part_is_known():
     parts = {path.parts[0].removesuffix(".py") for path in FILES}
     assert parts - {"__init__"} == set(ALLOWED)
+
+
+def test_a_missing_backend_is_told_in_words_that_help():
+    result = in_process(
+        "-c",
+        "import keras_mla",
+        backend="torch",
+        more={"KERAS_BACKEND": "tensorflow"},
+    )
+    assert result.returncode
+    last = result.stderr.splitlines()[-1]
+    assert "to run on tensorflow, which is not installed" in last
+    assert "`export KERAS_BACKEND=" in last

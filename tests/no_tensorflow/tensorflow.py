@@ -1,3 +1,3 @@
 """As if TensorFlow were not installed, where this folder is on the path."""
 
-raise ImportError("TensorFlow is hidden.")
+raise ModuleNotFoundError("No module named 'tensorflow'", name="tensorflow")
