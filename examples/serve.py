@@ -15,7 +15,8 @@ without labels. It returns a list for each output of `model.serving_function()`,
 and `label`, if the table knows the names of the classes.
 
 A request that is not as it should be is answered with status 422, one of too
-many bytes or rows with 413, and both say why. Requests are computed by several
+many bytes or rows with 413, one that does not arrive in time with 408, and all
+say why. Requests are computed by several
 threads, on every backend.
 """
 
@@ -24,6 +25,7 @@ import os
 os.environ.setdefault("KERAS_BACKEND", "torch")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+import asyncio
 import json
 
 import keras
@@ -41,15 +43,17 @@ flags.DEFINE_string("host", "127.0.0.1", "Address to listen at.")
 flags.DEFINE_integer("port", 8000, "Port to listen at.")
 flags.DEFINE_integer("max_bytes", 4 << 20, "Bytes of a request.")
 flags.DEFINE_integer("max_rows", 1024, "Rows of a request.")
+flags.DEFINE_float("max_seconds", 30.0, "Time in which a request must arrive.")
 
 
-def make_app(model, max_bytes, max_rows):
+def make_app(model, max_bytes, max_rows, max_seconds=30.0):
     """Returns the server of a model.
 
     Args:
         model: A built model of the library.
         max_bytes: int. Largest number of bytes of a request.
         max_rows: int. Largest number of rows of a request.
+        max_seconds: float. Time in which a request's body must arrive.
     """
     serve = model.serving_function()
     server = FastAPI(title=type(model).__name__)
@@ -65,7 +69,12 @@ def make_app(model, max_bytes, max_rows):
     @server.post("/predict")
     async def predict(request: Request):
         # Other requests are read meanwhile; threads compute.
-        body = await read(request, max_bytes)
+        try:
+            async with asyncio.timeout(max_seconds):
+                body = await read(request, max_bytes)
+        except TimeoutError:
+            told = f"The body did not arrive within {max_seconds:g} seconds."
+            raise HTTPException(408, told) from None
         return await run_in_threadpool(answer, body)
 
     def answer(body):
@@ -208,7 +217,7 @@ def main(_):
         model = keras.saving.load_model(FLAGS.model)
     else:
         model = digits_model()
-    server = make_app(model, FLAGS.max_bytes, FLAGS.max_rows)
+    server = make_app(model, FLAGS.max_bytes, FLAGS.max_rows, FLAGS.max_seconds)
     uvicorn.run(server, host=FLAGS.host, port=FLAGS.port, log_level="warning")
 
 

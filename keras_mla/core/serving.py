@@ -371,7 +371,7 @@ class ServedModel(Hooks):
                     **kwargs,
                 )
         except Exception as error:
-            if isinstance(error, ImportError):
+            if isinstance(error, ImportError | Warning):
                 raise
             if on_jax and sizes:
                 raise ValueError(

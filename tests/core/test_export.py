@@ -9,6 +9,8 @@ import pytest
 from token_model import BagOfTokens, trained_token_model
 from utils import (
     encoder,
+    in_process,
+    long_on,
     make_data,
     make_method,
     make_model,
@@ -117,6 +119,98 @@ def test_export_of_all_outputs(tmp_path, presence, form):
     assert set(found) == set(expected)
     for name, values in expected.items():
         np.testing.assert_allclose(found[name], values, atol=1e-5)
+
+
+WITHOUT_KERAS = """
+import sys
+sys.modules["keras"] = None
+import numpy as np
+import tensorflow as tf
+folder = sys.argv[1]
+loaded = tf.saved_model.load(folder + "/model")
+found = loaded.serve(dict(np.load(folder + "/x.npz")))
+np.savez(folder + "/found.npz", **{k: v.numpy() for k, v in found.items()})
+"""
+
+
+@long_on("jax")
+@pytest.mark.skipif(BACKEND == "torch", reason="not from PyTorch")
+@pytest.mark.filterwarnings("ignore")
+def test_a_saved_model_of_all_outputs_needs_no_keras(tmp_path):
+    pytest.importorskip("tensorflow")
+    model = make_model()
+    x, _ = make_data(5)
+    x["presence"] = np.arange(15).reshape(5, 3) % 4 != 0
+    model.export(
+        tmp_path / "model", presence=True, outputs="modalities", verbose=False
+    )
+    np.savez(tmp_path / "x.npz", **x)
+    result = in_process("-c", WITHOUT_KERAS, tmp_path, hidden=False)
+    assert result.returncode == 0, result.stderr[-2000:]
+    found = np.load(tmp_path / "found.npz")
+    expected = model.serving_function()(x)
+    assert set(found) == set(expected)
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, atol=1e-5)
+
+
+def recurrent(length):
+    return keras.Sequential([keras.Input((length, 3)), keras.layers.LSTM(4)])
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.skipif(BACKEND == "jax", reason="not from JAX")
+def test_a_wrong_onnx_file_is_an_error_and_removed(tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    path = tmp_path / "model.onnx"
+    other = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4)])
+    model = keras_mla.MLA({"steps": recurrent(None), "facts": other}, 2)
+    if BACKEND == "torch":  # Its exporter unrolls the steps that it sees.
+        with pytest.raises(ValueError, match="does not predict as the model"):
+            model.export(path, format="onnx", verbose=False)
+        assert not path.exists()
+        other = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4)])
+        model = keras_mla.MLA({"steps": recurrent(6), "facts": other}, 2)
+    model.export(path, format="onnx", verbose=False)
+    rng = np.random.default_rng(0)
+    x = {"steps": rng.normal(size=(5, 6, 3)), "facts": rng.normal(size=(5, 3))}
+    x = {name: value.astype("float32") for name, value in x.items()}
+    (found,) = onnxruntime.InferenceSession(path).run(None, x)
+    np.testing.assert_allclose(found, model.predict(x, verbose=0), atol=1e-5)
+
+
+@only_on("torch")
+@pytest.mark.filterwarnings("ignore")
+def test_onnx_that_fails_says_what_it_is_compared_with(tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    model = make_model()
+    path = tmp_path / "model.onnx"
+
+    def finish(path, inputs, names):  # As an exporter that adds one.
+        import onnx
+
+        graph = onnx.load(path).graph
+        graph.node[-1].output[0] = "before"
+        one = onnx.helper.make_tensor("one", 1, [1], [1.0])
+        graph.initializer.append(one)
+        add = onnx.helper.make_node("Add", ["before", "one"], ["logits"])
+        graph.node.append(add)
+        whole = onnx.load(path)
+        whole.graph.CopyFrom(graph)
+        onnx.save(whole, path)
+
+    original = keras_mla.core.onnx_file.finish
+
+    def both(path, inputs, names):
+        original(path, inputs, names)
+        finish(path, inputs, names)
+
+    monkeypatch.setattr(keras_mla.core.onnx_file, "finish", both)
+    with pytest.raises(ValueError, match="differs by 1"):
+        model.export(path, format="onnx", verbose=False)
+    assert not path.exists()
+    model.export(path, format="onnx", verbose=False, verify=False)
+    assert path.exists()
 
 
 @pytest.mark.skipif(BACKEND == "jax", reason="not from JAX")

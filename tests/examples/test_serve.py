@@ -21,7 +21,7 @@ pytest.importorskip("uvicorn")
 pytest.importorskip("pandas")
 
 SERVE = pathlib.Path(__file__).resolve().parents[2] / "examples" / "serve.py"
-MOST_ROWS, MOST_BYTES = 50, 20_000
+MOST_ROWS, MOST_BYTES, MOST_SECONDS = 50, 20_000, 5.0
 ROWS = [
     {"title": title, "price": price, "kind": kind}
     for title, price, kind in [
@@ -61,6 +61,7 @@ class Server:
             f"--port={self.port}",
             f"--max_rows={MOST_ROWS}",
             f"--max_bytes={MOST_BYTES}",
+            f"--max_seconds={MOST_SECONDS}",
             start=subprocess.Popen,
             stderr=subprocess.DEVNULL,
         )
@@ -174,6 +175,44 @@ def test_two_hundred_requests_at_once(server):
     for index in range(len(BAD)):
         check_bad(server, index)
     check_good(server, 0)
+
+
+def chunks(body, size=7):
+    return [body[i : i + size] for i in range(0, len(body), size)]
+
+
+def sent_in_chunks(server, body):
+    """Sends a body whose length the header does not tell."""
+    line = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+    try:
+        line.request(
+            "POST", "/predict", iter(chunks(body)), encode_chunked=True,
+            headers={"Transfer-Encoding": "chunked"},
+        )  # fmt: skip
+        answer = line.getresponse()
+        return answer.status, json.loads(answer.read())
+    finally:
+        line.close()
+
+
+def test_bodies_in_chunks_and_slow_clients(server):
+    request, expected = good(server, 0)
+    status, found = sent_in_chunks(server, json.dumps(request).encode())
+    assert status == 200
+    np.testing.assert_allclose(found["logits"], expected["logits"], atol=1e-5)
+    status, found = sent_in_chunks(server, b" " * (MOST_BYTES + 100))
+    assert status == 413 and "bytes" in found["detail"]
+    # One client stops in the middle, another one leaves; others are served.
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.port)) as leaving:
+        leaving.sendall(head + b'{"inputs"')
+    with socket.create_connection(("127.0.0.1", server.port)) as slow:
+        slow.sendall(head + b'{"inputs"')
+        check_good(server, 1)
+        slow.settimeout(60)
+        answer = slow.recv(4096)
+    assert answer.startswith(b"HTTP/1.1 408")
+    check_good(server, 2)
 
 
 def test_the_server_says_what_it_takes(server):
