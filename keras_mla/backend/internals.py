@@ -8,6 +8,7 @@ import keras
 from keras.src.backend import compute_output_spec
 from keras.src.export import onnx
 from keras.src.trainers.compile_utils import CompileMetrics as CompileMetrics
+from keras.src.trainers.trainer import model_supports_jit
 
 
 class Compiled:
@@ -64,6 +65,11 @@ def say_lower_is_better(metric: keras.metrics.Metric) -> None:
 def better_direction(metric: keras.metrics.Metric) -> str | None:
     """Returns `"up"` or `"down"`, where a metric improves, if it says so."""
     return getattr(metric, "_direction", None)
+
+
+def supports_jit(model: keras.Model) -> bool:
+    """Returns whether Keras compiles the model by XLA, where it may choose."""
+    return model_supports_jit(model)
 
 
 def sublayers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:

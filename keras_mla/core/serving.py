@@ -157,7 +157,9 @@ class ServedModel(Hooks):
                 once. Defaults to `256`.
 
         Returns:
-            A `ServingFunction`. Its `inputs` and `outputs` describe it. It
+            A `ServingFunction`. Its `inputs` and `outputs` describe it. On
+            JAX, and on TensorFlow if no size is unknown, the first call of
+            each number of rows, up to the next power of two, compiles. It
             raises a `ValueError` if its input is not as it should be: unknown
             keys, no modality, other shapes or dtypes, unequal numbers of rows,
             values that are not finite, or a row without any modality.

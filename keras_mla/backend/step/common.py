@@ -21,6 +21,30 @@ def copied_weights(model: keras.Model) -> list[tuple]:
     ]
 
 
+def in_powers_of_two(compute: Callable) -> Callable:
+    """Adds rows to inputs of a function that is compiled for each number.
+
+    Args:
+        compute: Function of a dict of arrays that returns a dict of arrays.
+
+    Returns:
+        A function that repeats the last row up to a power of two, and leaves
+        the results of these rows out.
+    """
+
+    def run(inputs: dict) -> dict:
+        rows = len(keras.tree.flatten(inputs)[0])
+        more = (1 << (rows - 1).bit_length()) - rows
+        if more:
+            inputs = keras.tree.map_structure(
+                lambda v: np.concatenate([v, v[-1:].repeat(more, 0)]), inputs
+            )
+        outputs = compute(inputs)
+        return {name: np.asarray(v)[:rows] for name, v in outputs.items()}
+
+    return run
+
+
 @contextlib.contextmanager
 def keeping_weights(model: keras.Model) -> Iterator[None]:
     """Does nothing: the weights stay in the model while it runs."""

@@ -9,10 +9,9 @@ from typing import Any
 
 import jax
 import keras
-import numpy as np
 
 from keras_mla.backend import internals
-from keras_mla.backend.step.common import copied_weights
+from keras_mla.backend.step.common import copied_weights, in_powers_of_two
 
 
 def stateful_step(*groups: str) -> Callable:
@@ -225,14 +224,4 @@ def with_own_weights(
         with keras.StatelessScope(list(mapping), collect_losses=True):
             return call(inputs)
 
-    def run(inputs: dict) -> dict:
-        rows = len(keras.tree.flatten(inputs)[0])
-        more = (1 << (rows - 1).bit_length()) - rows
-        if more:
-            inputs = keras.tree.map_structure(
-                lambda v: np.concatenate([v, v[-1:].repeat(more, 0)]), inputs
-            )
-        outputs = compiled(values, inputs)
-        return {name: np.asarray(v)[:rows] for name, v in outputs.items()}
-
-    return run
+    return in_powers_of_two(lambda inputs: compiled(values, inputs))

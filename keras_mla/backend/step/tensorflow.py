@@ -8,8 +8,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_mla.backend import internals
 from keras_mla.backend.distribution.tensorflow import num_replicas
-from keras_mla.backend.step.common import copied_weights
+from keras_mla.backend.step.common import copied_weights, in_powers_of_two
 
 
 def stateful_step(*groups: str) -> Callable:
@@ -85,25 +86,52 @@ def with_own_weights(
     """Returns `call`, computed with a copy of the model's weights."""
     mapping = copied_weights(model)
 
-    @functools.partial(tf.function, autograph=False)
-    def compiled(inputs: dict) -> dict:
+    def plain(inputs: dict) -> dict:
         with keras.StatelessScope(mapping, collect_losses=True):
             return call(inputs)
 
-    functions = {}
+    functions, by_xla = {}, internals.supports_jit(model)
     for signature in signatures:
         specs = keras.tree.map_structure(
             lambda spec: tf.TensorSpec(spec.shape, spec.dtype), signature
         )
-        functions[frozenset(specs)] = compiled.get_concrete_function(specs)
+        made = _by_xla(plain, specs) if by_xla else None
+        if made is None:
+            by_xla = False
+            made = tf.function(plain, autograph=False)
+            made = made.get_concrete_function(specs)
+        functions[frozenset(specs)] = made
 
     # Threads that alternate in the interpreter take longer than in turn.
     turn = threading.Lock()
 
     def run(inputs: dict) -> dict:
-        tensors = keras.tree.map_structure(tf.convert_to_tensor, inputs)
+        tensors = keras.tree.map_structure(tf.constant, inputs)
         with turn:
             outputs = functions[frozenset(tensors)](tensors)
-        return keras.tree.map_structure(lambda value: value.numpy(), outputs)
+        return {name: value.numpy() for name, value in outputs.items()}
 
-    return run
+    # XLA compiles for each number of rows.
+    return in_powers_of_two(run) if by_xla else run
+
+
+def _by_xla(function: Callable, specs: dict) -> Callable | None:
+    """Returns a function compiled by XLA, if it can be, and once for a shape.
+
+    Small operations, of which a model of several modalities has many, take
+    less time then. XLA would compile anew for each length of a text.
+    """
+    leaves = keras.tree.flatten(specs)
+    if any(None in s.shape[1:] or s.dtype == tf.string for s in leaves):
+        return None
+    made = tf.function(function, autograph=False, jit_compile=True)
+    try:
+        compiled = made.get_concrete_function(specs)
+        compiled(
+            keras.tree.map_structure(
+                lambda spec: tf.zeros([1, *spec.shape[1:]], spec.dtype), specs
+            )
+        )
+    except (tf.errors.OpError, ValueError, TypeError):
+        return None
+    return compiled
