@@ -34,6 +34,7 @@ ALLOWED = {
         "version",
     },
     "wrappers": {
+        "backend",
         "callbacks",
         "comparison",
         "core",

@@ -67,6 +67,14 @@ def better_direction(metric: keras.metrics.Metric) -> str | None:
     return getattr(metric, "_direction", None)
 
 
+def is_rough(model: keras.Model) -> bool:
+    """Returns whether a layer computes with fewer digits than float32 has."""
+    return any(
+        layer.compute_dtype not in ("float32", "float64")
+        for layer in model._flatten_layers()
+    )
+
+
 def supports_jit(model: keras.Model) -> bool:
     """Returns whether Keras compiles the model by XLA, where it may choose."""
     return model_supports_jit(model)

@@ -82,7 +82,7 @@ def _outside_backbones(layer: keras.layers.Layer) -> Iterator[Any]:
     ):
         return
     yield layer
-    for part in getattr(layer, "layers", ()):
+    for part in layer.layers if isinstance(layer, keras.Model) else ():
         yield from _outside_backbones(part)
 
 

@@ -103,7 +103,9 @@ class CheckedModel(Hooks):
             self.check_data(*validation[:3])
             given["validation_data"] = validation
         backend.distribution.check_processes()
-        more: list[keras.callbacks.Callback] = [interrupts.StopBetweenSteps()]
+        more: list[keras.callbacks.Callback] = [
+            interrupts.StopBetweenSteps(training=True)
+        ]
         if hasattr(x, "set_epoch"):
             # Keras would shuffle the batches of a `PyDataset` once more, from
             # a generator that no epoch sets.
@@ -248,10 +250,13 @@ class CheckedModel(Hooks):
 
 def _interruptible(callbacks: Any) -> Any:
     """Adds the callback that lets Ctrl-C interrupt between steps."""
+    own = interrupts.StopBetweenSteps
     if isinstance(callbacks, keras.callbacks.CallbackList):
+        if not any(isinstance(c, own) for c in callbacks.callbacks):
+            callbacks.append(own())
         return callbacks
     callbacks = keras.tree.flatten(callbacks) if callbacks else []
-    return [interrupts.StopBetweenSteps(), *callbacks]
+    return [own(), *callbacks]
 
 
 class _Around(keras.callbacks.Callback):

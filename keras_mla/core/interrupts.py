@@ -38,9 +38,10 @@ def between_steps() -> Iterator[None]:
     signal.signal(signal.SIGINT, ask)
     try:
         yield
-        raise_if_asked("It was done.")
+        raise_if_asked("What it was to interrupt is done.")
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if signal.getsignal(signal.SIGINT) is ask:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         _asked.clear()
 
 
@@ -53,11 +54,15 @@ def raise_if_asked(message: str) -> None:
 
 
 class StopBetweenSteps(keras.callbacks.Callback):
-    """Raises an interruption that the user has asked for, and says when."""
+    """Raises an interruption that the user has asked for, and says when.
 
-    def __init__(self) -> None:
+    Args:
+        training: bool. Whether the weights move. Defaults to `False`.
+    """
+
+    def __init__(self, training: bool = False) -> None:
         super().__init__()
-        self.weights = "from before"
+        self.weights = "from before" if training else ""
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Interrupts before the epoch."""
@@ -77,7 +82,7 @@ class StopBetweenSteps(keras.callbacks.Callback):
 
     def on_test_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Interrupts before the step."""
-        if hasattr(self, "epoch"):  # In the validation of `fit`.
+        if self.weights:  # In the validation of `fit`.
             self.weights = f"after epoch {self.epoch}"
         self._stop()
 
@@ -86,4 +91,5 @@ class StopBetweenSteps(keras.callbacks.Callback):
         self._stop()
 
     def _stop(self) -> None:
-        raise_if_asked(f"The model has its weights {self.weights}.")
+        told = f"The model has its weights {self.weights}."
+        raise_if_asked(told if self.weights else "")

@@ -1,8 +1,11 @@
 """What an ONNX file needs before and after Keras writes it."""
 
+import contextlib
 import importlib.util
 import os
-from collections.abc import Mapping, Sequence
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -37,6 +40,24 @@ def check(signature: Any, outputs: Sequence[str], verify: bool) -> list[str]:
             "the part 'b' of the modality 'a'."
         )
     return inputs
+
+
+@contextlib.contextmanager
+def replacing(path: Any) -> Iterator[str]:
+    """Yields a path to write to, which replaces `path` unless an error comes.
+
+    Large weights stand in files beside it, which come with it.
+    """
+    folder, name = os.path.split(os.path.abspath(os.fspath(path)))
+    part = tempfile.mkdtemp(prefix=".export-", dir=folder)
+    try:
+        yield os.path.join(part, name)
+        for written in os.listdir(part):
+            os.replace(
+                os.path.join(part, written), os.path.join(folder, written)
+            )
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def finish(path: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:

@@ -1,7 +1,8 @@
 """The use of a trained model: unimodal parts, weights, calibration, export."""
 
+import os
 import types
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -320,7 +321,7 @@ class ServedModel(Hooks):
                 `serving_function` returns, under the same names. Defaults to
                 `"fused"`.
             verify: bool. Whether an ONNX file is compared with the model, on
-                random inputs of several sizes, and removed if it predicts
+                random inputs of several sizes, and not kept if it predicts
                 something else: an exporter may fix what depends on a size.
                 Defaults to `True`.
             **kwargs: Further arguments of `keras.Model.export`.
@@ -346,6 +347,11 @@ class ServedModel(Hooks):
             )
         if input_signature is None:
             input_signature = _export_signature(self, presence)
+        elif presence:
+            raise ValueError(
+                "Give `presence=True` or an `input_signature`, not both: a "
+                "signature of your own says itself whether it has 'presence'."
+            )
         exported: Any = self
         export = super().export
         names = ["logits"]
@@ -363,40 +369,37 @@ class ServedModel(Hooks):
         if on_jax and format == "tf_saved_model" and sizes:
             # Gradients of convolutions need known sizes.
             kwargs.setdefault("jax2tf_kwargs", {"with_gradient": False})
-        try:
-            with step.exporting(), internals.exported_sizes(sizes):
-                export(
-                    filepath,
-                    format=format,
-                    verbose=verbose,
-                    input_signature=input_signature,
-                    **kwargs,
-                )
-        except Exception as error:
-            if isinstance(error, ImportError | Warning):
+
+        def write(path: Any, **more: Any) -> None:
+            try:
+                with step.exporting(), internals.exported_sizes(sizes):
+                    export(
+                        path,
+                        format=format,
+                        input_signature=input_signature,
+                        **more,
+                        **kwargs,
+                    )
+            except (ImportError, Warning):
                 raise
-            if on_jax and sizes:
-                raise ValueError(
-                    f"JAX cannot export the model with sizes of {list(sizes)} "
-                    "unknown. Give their encoders a `keras.Input` of a known "
-                    "size; or save the model, load it with "
-                    "KERAS_BACKEND=tensorflow, and export it there. JAX says: "
-                    f"{error}"
-                ) from error
-            if format == "onnx":
-                raise ValueError(
-                    "The model cannot be exported to ONNX from "
-                    f"{keras.backend.backend()}. Save it, load it with another "
-                    "KERAS_BACKEND, and export it there. The exporter says: "
-                    f"{error}"
-                ) from error
-            raise
-        if format == "onnx":
-            onnx_file.finish(filepath, inputs, names)
+            except Exception as error:
+                advice = _advice(error, format, sizes)
+                if not advice:
+                    raise
+                raise ValueError(advice) from error
+
+        if format != "onnx":
+            write(filepath, verbose=verbose)
+            return
+        with onnx_file.replacing(filepath) as path:
+            write(path, verbose=False)
+            onnx_file.finish(path, inputs, names)
             if verify:
-                onnx_check.compare(
-                    filepath, exported, input_signature, inputs, sizes
-                )
+                specs = input_signature, inputs, sizes
+                rough = internals.is_rough(self)
+                onnx_check.compare(path, exported, *specs, rough)
+        if verbose or verbose is None:
+            print(f"Saved artifact at '{os.fspath(filepath)}'.")
 
     def _sizes_of(self, signature: Any) -> dict[str, int]:
         """Returns a size for each input that has an axis of unknown size."""
@@ -407,6 +410,25 @@ class ServedModel(Hooks):
                 if spec is not None and None in spec.shape[1:]:
                     sizes[spec.name] = self.placeholder_of(name)
         return sizes
+
+
+def _advice(error: Exception, format: str, sizes: Mapping) -> str:
+    """Returns what to do where an export failed, if that is known."""
+    backend = keras.backend.backend()
+    if backend == "jax" and sizes:
+        return (
+            f"JAX cannot export the model with sizes of {list(sizes)} unknown. "
+            "Give their encoders a `keras.Input` of a known size; or save the "
+            "model, load it with KERAS_BACKEND=tensorflow, and export it "
+            f"there. JAX says: {error}"
+        )
+    if format == "onnx":
+        return (
+            f"The model cannot be exported to ONNX from {backend}. Save it, "
+            "load it with another KERAS_BACKEND, and export it there. The "
+            f"exporter says: {error}"
+        )
+    return ""
 
 
 def _check_built(model: Any, what: str) -> None:

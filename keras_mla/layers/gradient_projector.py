@@ -7,6 +7,9 @@ from keras import ops
 
 from keras_mla.backend import kernels
 
+# The error of h^T P h in float32, by |h|^2 and the square root of the width.
+_ROUNDING = 0.375 * float(np.finfo("float32").eps)
+
 
 @keras.saving.register_keras_serializable(package="keras_mla")
 class GradientProjector(keras.layers.Layer):
@@ -164,11 +167,12 @@ class GradientProjector(keras.layers.Layer):
             h = kernels.zero_unless(started, feature)
         k = kernels.matrix_vector(P, h)
         # The outer product of a vector with itself is exactly symmetric, so
-        # that P stays symmetric. Large features leave rounding errors in
-        # directions that are closed: there, h^T P h may be below 0, and
-        # nothing is left to close.
+        # that P stays symmetric. Where h^T P h is no more than the rounding
+        # error of its sum, the direction is closed, and a step would move P
+        # below 0: so it does with large features.
         left = ops.sum(h * k)
-        k = k * ops.where(left > 0, (self.alpha + left) ** -0.5, 0.0)
+        error = _ROUNDING * P.shape[0] ** 0.5 * ops.sum(h * h)
+        k = k * ops.where(left > error, (self.alpha + left) ** -0.5, 0.0)
         float_gradient = ops.cast(gradient, "float32")
         if self._rescales:
             rescaled = self._rescale(P - k[:, None] * k)

@@ -54,6 +54,11 @@ def as_rows(X: Any, names: Sequence[str] | None = None) -> Any:
 
 
 def _is_column(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return not any(
+            isinstance(cell, Mapping | list | tuple | np.ndarray)
+            for cell in value
+        )
     return not isinstance(value, Mapping) and np.ndim(value) == 1
 
 
@@ -138,6 +143,12 @@ class Inputs:
         return self
 
     def _check_arrays(self, x: Mapping[str, Any]) -> None:
+        for name, value in x.items():
+            if value is None and name != "presence":
+                raise ValueError(
+                    f"X[{name!r}] is None: leave the modality out, or give "
+                    "some rows that have it."
+                )
         for name in self.columns or ():
             if name not in x:
                 raise ValueError(
@@ -189,7 +200,11 @@ class Inputs:
             raise ValueError(
                 f"X holds none of the modalities {list(self.modalities)}."
             )
-        presence = stack_presence(self.modalities, presence_of(given))
+        parts = {
+            n: dict(enumerate(v)) if isinstance(v, list | tuple) else v
+            for n, v in given.items()
+        }
+        presence = stack_presence(self.modalities, presence_of(parts))
         for index, name in enumerate(self.modalities):
             if name not in given:
                 presence[:, index] = False
@@ -241,6 +256,11 @@ def _columns(modality: str, value: Any, frame: Any) -> Any:
     if isinstance(value, str):
         return value
     names = list(frame.columns)
+    value = np.asarray(value) if np.ndim(value) == 1 else value
+    if isinstance(value, np.ndarray):
+        if value.dtype == bool and len(value) == len(names):
+            value = np.flatnonzero(value)
+        value = value.tolist()
     try:
         return [c if isinstance(c, str) else names[c] for c in value]
     except (IndexError, TypeError):

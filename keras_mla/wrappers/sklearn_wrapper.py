@@ -24,6 +24,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from keras_mla.backend import step
 from keras_mla.callbacks import EpochSeed
 from keras_mla.comparison import methods
 from keras_mla.comparison.encoders import make_encoder
@@ -94,7 +95,15 @@ class _Multimodal(BaseEstimator):
         if is_keyed(X):
             rows = as_rows(X)
             if isinstance(rows, dict):
+                if reset:  # Of an earlier fit on a table.
+                    for name in ("n_features_in_", "feature_names_in_"):
+                        if hasattr(self, name):
+                            delattr(self, name)
                 return rows
+            known = getattr(self, "feature_names_in_", None)
+            if not reset and known is not None and set(rows) <= set(known):
+                # Keys have no order, and one that lacks is an empty cell.
+                rows = rows.reindex(columns=known)
         if hasattr(rows, "columns"):
             validate_data(self, rows, reset=reset, skip_check_array=True)
             if not rows.shape[0]:
@@ -174,9 +183,11 @@ class _Multimodal(BaseEstimator):
         parts = [_take(rows, at) for at in (train, held)]
         self.inputs_.fit(parts[0], matrix)
         x = self.inputs_.of(parts[0])
-        validation = None
+        validation: tuple | None = None
         if len(held):
             validation = (self.inputs_.of(parts[1]), labels[held])
+            if weights is not None:
+                validation = (*validation, weights[held])
         with _own_randomness():
             self.model_ = self._train(
                 method,
@@ -254,13 +265,19 @@ class _Multimodal(BaseEstimator):
                     f"Received: optimizer={make!r}"
                 )
             make = OPTIMIZERS[make]
+        rates = self.learning_rate, self.weight_decay
+        if isinstance(make, type):  # One of Keras's optimizers.
+            optimizer = make(rates[0], weight_decay=rates[1])
+        else:
+            optimizer = make(*rates)
         model.compile(
-            make(self.learning_rate, self.weight_decay),
+            optimizer,
             LOSSES[task](),
             metrics=["accuracy"] if task == "single_label" else None,
         )
         x, y, weights = method.prepare(model, x, y, weights)
-        calls = () if first else copy.deepcopy(tuple(self.callbacks))
+        calls = [] if first or not self.callbacks else self.callbacks
+        calls = copy.deepcopy(keras.tree.flatten(calls))
         model.fit(
             x,
             y,
@@ -298,6 +315,14 @@ class _Multimodal(BaseEstimator):
                     f"Modality {name!r} holds words, for which there is no "
                     "small encoder. In a DataFrame they become tokens."
                 )
+            if isinstance(x[name], Mapping | list | tuple) and not (
+                isinstance(x[name], Mapping)
+                and set(x[name]) == {"token_ids", "padding_mask"}
+            ):
+                raise ValueError(
+                    f"Modality {name!r} has several parts, for which there is "
+                    f"no small encoder: give `encoders={{{name!r}: ...}}`."
+                )
             there = presence[:, index]
             kind = given.get(name)
             made[name] = make_encoder(
@@ -333,10 +358,18 @@ def _made(encoder: Any) -> Any:
 def _count(rows: Any) -> int:
     if not isinstance(rows, dict):
         return len(rows)
-    leaves = keras.tree.flatten(
-        {k: v for k, v in rows.items() if v is not None}
-    )
-    return len(leaves[0])
+    given = {k: v for k, v in rows.items() if v is not None}
+    if "presence" in given:
+        given["presence"] = by_name(given["presence"])
+    counts = {
+        name: {len(leaf) for leaf in keras.tree.flatten(value)}
+        for name, value in given.items()
+    }
+    if len(set().union(*counts.values())) > 1:
+        raise ValueError(
+            f"All modalities must have the same samples. Received: {counts}"
+        )
+    return max(set().union(*counts.values()), default=0)
 
 
 def _take(rows: Any, at: np.ndarray) -> Any:
@@ -353,10 +386,11 @@ def _take(rows: Any, at: np.ndarray) -> Any:
 
 @contextlib.contextmanager
 def _own_randomness() -> Iterator[None]:
-    """Restores the random numbers of Python and NumPy, which Keras seeds."""
+    """Restores random numbers that others draw, which Keras seeds."""
     python, numpy = random.getstate(), np.random.get_state()
     try:
-        yield
+        with step.keeping_randomness():
+            yield
     finally:
         random.setstate(python)
         np.random.set_state(numpy)
@@ -378,7 +412,8 @@ class SKLearnMultimodalClassifier(ClassifierMixin, _Multimodal):
     Tables go through `keras_mla.datasets.Table`, which learns scales,
     categories and vocabularies from the training rows. NaN, `None` and empty
     cells are absent values; where a modality has no others, the row lacks it.
-    Of a dict of arrays, a row lacks a modality if any of its values is NaN.
+    Of a dict of arrays, a row lacks a modality if any of its values is NaN, and
+    a small encoder takes integers of two axes for tokens.
 
     `fit` reads all files of its rows at once, at most 4 GiB of them. For more,
     use `keras_mla.datasets.Table` and a model.
@@ -408,8 +443,9 @@ class SKLearnMultimodalClassifier(ClassifierMixin, _Multimodal):
         width: int. Number of features of small encoders. Defaults to `64`.
         feature_dim: int. Projects the features of all encoders to this width,
             if your own have others than the small ones.
-        optimizer: `"adamw"`, `"sgd"`, or a function of learning rate and
-            weight decay that returns an optimizer. Defaults to `"adamw"`.
+        optimizer: `"adamw"`, `"sgd"`, a class of `keras.optimizers`, or a
+            function of learning rate and weight decay that returns an
+            optimizer. Defaults to `"adamw"`.
         learning_rate: float. Defaults to `1e-3`.
         weight_decay: float. Defaults to `1e-4`.
         epochs: int. Defaults to `30`.

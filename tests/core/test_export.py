@@ -166,7 +166,7 @@ def test_a_wrong_onnx_file_is_an_error_and_removed(tmp_path):
     other = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4)])
     model = keras_mla.MLA({"steps": recurrent(None), "facts": other}, 2)
     if BACKEND == "torch":  # Its exporter unrolls the steps that it sees.
-        with pytest.raises(ValueError, match="does not predict as the model"):
+        with pytest.raises(ValueError, match="did not predict as the model"):
             model.export(path, format="onnx", verbose=False)
         assert not path.exists()
         other = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4)])
@@ -177,6 +177,51 @@ def test_a_wrong_onnx_file_is_an_error_and_removed(tmp_path):
     x = {name: value.astype("float32") for name, value in x.items()}
     (found,) = onnxruntime.InferenceSession(path).run(None, x)
     np.testing.assert_allclose(found, model.predict(x, verbose=0), atol=1e-5)
+
+
+@only_on("torch")
+@pytest.mark.filterwarnings("ignore")
+def test_pictures_are_not_taken_for_squares(tmp_path):
+    pytest.importorskip("onnxruntime")
+    inputs = keras.Input((None, None, 3))
+    resized = keras.layers.Resizing(8, 8, pad_to_aspect_ratio=True)(inputs)
+    output = keras.layers.Dense(4)(keras.layers.Flatten()(resized))
+    picture = keras.Model(inputs, output)
+    path = tmp_path / "model.onnx"
+    path.write_text("an earlier one")
+    with pytest.raises(ValueError, match="did not predict as the model"):
+        keras_mla.MLA({"picture": picture}, 2).export(
+            path, format="onnx", verbose=False
+        )
+    assert path.read_text() == "an earlier one"
+    assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
+
+
+@only_on("torch")
+@pytest.mark.filterwarnings("ignore")
+def test_inputs_that_only_some_numbers_are(tmp_path, caplog):
+    pytest.importorskip("onnxruntime")
+
+    def spectrum(scale):
+        inputs = keras.Input((4,))
+        output = keras.layers.Dense(4)(keras.ops.log(scale * inputs))
+        return keras.Model(inputs, output)
+
+    path = tmp_path / "model.onnx"
+    keras_mla.MLA({"sound": spectrum(1.0)}, 2).export(
+        path, format="onnx", verbose=False
+    )
+    assert "was not compared" not in caplog.text
+    model = keras_mla.MLA(
+        {"sound": spectrum(-1.0), "facts": encoder(4)}, 2, feature_dim=4
+    )
+    model.export(path, format="onnx", verbose=False)
+    # Normal ones are below 0 too, but never all of a batch.
+    single = keras.Sequential([keras.Input((), dtype="int32")])
+    single.add(keras.layers.Embedding(5, 4))
+    keras_mla.MLA({"kind": single}, 2).export(
+        path, format="onnx", verbose=False
+    )
 
 
 @only_on("torch")

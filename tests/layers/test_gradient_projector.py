@@ -95,6 +95,22 @@ def test_large_features_leave_P_between_0_and_1():
     assert eigenvalues.min() > -1e-5 and eigenvalues.max() < 1 + 1e-5
 
 
+@pytest.mark.parametrize("scale", [30.0, 100.0, 1000.0])
+@pytest.mark.parametrize("kind", ["few directions", "nearly constant"])
+def test_large_features_with_some_noise(kind, scale):
+    rng = np.random.default_rng(0)
+    size, base = 64, rng.normal(size=(8, 64))
+    projector = GradientProjector(alpha=1.0)
+    for _ in range(120):
+        drawn = rng.normal(size=8) if kind == "few directions" else np.ones(8)
+        h = scale * (drawn @ base) + 0.1 * rng.normal(size=size)
+        found = projector(np.ones((size, 1), "float32"), h.astype("float32"))
+    eigenvalues = np.linalg.eigvalsh(to_numpy(projector.P))
+    assert eigenvalues.min() > -1e-3 and eigenvalues.max() < 1 + 1e-5
+    # No longer than the gradient was.
+    assert np.linalg.norm(to_numpy(found)) < 1.001 * size**0.5
+
+
 def test_forgetting_stays_bounded():
     rng = np.random.default_rng(3)
     projector = GradientProjector(alpha=0.1, forgetting=0.99)

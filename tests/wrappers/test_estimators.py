@@ -469,6 +469,84 @@ def test_a_regressor_learns_numbers():
     assert both.shape == (64, 2)
 
 
+@mainly_on("torch")
+def test_settings_may_hold_layers():
+    X, y = table()
+    fusion = keras_mla.layers.AverageFusion()
+    classifier = SKLearnMultimodalClassifier(
+        COLUMNS, settings={"fusion": fusion}, **SMALL
+    )
+    found = clone(classifier).fit(X, y).model_.fusion
+    assert type(found) is type(fusion) and found is not fusion
+    assert not fusion.built
+
+
+@mainly_on("torch")
+def test_calibration_and_validation_get_the_weights():
+    X, y = table(80)
+    # Wrong labels without a weight change nothing.
+    flipped = np.where(
+        np.arange(80) % 4 < 2, y, np.where(y == "yes", "no", "yes")
+    )
+    weights = (np.arange(80) % 4 < 2).astype(float)
+    arguments = {**SMALL, "epochs": 8, "learning_rate": 1e-2}
+    found = []
+    for labels in (flipped, np.where(weights > 0, flipped, y)):
+        one = SKLearnMultimodalClassifier(
+            COLUMNS, calibration="joint", validation_fraction=0.5, **arguments
+        )
+        # Its rows are held out at random, not by class.
+        one._divided = lambda *_: (np.arange(40), np.arange(40, 80))
+        one.fit(X, labels, sample_weight=weights)
+        found.append(one.predict_proba(X))
+    np.testing.assert_allclose(found[0], found[1], atol=1e-5)
+
+
+@mainly_on("torch")
+def test_an_optimizer_by_its_class_and_one_callback():
+    x, y = arrays()
+    stop = keras.callbacks.EarlyStopping("loss", min_delta=100.0)
+    classifier = SKLearnMultimodalClassifier(
+        optimizer=keras.optimizers.Adam,
+        learning_rate=0.01,
+        weight_decay=0.1,
+        callbacks=stop,
+        **SMALL,
+    ).fit(x, y)
+    optimizer = classifier.model_.optimizer
+    assert optimizer.beta_1 == 0.9 and optimizer.weight_decay == 0.1
+    assert classifier.n_iter_ == 2
+
+
+@mainly_on("torch")
+def test_what_others_draw_at_random_stays():
+    x, y = arrays()
+    torch = pytest.importorskip("torch")
+    classifier = SKLearnMultimodalClassifier(**{**SMALL, "epochs": 1})
+    drawn = []
+    for seed in (5, 6):
+        torch.manual_seed(seed)
+        classifier.fit(x, y)
+        drawn.append(float(torch.rand(1)))
+    assert drawn[0] != drawn[1]
+
+
+@mainly_on("torch")
+def test_rows_by_key_and_a_mask_of_columns():
+    X, y = table()
+    classifier = SKLearnMultimodalClassifier(COLUMNS, **SMALL).fit(X, y)
+    records = X[X.columns[::-1]].to_dict("records")
+    records = [{k: v for k, v in r.items() if v == v} for r in records]
+    np.testing.assert_array_equal(
+        classifier.predict_proba(records), classifier.predict_proba(X)
+    )
+    masked = SKLearnMultimodalClassifier(
+        {"a": [False, True], "b": [True, False]}, **SMALL
+    ).fit(np.random.default_rng(0).normal(size=(20, 2)), np.arange(20) % 2)
+    fields = masked.inputs_.table.fields
+    assert [f.columns for f in fields.values()] == [("x1",), ("x0",)]
+
+
 # === Errors ===
 
 
@@ -514,6 +592,17 @@ def test_wrong_rows():
         classifier.predict({**x, "audio": x["audio"][:5]})
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         classifier.fit(x, y[:-1])
+    with pytest.raises(ValueError, match="same samples"):
+        classifier.fit({**x, "audio": np.tile(x["audio"], (2, 1))}, y)
+    with pytest.raises(ValueError, match="same samples"):
+        classifier.fit({**x, "presence": np.ones((30, 3), bool)}, y)
+    with pytest.raises(ValueError, match=r"X\['audio'\] is None"):
+        classifier.fit({**x, "audio": None}, y)
+    with pytest.raises(ValueError, match="several parts"):
+        parts = {"a": x["audio"], "b": x["audio"]}
+        classifier.fit({**x, "audio": parts}, y)
+    with pytest.raises(ValueError, match="several parts"):
+        classifier.fit({**x, "audio": [x["audio"], x["video"]]}, y)
     with pytest.raises(ValueError, match="0 sample"):
         classifier.fit({name: value[:0] for name, value in x.items()}, [])
     with pytest.raises(ValueError, match="'audio' holds words"):
