@@ -14,6 +14,14 @@ import keras_mla
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
+@pytest.fixture(autouse=True)
+def python_s_own_handler():
+    """Processes in the background may ignore Ctrl-C from their start."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def made():
     keras.utils.set_random_seed(0)
     model = keras_mla.MLA({n: encoder(w) for n, w in WIDTHS.items()}, CLASSES)
@@ -147,6 +155,7 @@ import os, signal, sys, threading, time
 sys.path.insert(0, sys.argv[1])
 import numpy as np
 from test_interrupts import made, make_data
+signal.signal(signal.SIGINT, signal.default_int_handler)
 model, (x, y) = made(), make_data(32)
 model.fit(x, y, batch_size=8, verbose=0)
 rng = np.random.default_rng(int(sys.argv[2]))

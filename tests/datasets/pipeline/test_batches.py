@@ -11,6 +11,9 @@ from dataset_media import write_jpeg, write_wav
 from keras_mla.datasets import audio, image, pipeline, text
 from keras_mla.datasets.listing import Sample
 
+# It has no wheels for Python 3.13.
+pytest.importorskip("tensorflow_io")
+
 FBANK = audio.Fbank(frames=40, mels=16)
 MASKED = audio.Fbank(frames=40, mels=16, time_mask=20, freq_mask=8)
 SMALL = image.ImageSettings(size=16)

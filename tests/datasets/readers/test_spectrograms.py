@@ -41,6 +41,7 @@ def array(waveform):
 
 
 def tensor(waveform):
+    pytest.importorskip("tensorflow_io")
     import tensorflow as tf
 
     return tf.constant(waveform, tf.float32)
@@ -127,6 +128,7 @@ def test_stft_equals_scipy(kind):
 
 @either
 def test_spec_augment_masks_bands_within_the_bounds(kind):
+    pytest.importorskip("tensorflow_io")
     import tensorflow as tf
 
     tf.random.set_seed(0)

@@ -154,6 +154,7 @@ def test_crema_d_links_out_of_the_folder(crema, tmp_path_factory):
 
 
 def test_crema_d_load(crema):
+    pytest.importorskip("tensorflow_io")
     root, train, _ = crema
     dataset = crema_d.load(
         root, "test", audio=FBANK, image=SMALL, frames=2, batch_size=3
