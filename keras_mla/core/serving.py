@@ -1,15 +1,14 @@
 """The use of a trained model: unimodal parts, weights, calibration, export."""
 
-import os
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
 from keras_mla.backend import internals, step
-from keras_mla.core import building, calibration, onnx_check, onnx_file
+from keras_mla.core import building, calibration, exporting
 from keras_mla.core.batch import split_inputs
 from keras_mla.core.filling import where_present
 from keras_mla.core.hooks import Hooks
@@ -346,89 +345,26 @@ class ServedModel(Hooks):
                 "use format='onnx' or 'torch'."
             )
         if input_signature is None:
-            input_signature = _export_signature(self, presence)
+            _check_built(self, "`export`")
+            input_signature = [input_specs(self, presence)]
         elif presence:
             raise ValueError(
                 "Give `presence=True` or an `input_signature`, not both: a "
                 "signature of your own says itself whether it has 'presence'."
             )
-        exported: Any = self
-        export = super().export
-        names = ["logits"]
+        names, exported, write = ["logits"], self, super().export
         if outputs == "modalities":
             names = _served_names(self)
-        if format == "onnx":
-            inputs = onnx_file.check(input_signature, names, verify)
-        if outputs == "modalities":
-            flat = names if format == "onnx" else None
-            exported = _View(self, "served", flat)
+            exported = _View(
+                self, "served", names if format == "onnx" else None
+            )
             exported.build()
-            export = exported.export
-        sizes = self._sizes_of(input_signature)
-        on_jax = keras.backend.backend() == "jax"
-        if on_jax and format == "tf_saved_model" and sizes:
-            # Gradients of convolutions need known sizes.
-            kwargs.setdefault("jax2tf_kwargs", {"with_gradient": False})
-
-        def write(path: Any, **more: Any) -> None:
-            try:
-                with step.exporting(), internals.exported_sizes(sizes):
-                    export(
-                        path,
-                        format=format,
-                        input_signature=input_signature,
-                        **more,
-                        **kwargs,
-                    )
-            except (ImportError, Warning):
-                raise
-            except Exception as error:
-                advice = _advice(error, format, sizes)
-                if not advice:
-                    raise
-                raise ValueError(advice) from error
-
-        if format != "onnx":
-            write(filepath, verbose=verbose)
-            return
-        with onnx_file.replacing(filepath) as path:
-            write(path, verbose=False)
-            onnx_file.finish(path, inputs, names)
-            if verify:
-                specs = input_signature, inputs, sizes
-                rough = internals.is_rough(self)
-                onnx_check.compare(path, exported, *specs, rough)
-        if verbose or verbose is None:
-            print(f"Saved artifact at '{os.fspath(filepath)}'.")
-
-    def _sizes_of(self, signature: Any) -> dict[str, int]:
-        """Returns a size for each input that has an axis of unknown size."""
-        [specs] = signature if isinstance(signature, list) else [{}]
-        sizes = {}
-        for name in self.modalities if isinstance(specs, dict) else ():
-            for spec in keras.tree.flatten(specs.get(name)):
-                if spec is not None and None in spec.shape[1:]:
-                    sizes[spec.name] = self.placeholder_of(name)
-        return sizes
-
-
-def _advice(error: Exception, format: str, sizes: Mapping) -> str:
-    """Returns what to do where an export failed, if that is known."""
-    backend = keras.backend.backend()
-    if backend == "jax" and sizes:
-        return (
-            f"JAX cannot export the model with sizes of {list(sizes)} unknown. "
-            "Give their encoders a `keras.Input` of a known size; or save the "
-            "model, load it with KERAS_BACKEND=tensorflow, and export it "
-            f"there. JAX says: {error}"
-        )
-    if format == "onnx":
-        return (
-            f"The model cannot be exported to ONNX from {backend}. Save it, "
-            "load it with another KERAS_BACKEND, and export it there. The "
-            f"exporter says: {error}"
-        )
-    return ""
+            write = exported.export
+        options = {"input_signature": input_signature, **kwargs}
+        exporting.export(
+            self, exported, write, filepath, format, verbose, options, names,
+            verify,
+        )  # fmt: skip
 
 
 def _check_built(model: Any, what: str) -> None:
@@ -461,12 +397,6 @@ def _served(task: Any, experts: dict[str, Any]) -> dict[str, Any]:
         for key, value in values.items():
             outputs[f"{name}_{key}"] = ops.cast(value, "float32")
     return outputs
-
-
-def _export_signature(model: Any, presence: bool) -> list:
-    """Returns the `InputSpec`s of an exported model's inputs, by name."""
-    _check_built(model, "`export`")
-    return [input_specs(model, presence)]
 
 
 def input_specs(model: Any, presence: bool) -> dict[str, Any]:
