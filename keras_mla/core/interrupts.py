@@ -29,7 +29,11 @@ def between_steps() -> Iterator[None]:
         yield
         return
 
+    owner = os.getpid()
+
     def ask(number: int, frame: Any) -> None:
+        if os.getpid() != owner:
+            return  # A forked worker, which the step still needs.
         if _asked.is_set():
             signal.default_int_handler(number, frame)
         _asked.set()

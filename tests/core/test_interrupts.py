@@ -150,6 +150,32 @@ def test_handlers_of_others_and_other_threads_stay():
     assert len(seen) == 2
 
 
+class Forked(keras.utils.PyDataset):
+    """Data that a worker process reads, which gets Ctrl-C as well."""
+
+    def __init__(self, x, y):
+        super().__init__(workers=1, use_multiprocessing=True)
+        self.x, self.y = x, y
+
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, index):
+        if index == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return self.x, self.y
+
+
+@mainly_on("torch")
+@pytest.mark.filterwarnings("ignore")
+def test_forked_workers_go_on():
+    model, (x, y) = made(), make_data(8)
+    model.fit(Forked(x, y), verbose=0)
+    with pytest.raises(KeyboardInterrupt) as error:
+        model.fit(Forked(x, y), epochs=2, verbose=0, callbacks=[Press(0, 1)])
+    assert "of epoch 1" in str(error.value)
+
+
 SCRIPT = """
 import os, signal, sys, threading, time
 sys.path.insert(0, sys.argv[1])
