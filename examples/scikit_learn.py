@@ -32,7 +32,7 @@ X_train, X_test, y_train, y_test = train_test_split(
 )
 
 classifier = SKLearnMultimodalClassifier(
-    columns={"upper": upper, "lower": lower}, epochs=10, random_state=0
+    columns={"upper": upper, "lower": lower}, epochs=6, random_state=0
 )
 search = GridSearchCV(
     classifier,

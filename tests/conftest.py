@@ -58,6 +58,7 @@ EVERYWHERE = (
     "core/test_model_table.py",
     "comparison/test_command.py",
     "examples/test_serve.py",
+    "wrappers",
     "integration/test_data_doors.py",
 )
 

@@ -206,7 +206,7 @@ ENCODERS = {
     "LSTM, a fixed batch size": fixed_batch,
 }
 # What takes seconds everywhere; the others run with `--long`.
-FAST = ["inputs in a tuple", "tokens of any length"]
+FAST = ["inputs in a tuple"]
 if BACKEND == "torch":
     FAST = [n for n in ENCODERS if "applications" not in n]
 
@@ -283,7 +283,9 @@ def test_use(tmp_path, name):
 @pytest.mark.every_case
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.skipif(BACKEND == "torch", reason="not from PyTorch")
-@pytest.mark.parametrize("name", cases("inputs in a tuple"))
+@pytest.mark.parametrize(
+    "name", cases(*["pictures of any size"] * (BACKEND == "jax"))
+)
 def test_saved_model(tmp_path, name):
     tf = pytest.importorskip("tensorflow")
     model, x = trained(*ENCODERS[name]())

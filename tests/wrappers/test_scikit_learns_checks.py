@@ -3,7 +3,7 @@
 import keras
 import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
-from utils import mainly_on
+from utils import long, mainly_on
 
 from keras_mla import wrappers
 
@@ -30,12 +30,18 @@ pytestmark = [
 ]
 
 
-@parametrize_with_checks(
-    [
-        wrappers.SKLearnMultimodalClassifier(**SMALL),
-        wrappers.SKLearnMultimodalRegressor(**SMALL),
-    ],
-    expected_failed_checks=lambda estimator: FAIL,
-)
+def checks(estimator):
+    return parametrize_with_checks(
+        [estimator(**SMALL)], expected_failed_checks=lambda _: FAIL
+    )
+
+
+@checks(wrappers.SKLearnMultimodalClassifier)
 def test_scikit_learns_own_checks(estimator, check):
+    check(estimator)
+
+
+@long()
+@checks(wrappers.SKLearnMultimodalRegressor)
+def test_its_checks_of_regressors(estimator, check):
     check(estimator)
