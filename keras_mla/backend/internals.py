@@ -67,14 +67,6 @@ def better_direction(metric: keras.metrics.Metric) -> str | None:
     return getattr(metric, "_direction", None)
 
 
-def is_rough(model: keras.Model) -> bool:
-    """Returns whether a layer computes with fewer digits than float32 has."""
-    return any(
-        layer.compute_dtype not in ("float32", "float64")
-        for layer in model._flatten_layers()
-    )
-
-
 def supports_jit(model: keras.Model) -> bool:
     """Returns whether Keras compiles the model by XLA, where it may choose."""
     return model_supports_jit(model)
@@ -83,6 +75,14 @@ def supports_jit(model: keras.Model) -> bool:
 def sublayers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     """Returns a layer and all layers inside it, each once."""
     return layer._flatten_layers()
+
+
+def is_rough(model: keras.Model) -> bool:
+    """Returns whether a layer computes with fewer digits than float32 has."""
+    return any(
+        layer.compute_dtype not in ("float32", "float64")
+        for layer in sublayers(model)
+    )
 
 
 def call_to_build(function: Callable, *inputs: Any) -> None:

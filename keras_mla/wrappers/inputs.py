@@ -256,11 +256,9 @@ def _columns(modality: str, value: Any, frame: Any) -> Any:
     if isinstance(value, str):
         return value
     names = list(frame.columns)
-    value = np.asarray(value) if np.ndim(value) == 1 else value
-    if isinstance(value, np.ndarray):
-        if value.dtype == bool and len(value) == len(names):
-            value = np.flatnonzero(value)
-        value = value.tolist()
+    mask = np.asarray(value)
+    if mask.dtype == bool and mask.shape == (len(names),):
+        value = np.flatnonzero(mask)
     try:
         return [c if isinstance(c, str) else names[c] for c in value]
     except (IndexError, TypeError):

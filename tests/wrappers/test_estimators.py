@@ -542,6 +542,17 @@ def test_what_others_draw_at_random_stays():
 
 
 @mainly_on("torch")
+def test_names_and_positions_together():
+    X, y = table(absent=False)
+    classifier = SKLearnMultimodalClassifier(
+        {"voice": ["high", 2], "price": np.array([0])}, **SMALL
+    ).fit(X, y)
+    fields = classifier.inputs_.table.fields
+    assert fields["voice"].columns == ("high", "loud")
+    assert fields["price"].columns == ("price",)
+
+
+@mainly_on("torch")
 def test_rows_by_key_and_a_mask_of_columns():
     X, y = table()
     classifier = SKLearnMultimodalClassifier(COLUMNS, **SMALL).fit(X, y)
