@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import random
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -35,6 +36,8 @@ from keras_mla.presence import by_name
 from keras_mla.wrappers.inputs import Inputs, as_rows, is_keyed
 
 _HELD_OUT = 0.2
+# Held by the thread whose seed the process has.
+_SEEDED = threading.Lock()
 
 
 class _Multimodal(BaseEstimator):
@@ -386,14 +389,18 @@ def _take(rows: Any, at: np.ndarray) -> Any:
 
 @contextlib.contextmanager
 def _own_randomness() -> Iterator[None]:
-    """Restores random numbers that others draw, which Keras seeds."""
-    python, numpy = random.getstate(), np.random.get_state()
-    try:
-        with step.keeping_randomness():
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
+    """Restores random numbers that others draw, which Keras seeds.
+
+    Threads share them: one trains at a time, so that its seed decides.
+    """
+    with _SEEDED:
+        python, numpy = random.getstate(), np.random.get_state()
+        try:
+            with step.keeping_randomness():
+                yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
 
 
 class SKLearnMultimodalClassifier(ClassifierMixin, _Multimodal):

@@ -383,6 +383,22 @@ def test_a_seed_decides_everything_and_stays_inside():
     assert abs(other - first).max() > 1e-4
 
 
+@mainly_on("torch")
+def test_threads_train_as_one_after_the_other():
+    X, y = table()
+
+    def trained(seed):
+        classifier = SKLearnMultimodalClassifier(
+            COLUMNS, **{**SMALL, "random_state": seed}
+        )
+        return classifier.fit(X, y).predict_proba(X)
+
+    threads = joblib.Parallel(n_jobs=3, backend="threading")
+    found = threads(joblib.delayed(trained)(seed) for seed in range(3))
+    for seed, probabilities in enumerate(found):
+        np.testing.assert_array_equal(probabilities, trained(seed))
+
+
 # === Methods, tasks and weights ===
 
 
