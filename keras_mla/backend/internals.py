@@ -10,6 +10,18 @@ from keras.src.export import onnx
 from keras.src.trainers.compile_utils import CompileMetrics as CompileMetrics
 from keras.src.trainers.trainer import model_supports_jit
 
+from keras_mla.backend import distribution
+
+
+def initial_epoch(model: keras.Model) -> int:
+    """Returns the epoch that a restored backup lets `fit` begin with, or 0."""
+    return model._initial_epoch or 0
+
+
+def set_initial_epoch(model: keras.Model, epoch: int) -> None:
+    """Sets the epoch that `fit` begins with."""
+    model._initial_epoch = epoch or None
+
 
 class Compiled:
     """Part of a model that names what Keras's trainer keeps privately."""
@@ -44,6 +56,35 @@ class Compiled:
     @loss_tracker.setter
     def loss_tracker(self, metric: keras.metrics.Metric) -> None:
         self._loss_tracker = metric
+
+    def _get_metrics_result_or_logs(self, logs: Any) -> Any:
+        """Returns the results at the end of an epoch, over all replicas.
+
+        Keras returns those of one step if a step reports fewer, as steps with
+        unpaired data do.
+        """
+        if not isinstance(logs, dict):
+            return super()._get_metrics_result_or_logs(logs)  # type: ignore
+        distribution.meet("the end of the data")
+        results = self.get_metrics_result()  # type: ignore[attr-defined]
+        return {name: results.get(name, value) for name, value in logs.items()}
+
+    def _maybe_symbolic_build(
+        self, iterator: Any = None, data_batch: Any = None
+    ) -> None:
+        """Builds the metrics, under a strategy of TensorFlow.
+
+        Keras builds them by the mean of the replicas' batches, which must then
+        have the same number of rows.
+        """
+        if self._distribute_strategy is not None and iterator is not None:  # type: ignore[attr-defined]
+            _, _, batches = next(iter(iterator))
+            local = self.distribute_strategy.experimental_local_results  # type: ignore[attr-defined]
+            data_batch = keras.tree.map_structure(
+                lambda value: local(value)[0], next(batches)
+            )
+            iterator = None
+        super()._maybe_symbolic_build(iterator, data_batch)  # type: ignore[misc]
 
 
 def takes_logits(metric: keras.metrics.Metric) -> bool | None:
@@ -107,6 +148,17 @@ def optimized_variables(optimizer: Any) -> list:
     return list(
         getattr(optimizer, "inner_optimizer", optimizer)._trainable_variables
     )
+
+
+@contextlib.contextmanager
+def summed_gradients(optimizer: Any) -> Iterator[None]:
+    """Lets an optimizer of TensorFlow take gradients as sums over replicas."""
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    vars(inner)["_all_reduce_sum_gradients"] = lambda pairs: pairs
+    try:
+        yield
+    finally:
+        del vars(inner)["_all_reduce_sum_gradients"]
 
 
 def moving_variables(

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_mla.backend import distribution
+from keras_mla.backend import distribution, kernels
 from keras_mla.core.filling import fill_absent
 from keras_mla.presence import stack_presence
 
@@ -41,6 +41,9 @@ class Batch:
         modalities: Names of the modalities, in the order of `presence`.
         extra: A structure of tensors that a method's `prepare_batch` has
             computed for its losses.
+        seen: Tensor of shape `(modalities,)`, the number of samples that have
+            each modality, on all replicas. `None` if no modality is missing,
+            or nothing was counted yet.
     """
 
     inputs: dict[str, Any]
@@ -54,6 +57,8 @@ class Batch:
     hidden: Any | None = None
     modalities: tuple[str, ...] = ()
     extra: Any = ()
+    seen: Any | None = None
+    sizes: dict[str, Any] = dataclasses.field(default_factory=dict, init=False)
 
     @classmethod
     def from_data(
@@ -112,7 +117,7 @@ class Batch:
             for index, name in enumerate(self.values)
         }
         return dataclasses.replace(
-            self, inputs=inputs, presence=presence, hidden=mask
+            self, inputs=inputs, presence=presence, hidden=mask, seen=None
         )
 
     def drop(self, rate: float, seed: Any, always: bool = False) -> "Batch":
@@ -143,6 +148,16 @@ class Batch:
             hidden = ops.logical_or(hidden, lost)
         return self.hide(ops.logical_and(hidden, ops.logical_not(kept)))
 
+    def after(self, earlier: Any) -> "Batch":
+        """Returns a batch whose inputs are used only once `earlier` is there.
+
+        Args:
+            earlier: A structure of tensors.
+        """
+        return dataclasses.replace(
+            self, inputs=kernels.after(earlier, self.inputs)
+        )
+
     def present(self, name: str) -> Any | None:
         """Returns which samples have a modality, bool `(batch,)`.
 
@@ -159,7 +174,42 @@ class Batch:
         """
         if self.presence is None:
             return None
-        return sum(present_share(self.present(name)) for name in names) > 0
+        seen = self.counted().seen
+        return sum(seen[self.modalities.index(name)] for name in names) > 0
+
+    def counted(self) -> "Batch":
+        """Returns a batch that knows how many samples have each modality."""
+        if self.presence is None or self.seen is not None:
+            return self
+        numbers = ops.sum(ops.cast(self.presence, "float32"), axis=0)
+        (seen,) = distribution.total([numbers])
+        return dataclasses.replace(self, seen=seen)
+
+    def split(self, parts: int) -> list["Batch"]:
+        """Returns parts of the batch's rows, one after the other.
+
+        Args:
+            parts: int. The number of parts. A batch that it does not divide
+                has a smaller last part, and one of few rows has fewer parts.
+        """
+        if parts == 1:
+            return [self]
+        by_rows = ("inputs", "labels", "sample_weight", "presence")
+        by_rows = (*by_rows, "sample_id", "values", "hidden", "extra")
+        of_batch = {name: getattr(self, name) for name in by_rows}
+        sizes = {_rows(v) for v in self.inputs.values()}
+        found = []
+        for index in range(parts):
+            # Unpaired modalities are split one by one.
+            if all(
+                n is not None and index * -(-n // parts) >= n for n in sizes
+            ):
+                break
+            of_part = keras.tree.map_structure(
+                lambda leaf, index=index: _part(leaf, index, parts), of_batch
+            )
+            found.append(dataclasses.replace(self, **of_part))
+        return found
 
     def known(self) -> Any | None:
         """Returns which samples have any modality, bool `(batch,)`.
@@ -172,7 +222,12 @@ class Batch:
 
     def size(self, name: str) -> Any:
         """Returns the number of rows of one modality."""
-        return ops.shape(keras.tree.flatten(self.inputs[name])[0])[0]
+        if self.paired:  # One object, for losses that count the same rows.
+            name = next(iter(self.inputs))
+        if name not in self.sizes:
+            leaf = keras.tree.flatten(self.inputs[name])[0]
+            self.sizes[name] = ops.shape(leaf)[0]
+        return self.sizes[name]
 
 
 def each_batch(data: Any) -> Iterable[Any]:
@@ -341,6 +396,15 @@ def split_targets(
             f"{list(modalities)}. Received: {list(sample_weight)}"
         )
     return y, {name: sample_weight.get(name) for name in modalities}
+
+
+def _part(leaf: Any, index: int, parts: int) -> Any:
+    """Returns one of several parts of a tensor's rows."""
+    if leaf is None or not len(leaf.shape):
+        return leaf
+    rows = ops.shape(leaf)[0]
+    size = -(-rows // parts)
+    return leaf[index * size : (index + 1) * size]
 
 
 def present_share(present: Any) -> Any:

@@ -288,3 +288,45 @@ def check_class_weight(class_weight: Any, y: Any) -> None:
             "training). Pass `sample_weight` as a dict keyed by modality "
             "instead."
         )
+
+
+def check_shared(model: Any, replicas: int, micro_batches: int) -> None:
+    """Raises if a method that needs a whole batch would get parts of it.
+
+    Args:
+        model: The model.
+        replicas: int. The number of replicas that share a batch.
+        micro_batches: int. The number of parts that a replica computes.
+    """
+    if not model.whole_batch or replicas * micro_batches == 1:
+        return
+    raise ValueError(
+        f"{type(model).__name__} needs all rows of a batch at once: "
+        f"{model.whole_batch}. Please train on one device, without "
+        f"`micro_batches`. Received: {replicas} replicas, "
+        f"micro_batches={micro_batches}"
+    )
+
+
+def check_micro_batches(number: Any, model: Any, loss: Any) -> int:
+    """Returns `micro_batches`, checked.
+
+    Args:
+        number: The argument.
+        model: The model.
+        loss: The `SampleLoss`.
+    """
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+        raise ValueError(
+            "`micro_batches` must be an int of at least 1: the number of parts "
+            "of a batch that are computed one after the other. "
+            f"Received: micro_batches={number!r}"
+        )
+    check_shared(model, 1, number)
+    if number > 1 and loss.needs_whole_batch:
+        raise ValueError(
+            f"`micro_batches` and the loss's reduction={loss.reduction!r} "
+            "exclude each other: the parts of a batch cannot know its sum. "
+            "Use the reduction 'sum_over_batch_size', the default."
+        )
+    return number

@@ -29,6 +29,7 @@ class Plan:
             backend that loads the model decides what `"auto"` means.
         multiplier: dict of factors to the learning rate, by part of the model.
         loss: The loss over the samples that count.
+        micro_batches: int. The number of parts that a batch is computed in.
         metrics: Losses and metrics of each expert.
         paired_logs: Names of the logs of updates that unpaired data skip.
         stage: int. The index of the current stage: in `fit` the stage of the
@@ -43,6 +44,7 @@ class Plan:
     arguments: dict
     multiplier: dict[str, float]
     loss: SampleLoss
+    micro_batches: int
     metrics: ExpertMetrics
     paired_logs: list[str]
     stage: int
@@ -84,12 +86,13 @@ class CompiledModel(backend.internals.Compiled, CheckedModel):
         metrics: list | None = None,
         weighted_metrics: list | None = None,
         learning_rate_multiplier: Mapping[str, float] | None = None,
+        micro_batches: int = 1,
         run_eagerly: bool = False,
         steps_per_execution: int = 1,
         jit_compile: bool | str = "auto",
         auto_scale_loss: bool = True,
     ) -> None:
-        """Configures training like `keras.Model.compile`, with one addition.
+        """Configures training like `keras.Model.compile`, with two additions.
 
         The loss determines the task, unless the model was given one: binary
         losses are for several labels, losses such as `MeanSquaredError` are
@@ -110,6 +113,11 @@ class CompiledModel(backend.internals.Compiled, CheckedModel):
                 keyed by modality (its encoder, without a projection) and
                 `"head"` (all other weights); a factor that is not given is 1.
                 Useful for pretrained encoders with a new head.
+            micro_batches: int. Each update computes its batch in so many parts,
+                one after the other, and adds their gradients, so that a batch
+                need not fit into memory at once. The step is that of the whole
+                batch, but for layers that couple samples: batch normalization
+                sees the parts. Defaults to `1`.
             run_eagerly: bool. Whether to run steps without compiling them.
             steps_per_execution: int. Batches per call of the compiled step.
             jit_compile: bool or `"auto"`. Whether to compile the step.
@@ -127,6 +135,9 @@ class CompiledModel(backend.internals.Compiled, CheckedModel):
         )
         task = tasks.task_of(loss, self.given_task)
         self.check_task(task)
+        # Keras's container of losses handles several outputs and is slow.
+        sample_loss = SampleLoss(loss)
+        checks.check_micro_batches(micro_batches, self, sample_loss)
         optimizer = keras.optimizers.get(optimizer)
         stages = list(self.stages())
         for stage in stages:
@@ -156,10 +167,14 @@ class CompiledModel(backend.internals.Compiled, CheckedModel):
         logs = {name: u for s in stages for u in s.updates for name in u.logs}
         checks.check_experts(self.experts, self.modalities, logs)
         self._plan = Plan(
-            {**arguments, "learning_rate_multiplier": learning_rate_multiplier},
+            {
+                **arguments,
+                "learning_rate_multiplier": learning_rate_multiplier,
+                "micro_batches": micro_batches,
+            },
             multiplier,
-            # Keras's container of losses handles several outputs and is slow.
-            SampleLoss(loss),
+            sample_loss,
+            micro_batches,
             ExpertMetrics(self.experts, ["fused_loss", *logs], **of_task),
             [name for name, update in logs.items() if update.paired],
             len(stages) - 1,
@@ -311,7 +326,8 @@ class CompiledModel(backend.internals.Compiled, CheckedModel):
         """Raises if steps since the last reset met labels out of range."""
         if self._plan is None:
             return
-        strays = int(ops.convert_to_numpy(self.loss_tracker.strays.value))
+        (strays,) = backend.distribution.total([self.loss_tracker.strays.value])
+        strays = int(ops.convert_to_numpy(strays))
         if strays:
             self.loss_tracker.strays.assign(0)
             last = heads.number_of_units(self.head) - 1

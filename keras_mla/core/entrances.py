@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from keras_mla import backend
-from keras_mla.core import checks, interrupts, progress
+from keras_mla.core import checks, interrupts, progress, sharing
 from keras_mla.core.arrays import (
     check_no_nan,
     check_some_present,
@@ -43,6 +43,8 @@ class CheckedModel(Hooks):
         super().__init__(*args, **kwargs)
         # Of what uses metrics and moves weights, and of predictions.
         self._turns = threading.RLock(), threading.RLock()
+        # Whether all processes have been given the same weights.
+        self._begun = False
 
     def house_callbacks(self) -> list[keras.callbacks.Callback]:
         """Returns the callbacks of the library itself."""
@@ -91,6 +93,7 @@ class CheckedModel(Hooks):
         """
         call = inspect.signature(super().fit).bind(*args, **kwargs)
         given = call.arguments
+        sharing.check_arguments(given)
         x, y = given.get("x"), given.get("y")
         if given.get("class_weight") is not None:
             checks.check_class_weight(given["class_weight"], peek_labels(x, y))
@@ -102,7 +105,7 @@ class CheckedModel(Hooks):
             validation = (self.prepare_inputs(first), *others)
             self.check_data(*validation[:3])
             given["validation_data"] = validation
-        backend.distribution.check_processes()
+        x = sharing.share(given, shuffle=given.get("shuffle", True))
         more: list[keras.callbacks.Callback] = [
             interrupts.StopBetweenSteps(training=True)
         ]
@@ -113,6 +116,7 @@ class CheckedModel(Hooks):
             if given.get("steps_per_epoch") is None:
                 more.append(_SetEpoch(x))
         callbacks = self._with_own(given.get("callbacks"), more)
+        callbacks = sharing.with_beginning(callbacks)
         verbose = given.get("verbose", "auto")
         given["callbacks"] = progress.with_short(callbacks, verbose)
         with self._running():
@@ -188,6 +192,8 @@ class CheckedModel(Hooks):
         else:
             call.arguments["x"] = x = self.prepare_inputs(x)
             self.check_data(x, y, call.arguments.get("sample_weight"))
+            sharing.share(call.arguments)
+            backend.distribution.begin(self)
             call.arguments["callbacks"] = progress.with_short(
                 _interruptible(call.arguments.get("callbacks")),
                 call.arguments.get("verbose", "auto"),
@@ -218,7 +224,9 @@ class CheckedModel(Hooks):
         checks.check_class_weight(class_weight, y)
         x = self.prepare_inputs(x, training=True)
         self.check_data(x, y, sample_weight)
-        backend.distribution.check_processes()
+        if not self._begun:  # `fit` does it each time.
+            self._begun = True
+            backend.distribution.begin(self)
         with self._running():
             result = super().train_on_batch(
                 x, y, sample_weight, class_weight, return_dict

@@ -23,6 +23,10 @@ class Hooks(keras.Model):
 
     # Names of the tasks that the method supports.
     tasks: tuple[str, ...] = tuple(tasks.TASKS)
+    # Why a method needs all rows of a batch at once, so that neither several
+    # devices nor micro-batches can share it: "its loss compares samples".
+    # Empty if each loss is a mean over rows.
+    whole_batch: str = ""
 
     modalities: tuple[str, ...]
     encoders: Mapping[str, keras.layers.Layer]
@@ -149,6 +153,26 @@ class Hooks(keras.Model):
             update: The update.
             outputs: Outputs of the update's forward pass.
             batch: The batch.
+        """
+        return {}
+
+    def batch_means(
+        self, update: Update, outputs: Outputs, batch: Batch
+    ) -> dict[str, tuple[Any, Any | None]]:
+        """Returns values whose means over the batch change gradients.
+
+        `combine_gradients` and `modify_gradients` find the means in
+        `outputs.means`. They are over the whole batch, where `outputs` may be
+        those of one of several devices. Defaults to none.
+
+        Args:
+            update: The update.
+            outputs: Outputs of the update's forward pass.
+            batch: The batch.
+
+        Returns:
+            dict of name to values, float32 of shape `(batch, ...)`, and which
+            rows count, bool of shape `(batch,)` or `None` for all.
         """
         return {}
 

@@ -8,11 +8,13 @@ import numpy as np
 from keras import ops
 
 from keras_mla.backend import distribution, kernels
-from keras_mla.core.batch import present_share
 
 
 class MeanLoss(NamedTuple):
     """A loss, and the number of samples that it is the mean of.
+
+    Where replicas or micro-batches share a batch, both are of a part's own
+    rows. The step makes the mean over the whole batch of them.
 
     Attributes:
         mean: Scalar tensor.
@@ -87,7 +89,47 @@ class SampleLoss:
             return MeanLoss(
                 kernels.reduced_loss(self.loss, labels, logits), size
             )
-        return MeanLoss(self.loss(labels, logits, sample_weight), size)
+        weight = 1 if sample_weight is None else ops.sum(sample_weight)
+        found = self._value(self.loss, labels, logits, sample_weight)
+        return MeanLoss(self._of_part(found, weight, size), size)
+
+    def _value(
+        self, loss: Any, labels: Any, logits: Any, weight: Any | None
+    ) -> Any:
+        """Returns a loss as Keras reduces it, over the part's own rows."""
+        value = loss(labels, logits, weight)
+        # For no rows, Keras returns an empty tensor.
+        value = ops.sum(value) if len(value.shape) else value
+        if self._is_reduced_by_keras and loss.reduction != "sum":
+            value = kernels.unscaled(value)
+        return value
+
+    @property
+    def reduction(self) -> str:
+        """How the loss is reduced."""
+        return self.loss.reduction
+
+    @property
+    def needs_whole_batch(self) -> bool:
+        """Whether a part's loss depends on the other parts of its batch."""
+        return self.reduction in ("sum", "mean_with_sample_weight")
+
+    def _of_part(self, value: Any, weight: Any, count: Any) -> Any:
+        """Returns what the mean over all replicas gives the right value.
+
+        Args:
+            value: Scalar: a sum, or a sum divided by a sum of weights.
+            weight: Scalar: the sum of weights of the replica's rows.
+            count: Scalar: the number of the replica's rows that count.
+        """
+        if distribution.num_replicas() == 1 or not self.needs_whole_batch:
+            return value
+        weight, count = (ops.cast(n, value.dtype) for n in (weight, count))
+        weights, counts = distribution.total([weight, count])
+        share = 1.0
+        if self.loss.reduction != "sum":
+            share = weight / _or_one(weights)
+        return value * share * counts / _or_one(count)
 
     def _of_counted(self, labels: Any, weight: Any) -> Any:
         """Replaces labels of samples with zero weight, which may be invalid.
@@ -120,21 +162,16 @@ class SampleLoss:
         if not self._is_reduced_by_keras:
             # The loss divides by the size of the batch, or not at all.
             if reduction != "sum":
-                weight = weight / _or_one(present_share(counted))
-            mean = self.loss(labels, logits, weight)
+                weight = weight / _or_one(ops.mean(counted))
+            mean = self._value(self.loss, labels, logits, weight)
         else:
-            # For no rows, Keras's sum is an empty tensor.
-            mean = ops.sum(self._summed(labels, logits, weight))
-            if reduction == "mean_with_sample_weight":
-                mean = mean / ops.cast(_or_one(ops.sum(weight)), mean.dtype)
-            elif reduction != "sum":
-                # The number of samples that count on all replicas.
-                rows = ops.cast(ops.shape(counted)[0], counted.dtype)
-                number = (
-                    present_share(counted) * rows * distribution.num_replicas()
-                )
+            mean = self._value(self._summed, labels, logits, weight)
+            if reduction != "sum":
+                weighted = reduction == "mean_with_sample_weight"
+                number = ops.sum(weight if weighted else counted)
                 mean = mean / ops.cast(_or_one(number), mean.dtype)
-        return MeanLoss(mean, ops.sum(counted))
+        number = ops.sum(counted)
+        return MeanLoss(self._of_part(mean, ops.sum(weight), number), number)
 
 
 def _or_one(number: Any) -> Any:

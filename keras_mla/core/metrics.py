@@ -89,6 +89,8 @@ class ExpertMetrics:
         metric = self.means[name]
         if not isinstance(count, int):
             count = ops.cast(count, metric.dtype)
+            # The mean of no samples may be NaN.
+            mean = kernels.zero_unless(count > 0, mean)
         kernels.add_to(metric.total, mean * count)
         kernels.add_to(metric.count, count)
 

@@ -34,7 +34,8 @@ def check_optimizer(
         raise ValueError(
             "`gradient_accumulation_steps` is not supported with one update "
             "per modality: it would accumulate steps of different modalities. "
-            "Use a larger batch. Received: "
+            "Use a larger batch, and `compile(micro_batches=...)`, which "
+            "computes it in parts. Received: "
             f"gradient_accumulation_steps="
             f"{optimizer.gradient_accumulation_steps}"
         )

@@ -102,12 +102,9 @@ class RecordedModel(CompiledModel):
         for made in steps:
             losses.update(made.result.experts)
             for name, value in made.result.logs.items():
-                self.plan.metrics.add(name, _whole(value))
+                self.plan.metrics.add(name, value)
         self.loss_tracker.update_state(
-            {
-                made.update.name: [_whole(loss) for loss in made.result.losses]
-                for made in steps
-            }
+            {made.update.name: made.result.losses for made in steps}
         )
         outputs = _merged([made.result.outputs for made in steps])
         outputs = self._completed(outputs, losses, batch)
@@ -117,7 +114,7 @@ class RecordedModel(CompiledModel):
                 name,
                 batch.labels[of_modality],
                 outputs.logits[name],
-                _whole(loss),
+                loss,
                 self._present(batch, name),
                 batch.sample_weight[of_modality],
             )
@@ -126,7 +123,7 @@ class RecordedModel(CompiledModel):
             self._build_metrics(batch, outputs.logits[self.modalities[0]])
             return self.unpaired_results()
         fused = self.fuse(outputs, batch.presence)
-        self.plan.metrics.add("fused_loss", _whole(self.loss_of(fused, batch)))
+        self.plan.metrics.add("fused_loss", self.loss_of(fused, batch))
         self._update_fused_metrics(batch, fused)
         return self.get_metrics_result()
 
@@ -206,7 +203,8 @@ class RecordedModel(CompiledModel):
     def get_metrics_result(self) -> dict:
         """Returns the current value of each metric, by name."""
         reported = self.plan.reported or metrics.by_name(self.metrics)
-        return metrics.results(reported, self.plan.metrics.names)
+        with distribution.whole(self):
+            return metrics.results(reported, self.plan.metrics.names)
 
     def unpaired_results(self) -> dict:
         """Returns the results of `get_metrics_result` that unpaired data have.
@@ -225,7 +223,8 @@ class RecordedModel(CompiledModel):
         ids = {id(m) for c in hidden for m in (c, *c.metrics)}
         reported = self.plan.reported or metrics.by_name(self.metrics)
         shown = {k: m for k, m in reported.items() if id(m) not in ids}
-        return metrics.results(shown, own.names)
+        with distribution.whole(self):
+            return metrics.results(shown, own.names)
 
     def compute_metrics(
         self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
@@ -297,9 +296,3 @@ def _merged(outputs: list[Outputs]) -> Outputs:
         fused = one.fused if one.fused is not None else fused
         kept = one.kept if keras.tree.flatten(one.kept) else kept
     return Outputs(features, logits, extra, fused, kept)
-
-
-def _whole(loss: MeanLoss) -> MeanLoss:
-    """Returns the loss of a batch, from the part that a replica computes."""
-    replicas = distribution.num_replicas()
-    return loss if replicas == 1 else loss._replace(mean=replicas * loss.mean)

@@ -6,7 +6,6 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_mla.backend import distribution
 from keras_mla.core.batch import Batch
 from keras_mla.core.hooks import Hooks
 
@@ -27,6 +26,7 @@ class SampleIds(Hooks):
     num_samples: int
     remembered = ""
     strays: Any
+    whole_batch = "what it keeps of samples is not shared"
 
     def count_ids(self, num_samples: int) -> None:
         """Checks and sets `num_samples`. Call it in a constructor.
@@ -55,7 +55,7 @@ class SampleIds(Hooks):
         """Returns a batch's ids, clipped, and which of them were in range.
 
         Raises:
-            ValueError: If the batch has no ids, or replicas share it.
+            ValueError: If the batch has no ids.
         """
         name = type(self).__name__
         if batch.sample_id is None:
@@ -64,12 +64,6 @@ class SampleIds(Hooks):
                 f"{self.remembered}. Pass an int array of shape (samples,), "
                 "such as `np.arange(len(y))`. Evaluation and prediction do "
                 "not need it."
-            )
-        if distribution.num_replicas() > 1:
-            raise ValueError(
-                f"{name} must be trained on one device: replicas do not share "
-                f"{self.remembered}. Received: "
-                f"{distribution.num_replicas()} replicas"
             )
         ids = ops.cast(ops.reshape(batch.sample_id, (-1,)), "int32")
         inside = ops.logical_and(ids >= 0, ids < self.num_samples)

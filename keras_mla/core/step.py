@@ -8,9 +8,10 @@ import keras
 from keras import ops
 
 from keras_mla.backend import distribution, internals, kernels, step
-from keras_mla.core import optimizers
+from keras_mla.core import checks, optimizers, parts
 from keras_mla.core.batch import Batch
 from keras_mla.core.hooks import Hooks
+from keras_mla.core.losses import MeanLoss
 from keras_mla.core.record import RecordedModel
 from keras_mla.core.update import Pass, Step, Update
 
@@ -33,6 +34,8 @@ class TrainedModel(RecordedModel):
     )
     def train_step(self, data: Any) -> dict:
         """Trains one batch: each update in turn, then the metrics."""
+        if distribution.num_replicas() > 1:
+            checks.check_shared(self, distribution.num_replicas(), 1)
         batch = self._batch(data, training=True)
         if not self.optimizer.built:
             # For all variables, before an update moves some of them.
@@ -79,7 +82,13 @@ class TrainedModel(RecordedModel):
         self.build_for(batch.inputs)
         if training and self.modality_dropout and batch.paired:
             batch = batch.drop(self.modality_dropout, self.dropout_seed)
-        return self.prepare_batch(batch)
+        batch = self.prepare_batch(batch).counted()
+        distribution.meet(
+            f"a batch of {'training' if training else 'evaluation'}",
+            presence=batch.presence is not None,
+            unpaired_labels=not batch.paired,
+        )
+        return batch
 
     def _updates_of(self, batch: Batch) -> Sequence[Update]:
         return [
@@ -94,9 +103,8 @@ class TrainedModel(RecordedModel):
         """Makes an update's forward pass.
 
         Returns:
-            The pass, whose first loss includes the regularisers; and a list to
-            differentiate: the losses, then the sum of regularisers if there
-            are any.
+            The pass, whose first loss includes the regularisers; and the
+            losses without them, and the sum of regularisers if there are any.
         """
         outputs = self.forward_pass(
             update.modalities,
@@ -114,13 +122,13 @@ class TrainedModel(RecordedModel):
         logs = self.update_logs(update, outputs, batch)
         self._check_names(update, "update_logs", set(logs), set(update.logs))
         first, *others = losses
-        parts = [loss.mean for loss in losses]
+        separate: list[MeanLoss | Any] = list(losses)
         penalties = list(self._penalties(update, batch))
         if penalties:
             penalty = sum(ops.cast(p, first.mean.dtype) for p in penalties)
             first = first._replace(mean=first.mean + penalty)
-            parts.append(penalty)
-        return Pass([first, *others], of_experts, outputs, logs), parts
+            separate.append(penalty)
+        return Pass([first, *others], of_experts, outputs, logs), separate
 
     def _check_names(
         self, update: Update, hook: str, found: Any, named: Any
@@ -134,7 +142,7 @@ class TrainedModel(RecordedModel):
             )
 
     def _penalties(self, update: Update, batch: Batch) -> Iterator[Any]:
-        """Yields a replica's part of each regulariser of an update's layers."""
+        """Yields each regulariser of an update's layers."""
         # The inputs of an encoder that had no sample may make penalties NaN.
         of_encoders = [
             (name, penalty)
@@ -144,7 +152,7 @@ class TrainedModel(RecordedModel):
         owners = {id(penalty): name for name, penalty in of_encoders}
         for layer in update.layers:
             for penalty in layer.losses:
-                total = ops.sum(penalty) / distribution.num_replicas()
+                total = ops.sum(penalty)
                 if id(penalty) in owners:
                     active = batch.active([owners[id(penalty)]])
                     total = kernels.zero_unless(active, total)
@@ -181,12 +189,38 @@ class TrainedModel(RecordedModel):
         return Step(update, result, taken)
 
     def _gradients(self, update: Update, batch: Batch) -> tuple[Pass, list]:
-        """Differentiates each group of an update's losses, or their sum."""
+        """Differentiates an update's losses, over the whole batch.
+
+        Each group of losses is differentiated by itself if the method combines
+        gradients, else their sum.
+        """
         combines = type(self).combine_gradients is not Hooks.combine_gradients
+        split = batch.split(self.plan.micro_batches)
+        if len(split) == 1 and distribution.num_replicas() == 1:
+            result, gradients = self._at_once(update, batch, combines)
+        else:
+            result, gradients = self._in_parts(update, split, combines)
+        if not combines:
+            return result, _added(gradients)
+        of_losses = gradients[: len(update.groups)]
+        of_penalties = gradients[len(update.groups) :]
+        combined = self.combine_gradients(
+            update, of_losses, result.outputs, batch
+        )
+        return result, _added([combined, *of_penalties])
+
+    def _at_once(
+        self, update: Update, batch: Batch, combines: bool
+    ) -> tuple[Pass, list[list]]:
+        """Returns the gradient of each group of losses, on one device."""
 
         def objective() -> tuple[list, Pass]:
-            result, parts = self._pass(update, batch)
-            groups = _grouped(update, parts) if combines else [parts]
+            result, separate = self._pass(update, batch)
+            scalars = [
+                part.mean if isinstance(part, MeanLoss) else part
+                for part in separate
+            ]
+            groups = _grouped(update, scalars) if combines else [scalars]
             # Not `sum`, which adds to a zero first.
             losses = [functools.reduce(ops.add, group) for group in groups]
             return [self.optimizer.scale_loss(loss) for loss in losses], result
@@ -194,18 +228,65 @@ class TrainedModel(RecordedModel):
         gradients, result = step.value_and_grads(
             self, objective, update.variables
         )
-        if not combines:
-            return result, gradients[0]
-        of_losses = gradients[: len(update.groups)]
-        of_penalties = gradients[len(update.groups) :]
-        combined = self.combine_gradients(
-            update, of_losses, result.outputs, batch
+        wanted = self.batch_means(update, result.outputs, batch)
+        means = {
+            name: distribution.global_mean(*mean)
+            for name, mean in wanted.items()
+        }
+        outputs = result.outputs._replace(means=means)
+        return result._replace(outputs=outputs), gradients
+
+    def _in_parts(
+        self, update: Update, split: Sequence[Batch], combines: bool
+    ) -> tuple[Pass, list[list]]:
+        """Returns the same for a batch of several devices or micro-batches."""
+        sums, passes, groups = parts.Sums(), [], []
+        for index, part in enumerate(split):
+            if index:
+                # Else all parts may be computed, and kept, at once.
+                part = part.after(sums.so_far)
+
+            def objective(part: Batch = part) -> tuple[list, tuple]:
+                result, separate = self._pass(update, part)
+                grouped = _grouped(update, separate) if combines else [separate]
+                pieces = parts.pieces_of(
+                    grouped, part.size(update.modalities[0])
+                )
+                groups[:] = [piece.group for piece in pieces]
+                counts = [piece.count for piece in pieces]
+                losses = [functools.reduce(ops.add, p.losses) for p in pieces]
+                scaled = [self.optimizer.scale_loss(loss) for loss in losses]
+                return scaled, (result, counts)
+
+            gradients, (result, counts) = step.value_and_grads(
+                self, objective, update.variables
+            )
+            means = self.batch_means(update, result.outputs, part)
+            sums.add(gradients, counts, means)
+            passes.append(result)
+        moved = []
+        if distribution.moves_alone():
+            moved = internals.moving_variables(update.layers, self)
+            moved = [v for v in moved if "float" in v.dtype]
+        rows = sum(part.size(update.modalities[0]) for part in split)
+        of_pieces, means, moved_means = sums.over_replicas(
+            [v.value for v in moved], rows
         )
-        for of_penalty in of_penalties:
-            combined = [
-                a + b for a, b in zip(combined, of_penalty, strict=True)
-            ]
-        return result, combined
+        for variable, mean in zip(moved, moved_means, strict=True):
+            variable.assign(mean)
+        result = parts.merged(passes)
+        gradients = [
+            _added(
+                [
+                    g
+                    for g, of in zip(of_pieces, groups, strict=True)
+                    if of == group
+                ]
+            )
+            for group in sorted(set(groups))
+        ]
+        outputs = result.outputs._replace(means=means)
+        return result._replace(outputs=outputs), gradients
 
     def _of_present(
         self, update: Update, gradients: list, batch: Batch
@@ -235,8 +316,11 @@ class TrainedModel(RecordedModel):
             A list of `(variable, copy, seen)`. `seen` says whether any sample
             has the modality of the variable's encoder, or, outside of
             encoders, any modality of the update. The list is empty if no
-            modality is missing.
+            modality is missing and each replica has rows.
         """
+        if distribution.num_replicas() > 1:
+            rows = batch.size(update.modalities[0]) > 0
+            active = rows if active is None else ops.logical_and(active, rows)
         if active is None:
             return []
         if update.moving is None:
@@ -246,7 +330,9 @@ class TrainedModel(RecordedModel):
             (
                 v,
                 ops.copy(v.value),
-                batch.active([owners[id(v)]]) if id(v) in owners else active,
+                batch.active([owners[id(v)]])
+                if id(v) in owners and batch.presence is not None
+                else active,
             )
             for v in update.moving
         ]
@@ -281,9 +367,17 @@ class TrainedModel(RecordedModel):
         )
 
 
-def _grouped(update: Update, parts: list) -> list[list]:
+def _grouped(update: Update, separate: list) -> list[list]:
     """Returns the losses of each of an update's groups, and the penalty."""
-    named = dict(zip(update.losses, parts, strict=False))
-    penalty = parts[len(update.losses) :]
+    named = dict(zip(update.losses, separate, strict=False))
+    penalty = separate[len(update.losses) :]
     groups = [[named[n] for n in group] for group in update.groups]
     return [*groups, penalty] if penalty else groups
+
+
+def _added(gradients: Sequence[list]) -> list:
+    """Returns the sum of gradients of the same variables."""
+    first, *others = gradients
+    for other in others:
+        first = [a + b for a, b in zip(first, other, strict=True)]
+    return first

@@ -87,6 +87,8 @@ class Outputs(NamedTuple):
             them in its `decode`; else `None`.
         kept: A structure of tensors that belongs to no expert, such as a
             reconstruction, for losses and logs.
+        means: dict of the means that `batch_means` asks for, over the whole
+            batch. It is filled when gradients are computed.
     """
 
     features: dict[str, Any]
@@ -94,6 +96,7 @@ class Outputs(NamedTuple):
     extra: dict[str, Any]
     fused: Any | None = None
     kept: Any = ()
+    means: dict[str, Any] = {}
 
 
 class Pass(NamedTuple):

@@ -202,14 +202,3 @@ def test_other_losses_take_one_hot_labels(loss):
     with pytest.raises(ValueError, match=r"\(batch, 4\) with the others"):
         model.fit(x, y, verbose=0)
     model.fit(x, np.eye(4)[y], verbose=0)
-
-
-def test_presence_under_several_replicas():
-    if keras.backend.backend() != "tensorflow":
-        pytest.skip("about TensorFlow")
-    from keras_mla.backend.step import tensorflow as step
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(step, "num_replicas", lambda: 2)
-        with pytest.raises(ValueError, match="not supported under a `tf.dis"):
-            step.apply_gradients(None, [], [], True)

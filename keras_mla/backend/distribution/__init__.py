@@ -1,15 +1,29 @@
 """The sharing of a batch by devices.
 
 - `num_replicas()`: the number of replicas that share a batch.
+- `worker()`: the index of this process among those that share a batch.
+- `total(tensors)`: sums over all replicas, sent in one message.
+- `weighted_sum(values, weights)`: the sum of counted rows, and their number.
 - `global_mean(values, weights)`: the mean over the batch on all replicas.
+- `whole(model)`: a context in which metrics are those of all processes.
+- `moves_alone()`: whether replicas have statistics of their own.
 - `row_groups()`: the number of groups within which absent rows are filled.
-- `check_processes()`: raises if several processes would train separate models.
+- `begin(model)`: gives all processes the same weights.
+- `meet(step, **facts)`: raises unless all processes do the same.
+- `first_value(value)`: a number of the first process.
 """
 
 from keras_mla.backend.choice import finder
 
 _find = finder(__name__)
 num_replicas = _find("num_replicas")
+worker = _find("worker")
+total = _find("total")
+weighted_sum = _find("weighted_sum")
 global_mean = _find("global_mean")
+whole = _find("whole")
+moves_alone = _find("moves_alone")
 row_groups = _find("row_groups")
-check_processes = _find("check_processes")
+begin = _find("begin")
+meet = _find("meet")
+first_value = _find("first_value")

@@ -1,13 +1,29 @@
 """Distribution where a step sees the global batch, as on one device."""
 
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import keras
 from keras import ops
+
+# What a process does next, which all processes must do at once.
+STEPS = (
+    "a batch of training",
+    "a batch of evaluation",
+    "the end of the data",
+    "the data",
+)
 
 
 def num_replicas() -> int:
     """Returns 1: a step sees the global batch."""
     return 1
+
+
+def total(tensors: Sequence[Any]) -> list:
+    """Returns the sums of tensors over all replicas, sent in one message."""
+    return list(tensors)
 
 
 def global_mean(values: Any, weights: Any | None) -> Any:
@@ -39,8 +55,11 @@ def weighted_mean(values: Any, weights: Any | None) -> Any:
     return total / ops.maximum(count, 1)
 
 
-def weighted_sum(values: Any, weights: Any) -> tuple[Any, Any]:
+def weighted_sum(values: Any, weights: Any | None) -> tuple[Any, Any]:
     """Returns the sum of the rows that `weights` counts, and their number."""
+    if weights is None:
+        rows = ops.cast(ops.shape(values)[0], values.dtype)
+        return ops.sum(values, axis=0), rows
     weights = ops.cast(weights, values.dtype)
     column = ops.reshape(weights, (-1,) + (1,) * (len(values.shape) - 1))
     # `where`, because a row that is not counted may hold NaN.
@@ -48,10 +67,35 @@ def weighted_sum(values: Any, weights: Any) -> tuple[Any, Any]:
     return ops.sum(rows, axis=0), ops.sum(weights)
 
 
+@contextlib.contextmanager
+def whole(model: keras.Model) -> Iterator[None]:
+    """Gives metrics their sums over processes meanwhile."""
+    yield
+
+
 def row_groups() -> int:
     """Returns 1: any present row of the batch may fill an absent row."""
     return 1
 
 
-def check_processes() -> None:
-    """Does nothing: the backend itself handles other processes."""
+def moves_alone() -> bool:
+    """Returns `False`: what a pass moves is the same on all replicas."""
+    return False
+
+
+def begin(model: keras.Model) -> None:
+    """Does nothing: all devices begin with the same weights."""
+
+
+def meet(step: str, **facts: float) -> None:
+    """Does nothing: the backend itself keeps devices in step."""
+
+
+def worker() -> tuple[int, int]:
+    """Returns `(0, 1)`: the index of this process, and their number."""
+    return 0, 1
+
+
+def first_value(value: float) -> float:
+    """Returns a number of the first process."""
+    return value

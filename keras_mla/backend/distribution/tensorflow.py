@@ -1,5 +1,6 @@
 """Distribution by `tf.distribute`: each replica sees its part of a batch."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -10,6 +11,15 @@ from keras_mla.backend.distribution.common import weighted_mean, weighted_sum
 def num_replicas() -> int:
     """Returns the number of replicas of the current strategy."""
     return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def total(tensors: Sequence[Any]) -> list:
+    """Returns the sums of tensors over all replicas, sent in one message."""
+    if num_replicas() == 1 or tf.distribute.in_cross_replica_context():
+        return list(tensors)
+    return tf.distribute.get_replica_context().all_reduce(
+        tf.distribute.ReduceOp.SUM, list(tensors)
+    )
 
 
 def global_mean(values: Any, weights: Any | None) -> Any:
@@ -24,9 +34,5 @@ def global_mean(values: Any, weights: Any | None) -> Any:
     """
     if num_replicas() == 1 or tf.distribute.in_cross_replica_context():
         return weighted_mean(values, weights)
-    if weights is None:
-        weights = tf.ones(tf.shape(values)[:1], values.dtype)
-    total, count = tf.distribute.get_replica_context().all_reduce(
-        tf.distribute.ReduceOp.SUM, list(weighted_sum(values, weights))
-    )
-    return total / tf.maximum(count, 1)
+    sums, count = total(weighted_sum(values, weights))
+    return sums / tf.maximum(count, 1)

@@ -11,6 +11,8 @@
 - `add_to(variable, value)`, `update_metric(metric, y, logits, weight)`,
   `mean_results(metrics)`, `mean_of_groups(total, count, sizes)`: for metrics.
 - `reduced_loss(loss, y, logits)`: the loss of a batch.
+- `unscaled(loss)`: a reduced loss, without what Keras does to it for replicas.
+- `after(earlier, tensors)`: tensors that wait for others.
 - `refuses_labels(logits)`: whether losses refuse labels that are not classes.
 - `safe_labels(loss, labels, logits)`: labels that the device survives.
 """
@@ -31,5 +33,7 @@ update_metric = _find("update_metric")
 mean_results = _find("mean_results")
 mean_of_groups = _find("mean_of_groups")
 reduced_loss = _find("reduced_loss")
+unscaled = _find("unscaled")
+after = _find("after")
 refuses_labels = _find("refuses_labels")
 safe_labels = _find("safe_labels")

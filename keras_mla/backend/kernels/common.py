@@ -102,8 +102,23 @@ def mean_of_groups(total: Any, count: Any, sizes: Sequence[int]) -> Any:
 
 
 def reduced_loss(loss: keras.losses.Loss, y: Any, logits: Any) -> Any:
-    """Returns `loss(y, logits)`: a replica's part of the batch's mean."""
+    """Returns `loss(y, logits)`, the mean over a replica's own rows."""
     return loss(y, logits)
+
+
+def unscaled(loss: Any) -> Any:
+    """Returns a loss that Keras has reduced, over a replica's own rows."""
+    return loss
+
+
+def after(earlier: Any, tensors: Any) -> Any:
+    """Returns tensors that are used only once others are computed.
+
+    Args:
+        earlier: A structure of tensors.
+        tensors: A structure of tensors.
+    """
+    return tensors
 
 
 def refuses_labels(logits: Any) -> bool:

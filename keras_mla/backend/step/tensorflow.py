@@ -68,16 +68,19 @@ def apply_gradients(
     def step() -> None:
         model.optimizer.apply(gradients, variables)
 
-    if active is None:
+    if num_replicas() == 1:
+        if active is None:
+            step()
+        else:
+            tf.cond(active, step, lambda: None)
+        return
+    # A step synchronises replicas, which a branch of a graph cannot do.
+    kept = [] if active is None else [*variables, *model.optimizer.variables]
+    before = [tf.identity(v.value) for v in kept]
+    with internals.summed_gradients(model.optimizer):
         step()
-    elif num_replicas() > 1:
-        # A step synchronises replicas, which a branch of a graph cannot do.
-        raise ValueError(
-            "x['presence'] is not supported under a `tf.distribute` strategy "
-            f"with several replicas. Received: {num_replicas()} replicas"
-        )
-    else:
-        tf.cond(active, step, lambda: None)
+    for variable, old in zip(kept, before, strict=True):
+        variable.assign(tf.where(active, variable.value, old))
 
 
 def with_own_weights(

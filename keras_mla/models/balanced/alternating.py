@@ -6,7 +6,6 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_mla.backend import distribution
 from keras_mla.core import building, heads
 from keras_mla.core.batch import Batch
 from keras_mla.core.model import MultimodalModel
@@ -127,27 +126,35 @@ class AlternatingModel(MultimodalModel):
                 projector.build(dense.kernel.shape)
         return feature, inputs
 
+    def batch_means(
+        self, update: Update, outputs: Outputs, batch: Batch
+    ) -> dict[str, tuple[Any, Any | None]]:
+        """Asks for the mean input of each Dense kernel of the head."""
+        (name,) = update.modalities
+        return {
+            projector.name: (
+                ops.cast(inputs, "float32"),
+                batch.present(name),
+            )
+            for projector, inputs in zip(
+                self.projectors, outputs.extra[name], strict=False
+            )
+        }
+
     def modify_gradients(
         self, update: Update, gradients: list, outputs: Outputs, batch: Batch
     ) -> tuple[list, list]:
         """Projects the gradient of each Dense kernel of the head."""
-        (name,) = update.modalities
         gradients, advances = list(gradients), []
         position = {id(v): i for i, v in enumerate(update.variables)}
-        for projector, dense, inputs in zip(
-            self.projectors,
-            heads.dense_layers(self.head),
-            outputs.extra[name],
-            strict=False,
+        for projector, dense in zip(
+            self.projectors, heads.dense_layers(self.head), strict=False
         ):
             index = position.get(id(dense.kernel))
             if index is None:  # The kernel is frozen.
                 continue
-            feature = distribution.global_mean(
-                ops.cast(inputs, "float32"), batch.present(name)
-            )
             gradients[index], advance = projector.project(
-                gradients[index], feature
+                gradients[index], outputs.means[projector.name]
             )
             advances.append(advance)
         return gradients, advances

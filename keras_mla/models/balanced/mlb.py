@@ -10,6 +10,7 @@ from keras_mla.core.update import Outputs, Update
 from keras_mla.models.balanced.modulation import (
     check_several,
     for_encoders,
+    likelihoods,
     scores_and_rivals,
 )
 
@@ -100,6 +101,12 @@ class MLB(MultiLossModel):
             )
         self.alpha = float(alpha)
         self.beta = float(beta)
+
+    def batch_means(
+        self, update: Update, outputs: Outputs, batch: Batch
+    ) -> dict[str, tuple[Any, Any | None]]:
+        """Asks for the mean likelihood of the labels by each modality."""
+        return likelihoods(self, outputs, batch)
 
     def coefficients(self, outputs: Outputs, batch: Batch) -> Any:
         """Returns k of each modality, float32 of shape `(modalities,)`."""

@@ -7,7 +7,6 @@ from keras import ops
 from keras_mla.core.batch import Batch
 from keras_mla.core.late import MultiLossModel
 from keras_mla.core.update import Outputs, Update
-from keras_mla.models.balanced.modulation import check_one_replica
 
 
 @keras.saving.register_keras_serializable(package="keras_mla")
@@ -29,8 +28,7 @@ class MMPareto(MultiLossModel):
     $$\gamma \max\left(1, \frac{\|g_J + g_u\|}{\|h\|}\right) h,$$
 
     at least as long as the plain sum; products are over all variables of the
-    encoder. Heads have the plain sum. It is no sum over the rows of a batch, so
-    replicas cannot share a batch.
+    encoder. Heads have the plain sum.
 
     An independent comparison found it better than the ensemble in five columns
     of ten. A widely used benchmark's version never solves for the weights.
@@ -59,8 +57,8 @@ class MMPareto(MultiLossModel):
 
     Raises:
         TypeError: If an encoder or `fusion` is of a wrong type.
-        ValueError: If `gamma` is out of its range, replicas share a batch, or
-            encoders, head or inputs do not fit together.
+        ValueError: If `gamma` is out of its range, or encoders, head or inputs
+            do not fit together.
 
     Example:
     >>> encoders = {
@@ -110,7 +108,6 @@ class MMPareto(MultiLossModel):
         batch: Batch,
     ) -> list:
         """Returns the integrated gradients of encoders, and sums of others."""
-        check_one_replica(type(self).__name__)
         joint, own = gradients
         combined = [a + b for a, b in zip(joint, own, strict=True)]
         position = {id(v): i for i, v in enumerate(update.variables)}

@@ -5,10 +5,29 @@ from typing import Any
 
 from keras import ops
 
-from keras_mla.backend import distribution
 from keras_mla.core.batch import Batch
 from keras_mla.core.model import MultimodalModel
 from keras_mla.core.update import Outputs, Update
+
+
+def likelihoods(
+    model: MultimodalModel, outputs: Outputs, batch: Batch
+) -> dict[str, tuple[Any, Any | None]]:
+    """Returns the likelihood of the right labels by each modality.
+
+    It is what `batch_means` returns for `scores_and_rivals`.
+    """
+    return {
+        name: (
+            ops.exp(
+                model.task.log_likelihood(
+                    batch.labels[name], outputs.logits[name]
+                )
+            ),
+            batch.present(name),
+        )
+        for name in model.modalities
+    }
 
 
 def scores_and_rivals(
@@ -22,7 +41,7 @@ def scores_and_rivals(
 
     Args:
         model: The model, which needs at least two modalities.
-        outputs: Outputs of a pass, with the logits of all modalities.
+        outputs: Outputs of a pass, with the means of `likelihoods`.
         batch: The batch.
 
     Returns:
@@ -31,12 +50,7 @@ def scores_and_rivals(
     """
     scores, seen = [], []
     for name in model.modalities:
-        likelihood = model.task.log_likelihood(
-            batch.labels[name], outputs.logits[name]
-        )
-        scores.append(
-            distribution.global_mean(ops.exp(likelihood), batch.present(name))
-        )
+        scores.append(outputs.means[name])
         active = batch.active([name])
         seen.append(ops.cast(True if active is None else active, "float32"))
     score, seen = ops.stack(scores), ops.stack(seen)
@@ -68,21 +82,6 @@ def for_encoders(
         function(owners[id(v)], g) if id(v) in owners else g
         for v, g in zip(update.variables, gradients, strict=True)
     ]
-
-
-def check_one_replica(method: str) -> None:
-    """Raises if replicas share a batch, where a statistic is no sum over rows.
-
-    Args:
-        method: Name of the method.
-    """
-    replicas = distribution.num_replicas()
-    if replicas > 1:
-        raise ValueError(
-            f"The loss of {method}, or what it computes from gradients, is no "
-            "sum over the rows of a batch, so replicas cannot share a batch: "
-            f"train on one device. Received: {replicas} replicas"
-        )
 
 
 def check_several(model: MultimodalModel) -> None:

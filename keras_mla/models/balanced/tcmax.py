@@ -10,7 +10,6 @@ from keras_mla.core.late import LateModel
 from keras_mla.core.losses import MeanLoss
 from keras_mla.core.update import Outputs, Update
 from keras_mla.layers.fusion import AdditiveFusion, Fusion
-from keras_mla.models.balanced.modulation import check_one_replica
 
 
 def total_correlation_loss(
@@ -121,6 +120,7 @@ class TCMax(LateModel):
     """
 
     tasks = ("single_label",)
+    whole_batch = "its loss mixes the modalities of different samples"
 
     def default_fusion(self, task: str) -> Fusion:
         """Returns `AdditiveFusion`."""
@@ -155,7 +155,6 @@ class TCMax(LateModel):
         return {"total_correlation": loss._replace(mean=-loss.mean)}
 
     def _loss(self, outputs: Outputs, batch: Batch) -> MeanLoss:
-        check_one_replica(type(self).__name__)
         self.check_paired(batch)
         first = self.modalities[0]
         logits = []

@@ -144,6 +144,8 @@ class CorrelatedModel(ProjectedModel):
         **kwargs: Arguments of `JointModel`.
     """
 
+    whole_batch = "a correlation is no sum over rows"
+
     def __init__(
         self,
         encoders: Mapping[str, keras.layers.Layer],

@@ -4,7 +4,6 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_mla.backend import distribution
 from keras_mla.core import checks
 from keras_mla.core.batch import Batch
 from keras_mla.core.losses import MeanLoss
@@ -86,6 +85,8 @@ class InvariantFusion(TermsModel):
 
     terms_named = ("discrepancy",)
 
+    whole_batch = "its loss compares moments of a batch"
+
     def __init__(
         self,
         encoders: Mapping[str, keras.layers.Layer],
@@ -162,17 +163,7 @@ class InvariantFusion(TermsModel):
         return self.joined(features, presence, False)[0], ()
 
     def discrepancy(self, outputs: Outputs, batch: Batch) -> MeanLoss:
-        """Returns the mean CMD of all pairs of modalities.
-
-        Raises:
-            ValueError: If several devices train the model.
-        """
-        if distribution.num_replicas() > 1:
-            raise ValueError(
-                "InvariantFusion must be trained on one device, because "
-                "replicas do not share the moments of a batch. Received: "
-                f"{distribution.num_replicas()} replicas"
-            )
+        """Returns the mean CMD of all pairs of modalities."""
         alike = {
             name: ops.sigmoid(ops.cast(outputs.kept["alike"][name], "float32"))
             for name in self.modalities

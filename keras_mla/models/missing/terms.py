@@ -5,7 +5,6 @@ from typing import Any
 
 from keras import ops
 
-from keras_mla.backend import distribution
 from keras_mla.core.batch import Batch
 from keras_mla.core.joint import JointModel
 from keras_mla.core.losses import MeanLoss
@@ -16,7 +15,7 @@ NOTHING = MeanLoss(0.0, 0.0)
 
 
 def counted_mean(values: Any, counted: Any) -> MeanLoss:
-    """Returns the mean of counted values, over all replicas.
+    """Returns the mean of counted values.
 
     Args:
         values: Tensor of shape `(batch, n)`, zero where it is not counted.
@@ -24,14 +23,7 @@ def counted_mean(values: Any, counted: Any) -> MeanLoss:
             else zeros.
     """
     number = ops.sum(counted)
-    replicas = distribution.num_replicas()
-    # The number on all replicas; the mean is a replica's part of the whole.
-    whole = number
-    if replicas > 1:
-        rows = ops.cast(ops.shape(values)[0], values.dtype)
-        share = distribution.global_mean(ops.sum(counted, axis=1), None)
-        whole = share * rows * replicas
-    return MeanLoss(ops.sum(values) / ops.maximum(whole, 1), number)
+    return MeanLoss(ops.sum(values) / ops.maximum(number, 1), number)
 
 
 def check_weight(name: str, weight: float) -> float:

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from scipy import optimize
 
-from keras_mla.backend import distribution
 from keras_mla.models import MLB, MMPareto
 from keras_mla.models.balanced import mm_pareto
 
@@ -155,14 +154,6 @@ def test_weights_are_those_of_the_shortest_step(joint, own):
     joint, own = np.array(joint), np.array(own)
     mine = weights[0] * joint + weights[1] * own
     np.testing.assert_allclose(mine, integrated(joint, own), atol=2e-4)
-
-
-def test_replicas_cannot_share_a_batch(monkeypatch):
-    x, y, _ = ref.data("ca")
-    model, _ = model_and_weights(MMPareto, "ca")
-    monkeypatch.setattr(distribution, "num_replicas", lambda: 2)
-    with pytest.raises(ValueError, match="train on one device"):
-        model.train_on_batch(x, y)
 
 
 @pytest.mark.parametrize(

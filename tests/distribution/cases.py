@@ -1,0 +1,149 @@
+"""Models and batches for tests of several devices and micro-batches.
+
+The modalities' names are not in alphabetical order.
+"""
+
+import keras
+import numpy as np
+
+import keras_mla
+
+WIDTHS = {"text": 3, "audio": 5, "image": 8}
+CLASSES = 4
+
+
+def data(rows=24, seed=0):
+    """Returns inputs of random numbers, and labels."""
+    rng = np.random.default_rng(seed)
+    x = {
+        name: rng.normal(size=(rows, width)).astype("float32")
+        for name, width in WIDTHS.items()
+    }
+    return x, rng.integers(0, CLASSES, rows)
+
+
+def encoder(width):
+    """Returns an encoder with a regulariser."""
+    return keras.Sequential(
+        [
+            keras.Input((width,)),
+            keras.layers.Dense(7, "relu", kernel_regularizer="l2"),
+            keras.layers.Dense(6),
+        ]
+    )
+
+
+def method(name="MLA", seed=1, optimizer=None, **settings):
+    """Returns a compiled model of a method."""
+    keras.utils.set_random_seed(seed)
+    encoders = {name: encoder(width) for name, width in WIDTHS.items()}
+    cls = getattr(keras_mla.models, name)
+    given = {"feature_dim": 5} if name in ("BiGatedFusion", "MMIN") else {}
+    if name == "OGMGE":
+        given["noise"] = False
+    model = cls(encoders, CLASSES, **given)
+    model.compile(
+        optimizer or keras.optimizers.SGD(0.1, momentum=0.5),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        weighted_metrics=["accuracy"],
+        **settings,
+    )
+    return model
+
+
+# One method of each family, and each kind of updates and losses.
+METHODS = (
+    "MLA",
+    "ConcatFusion",
+    "LateFusion",
+    "MultiLossFusion",
+    "OGMGE",
+    "MLB",
+    "MMPareto",
+    "UnimodalEnsemble",
+    "AEFusion",
+)
+
+
+def presence(rows, seed=1):
+    """Returns a pattern in which each sample has a modality."""
+    rng = np.random.default_rng(seed)
+    found = rng.uniform(size=(rows, len(WIDTHS))) < 0.6
+    found[np.arange(rows), rng.integers(0, len(WIDTHS), rows)] = True
+    return found
+
+
+def batches(case, rows=24):
+    """Returns the batches of a case, `(x, y)` or `(x, y, sample_weight)`.
+
+    - `plain`, `weights`, `presence`: three batches of `rows`.
+    - `gap`: in the second half of each batch, and so on a device, no sample
+      has "text"; in the second batch none has it at all.
+    - `unpaired`: each modality has rows and labels of its own.
+    - `uneven`: the last batch has 5 rows fewer.
+    - `few`: the last batch has one row.
+    """
+    found = []
+    for index in range(3):
+        size = rows
+        if index == 2:
+            size = {"uneven": rows - 5, "few": 1}.get(case, rows)
+        x, y = data(size, seed=index)
+        if case in ("presence", "gap"):
+            there = presence(size, seed=index)
+            if case == "gap":
+                there[size // 2 :, 0] = False
+                there[:, 0] &= index != 1
+                there[:, 1] |= ~there.any(1)
+            for column, name in enumerate(WIDTHS):
+                x[name][~there[:, column]] = np.nan
+            x["presence"] = there
+        if case == "unpaired":
+            y = {name: data(size, seed=9 + i)[1] for i, name in enumerate(x)}
+        if case == "weights":
+            rng = np.random.default_rng(index)
+            found.append((x, y, rng.uniform(size=size).astype("float32")))
+        else:
+            found.append((x, y))
+    return found
+
+
+class Batches(keras.utils.PyDataset):
+    """The batches of a case, as a data set."""
+
+    def __init__(self, case):
+        super().__init__()
+        self.found = batches(case)
+
+    def __len__(self):
+        return len(self.found)
+
+    def __getitem__(self, index):
+        return self.found[index]
+
+
+def state(model, history):
+    """Returns weights, P, slots and history, as arrays by name."""
+    variables = [*model.variables, *model.optimizer.variables]
+    found = {
+        str(index): keras.ops.convert_to_numpy(v.value)
+        for index, v in enumerate(variables)
+        if "seed" not in v.name
+    }
+    for name, values in history.items():
+        found[f"history {name}"] = np.array(values)
+    return found
+
+
+def differences(first, second):
+    """Returns the largest difference of two states, by kind."""
+    assert set(first) == set(second), set(first) ^ set(second)
+    found = {"weights": 0.0, "history": 0.0}
+    for name, value in first.items():
+        kind = "history" if name.startswith("history") else "weights"
+        assert value.shape == second[name].shape, name
+        gap = np.max(np.abs(value.astype("float64") - second[name]), initial=0)
+        # NaN must not pass.
+        found[kind] = max(found[kind], gap if np.isfinite(gap) else np.inf)
+    return found

@@ -1,0 +1,108 @@
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import utils
+
+import keras_mla
+
+sys.path.insert(0, str(Path(__file__).parent))
+import cases
+
+CASES = ("plain", "weights", "presence", "gap", "unpaired", "uneven", "few")
+
+
+def trained(case, name="MLA", **settings):
+    model = cases.method(name, **settings)
+    history = model.fit(
+        cases.Batches(case), epochs=2, shuffle=False, verbose=0
+    ).history
+    return model, cases.state(model, history)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_micro_batches_are_the_batch(case):
+    _, whole = trained(case)
+    _, parts = trained(case, micro_batches=4)
+    for kind, gap in cases.differences(whole, parts).items():
+        assert gap < 1e-6, (kind, gap)
+
+
+@pytest.mark.parametrize("name", cases.METHODS[1:])
+@pytest.mark.parametrize("case", ["plain", "gap"])
+def test_each_kind_of_method(name, case):
+    _, whole = trained(case, name)
+    _, parts = trained(case, name, micro_batches=3)
+    for kind, gap in cases.differences(whole, parts).items():
+        assert gap < 2e-6, (kind, gap)
+
+
+@utils.long()
+@pytest.mark.parametrize("jit_compile", [True, False])
+def test_compiled_steps(jit_compile):
+    _, whole = trained("gap", jit_compile=jit_compile)
+    _, parts = trained("gap", micro_batches=5, jit_compile=jit_compile)
+    for kind, gap in cases.differences(whole, parts).items():
+        assert gap < 1e-6, (kind, gap)
+
+
+def test_it_is_saved(tmp_path):
+    model = cases.method(micro_batches=4)
+    model.train_on_batch(*cases.data(8))
+    model.save(tmp_path / "m.keras")
+    loaded = keras.saving.load_model(tmp_path / "m.keras")
+    assert loaded.plan.micro_batches == 4
+
+
+@pytest.mark.parametrize("number", [0, -1, 2.0, True, "4", None])
+def test_numbers_that_are_none(number):
+    with pytest.raises(ValueError, match="`micro_batches` must be an int"):
+        cases.method(micro_batches=number)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean_with_sample_weight"])
+def test_reductions_that_need_the_whole_batch(reduction):
+    model = cases.method()
+    loss = keras.losses.SparseCategoricalCrossentropy(
+        from_logits=True, reduction=reduction
+    )
+    with pytest.raises(ValueError, match="cannot know its sum"):
+        model.compile("sgd", loss, micro_batches=2)
+
+
+@pytest.mark.parametrize("name", ["TCMax", "DCCAE", "InvariantFusion"])
+def test_methods_that_need_the_whole_batch(name):
+    encoders = {n: cases.encoder(w) for n, w in cases.WIDTHS.items()}
+    model = getattr(keras_mla.models, name)(encoders, cases.CLASSES)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    with pytest.raises(ValueError, match="all rows of a batch at once"):
+        model.compile("sgd", loss, micro_batches=2)
+    model.compile("sgd", loss)
+
+
+def test_accumulation_names_the_way_out():
+    with pytest.raises(ValueError, match="micro_batches"):
+        cases.method(
+            optimizer=keras.optimizers.SGD(0.1, gradient_accumulation_steps=2)
+        )
+
+
+def test_loss_scaling():
+    keras.config.set_dtype_policy("mixed_float16")
+    _, whole = trained("plain")
+    keras.config.set_dtype_policy("mixed_float16")
+    _, parts = trained("plain", micro_batches=4)
+    # Half of the digits: a sample's class may differ, and so the accuracy.
+    assert cases.differences(whole, parts)["weights"] < 2e-3
+
+
+def test_a_batch_smaller_than_its_parts():
+    x, y = cases.data(2)
+    whole, parts = cases.method(), cases.method(micro_batches=5)
+    whole.train_on_batch(x, y)
+    parts.train_on_batch(x, y)
+    for a, b in zip(whole.weights, parts.weights, strict=True):
+        a, b = map(keras.ops.convert_to_numpy, (a, b))
+        np.testing.assert_allclose(a, b, atol=1e-6)
