@@ -1,6 +1,7 @@
 """Access to private names of Keras, in one place."""
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -154,11 +155,21 @@ def optimized_variables(optimizer: Any) -> list:
 def summed_gradients(optimizer: Any) -> Iterator[None]:
     """Lets an optimizer of TensorFlow take gradients as sums over replicas."""
     inner = getattr(optimizer, "inner_optimizer", optimizer)
-    vars(inner)["_all_reduce_sum_gradients"] = lambda pairs: pairs
+    name = "_all_reduce_sum_gradients"
+    if name not in vars(inner):
+        original = getattr(inner, name)
+        vars(inner)[name] = lambda pairs: (
+            pairs if getattr(_SUMMED, "gradients", False) else original(pairs)
+        )
+    # Each replica is a thread.
+    _SUMMED.gradients = True
     try:
         yield
     finally:
-        del vars(inner)["_all_reduce_sum_gradients"]
+        _SUMMED.gradients = False
+
+
+_SUMMED = threading.local()
 
 
 def moving_variables(

@@ -326,7 +326,9 @@ class CompiledModel(backend.internals.Compiled, CheckedModel):
         """Raises if steps since the last reset met labels out of range."""
         if self._plan is None:
             return
-        (strays,) = backend.distribution.total([self.loss_tracker.strays.value])
+        # A tensor: with several replicas, a variable has a part of each.
+        strays = ops.convert_to_tensor(self.loss_tracker.strays)
+        (strays,) = backend.distribution.total([strays])
         strays = int(ops.convert_to_numpy(strays))
         if strays:
             self.loss_tracker.strays.assign(0)
