@@ -243,7 +243,8 @@ class UpdateLosses(keras.metrics.Metric):
         means = kernels.vector([loss.mean for loss in parts], self.dtype)
         counts = [loss.count for loss in parts]
         count = counts[0]
-        if not all(isinstance(c, int) and c == count for c in counts):
+        alike = all(isinstance(c, int) and c == count for c in counts)
+        if not (alike and count):
             count = kernels.vector(counts, self.dtype)
             # `where`: a loss over no samples may be NaN.
             means = ops.where(count > 0, means, ops.zeros_like(means))

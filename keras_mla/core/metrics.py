@@ -87,7 +87,10 @@ class ExpertMetrics:
         """Adds the loss of a batch to a mean."""
         mean, count = loss
         metric = self.means[name]
-        if not isinstance(count, int):
+        if isinstance(count, int):
+            if not count:
+                return
+        else:
             count = ops.cast(count, metric.dtype)
             # The mean of no samples may be NaN.
             mean = kernels.zero_unless(count > 0, mean)

@@ -41,6 +41,8 @@ def method(name="MLA", seed=1, optimizer=None, **settings):
     given = {"feature_dim": 5} if name in ("BiGatedFusion", "MMIN") else {}
     if name == "OGMGE":
         given["noise"] = False
+    if name == "AEFusion":  # Else each process hides other values.
+        given["targets"] = "hidden"
     model = cls(encoders, CLASSES, **given)
     model.compile(
         optimizer or keras.optimizers.SGD(0.1, momentum=0.5),
@@ -80,6 +82,7 @@ def batches(case, rows=24):
     - `plain`, `weights`, `presence`: three batches of `rows`.
     - `gap`: in the second half of each batch, and so on a device, no sample
       has "text"; in the second batch none has it at all.
+    - `true`: as `presence`, with the true values of what is absent.
     - `unpaired`: each modality has rows and labels of its own.
     - `uneven`: the last batch has 5 rows fewer.
     - `few`: the last batch has one row.
@@ -90,13 +93,13 @@ def batches(case, rows=24):
         if index == 2:
             size = {"uneven": rows - 5, "few": 1}.get(case, rows)
         x, y = data(size, seed=index)
-        if case in ("presence", "gap"):
+        if case in ("presence", "gap", "true"):
             there = presence(size, seed=index)
             if case == "gap":
                 there[size // 2 :, 0] = False
                 there[:, 0] &= index != 1
                 there[:, 1] |= ~there.any(1)
-            for column, name in enumerate(WIDTHS):
+            for column, name in enumerate(WIDTHS if case != "true" else ()):
                 x[name][~there[:, column]] = np.nan
             x["presence"] = there
         if case == "unpaired":
