@@ -62,6 +62,31 @@ def _same(first: Any, second: Any) -> bool:
     )
 
 
+def shared(losses: list, counts: list) -> tuple[list, list]:
+    """Scales a replica's losses where layers may couple the replicas' rows.
+
+    Synchronized batch normalization does: a replica's gradient has then parts
+    of all losses, whose shares must be in them before.
+
+    Args:
+        losses: Scalars, means over the replica's own rows.
+        counts: Scalars, the numbers of samples that they are the means of.
+
+    Returns:
+        The losses to differentiate, and the weights of their gradients.
+    """
+    if not distribution.coupled():
+        return losses, counts
+    totals = distribution.total(counts)
+    scaled, weights = [], []
+    for loss, count, total in zip(losses, counts, totals, strict=True):
+        share = ops.cast(count / ops.maximum(total, 1), loss.dtype)
+        scaled.append(kernels.zero_unless(count > 0, loss) * share)
+        # Absent values may have made the gradient NaN.
+        weights.append(kernels.zero_unless(count > 0, total))
+    return scaled, weights
+
+
 class Sums:
     """Sums over the parts of a batch: gradients, statistics and numbers."""
 
@@ -71,24 +96,25 @@ class Sums:
     def add(
         self,
         gradients: Sequence[list],
+        weights: Sequence[Any],
         counts: Sequence[Any],
         means: dict[str, tuple[Any, Any]],
     ) -> None:
         """Adds a part.
 
         Args:
-            gradients: For each piece, the gradients of its mean.
+            gradients: For each piece, its gradients.
+            weights: For each piece, the weight of its gradients.
             counts: For each piece, the number of samples that it counts.
             means: What `Hooks.batch_means` has returned.
         """
-        numbers = [ops.cast(count, "float32") for count in counts]
         self.names = list(means)
         found = {
             "gradients": [
-                [_times(gradient, number) for gradient in of_piece]
-                for of_piece, number in zip(gradients, numbers, strict=True)
+                [_times(gradient, weight) for gradient in of_piece]
+                for of_piece, weight in zip(gradients, weights, strict=True)
             ],
-            "counts": numbers,
+            "counts": list(counts),
             "means": [distribution.weighted_sum(*m) for m in means.values()],
         }
         if self._sums is None:

@@ -79,16 +79,15 @@ class TrainedModel(RecordedModel):
 
     def _batch(self, data: Any, training: bool) -> Batch:
         batch = Batch.from_data(self.modalities, data, training)
-        self.build_for(batch.inputs)
-        if training and self.modality_dropout and batch.paired:
-            batch = batch.drop(self.modality_dropout, self.dropout_seed)
-        batch = self.prepare_batch(batch).counted()
         distribution.meet(
             f"a batch of {'training' if training else 'evaluation'}",
             presence=batch.presence is not None,
             unpaired_labels=not batch.paired,
         )
-        return batch
+        self.build_for(batch.inputs)
+        if training and self.modality_dropout and batch.paired:
+            batch = batch.drop(self.modality_dropout, self.dropout_seed)
+        return self.prepare_batch(batch).counted()
 
     def _updates_of(self, batch: Batch) -> Sequence[Update]:
         return [
@@ -253,16 +252,17 @@ class TrainedModel(RecordedModel):
                     grouped, part.size(update.modalities[0])
                 )
                 groups[:] = [piece.group for piece in pieces]
-                counts = [piece.count for piece in pieces]
+                counts = [ops.cast(p.count, "float32") for p in pieces]
                 losses = [functools.reduce(ops.add, p.losses) for p in pieces]
+                losses, weights = parts.shared(losses, counts)
                 scaled = [self.optimizer.scale_loss(loss) for loss in losses]
-                return scaled, (result, counts)
+                return scaled, (result, weights, counts)
 
-            gradients, (result, counts) = step.value_and_grads(
+            gradients, (result, weights, counts) = step.value_and_grads(
                 self, objective, update.variables
             )
             means = self.batch_means(update, result.outputs, part)
-            sums.add(gradients, counts, means)
+            sums.add(gradients, weights, counts, means)
             passes.append(result)
         moved = []
         if distribution.moves_alone():

@@ -22,21 +22,24 @@ def data(rows=24, seed=0):
     return x, rng.integers(0, CLASSES, rows)
 
 
-def encoder(width):
+def encoder(width, normalized=False):
     """Returns an encoder with a regulariser."""
-    return keras.Sequential(
-        [
-            keras.Input((width,)),
-            keras.layers.Dense(7, "relu", kernel_regularizer="l2"),
-            keras.layers.Dense(6),
-        ]
-    )
+    parts = [
+        keras.Input((width,)),
+        keras.layers.Dense(7, "relu", kernel_regularizer="l2"),
+        keras.layers.Dense(6),
+    ]
+    if normalized:
+        parts.insert(2, keras.layers.BatchNormalization(synchronized=True))
+    return keras.Sequential(parts)
 
 
-def method(name="MLA", seed=1, optimizer=None, **settings):
+def method(name="MLA", seed=1, optimizer=None, normalized=False, **settings):
     """Returns a compiled model of a method."""
     keras.utils.set_random_seed(seed)
-    encoders = {name: encoder(width) for name, width in WIDTHS.items()}
+    encoders = {
+        name: encoder(width, normalized) for name, width in WIDTHS.items()
+    }
     cls = getattr(keras_mla.models, name)
     given = {"feature_dim": 5} if name in ("BiGatedFusion", "MMIN") else {}
     if name == "OGMGE":
@@ -86,12 +89,18 @@ def batches(case, rows=24):
     - `unpaired`: each modality has rows and labels of its own.
     - `uneven`: the last batch has 5 rows fewer.
     - `few`: the last batch has one row.
+    - `first`: each batch has an odd number of rows.
+    - `normalized`: as `uneven`, for encoders with batch normalization over all
+      replicas.
     """
     found = []
     for index in range(3):
         size = rows
         if index == 2:
-            size = {"uneven": rows - 5, "few": 1}.get(case, rows)
+            shorter = {"uneven": rows - 5, "normalized": rows - 5, "few": 1}
+            size = shorter.get(case, rows)
+        if case == "first":
+            size = rows - 1
         x, y = data(size, seed=index)
         if case in ("presence", "gap", "true"):
             there = presence(size, seed=index)

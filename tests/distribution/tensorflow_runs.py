@@ -9,6 +9,7 @@ messages of two strategies of a process up, so there is one.
 import json
 import os
 import sys
+import tempfile
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -17,6 +18,7 @@ import cases
 import keras
 import numpy as np
 import tensorflow as tf
+
 
 def batches(case):
     """Returns the case as a data set, which a strategy distributes."""
@@ -30,10 +32,21 @@ def batches(case):
     return dataset.apply(tf.data.experimental.assert_cardinality(len(found)))
 
 
-def trained(scope, name, case):
+def trained(scope, other, name, case):
     with scope:
-        model = cases.method(name)
-    history = model.fit(batches(case), epochs=2, verbose=0).history
+        model = cases.method(name, normalized=case == "normalized")
+    if case == "arrays":
+        x, y = cases.data(61)
+        history = model.fit(x, y, 24, 2, shuffle=False, verbose=0).history
+    else:
+        history = model.fit(batches(case), epochs=2, verbose=0).history
+    if case == "loaded":
+        # What several replicas have saved, one device loads, and the reverse.
+        with tempfile.TemporaryDirectory() as folder:
+            model.save(f"{folder}/m.keras")
+            with other:
+                model = keras.saving.load_model(f"{folder}/m.keras")
+        history = model.fit(batches(case), epochs=1, verbose=0).history
     found = {f"fit {k}": v for k, v in history.items()}
     result = model.evaluate(batches(case), return_dict=True, verbose=0)
     found |= {f"evaluate {k}": v for k, v in result.items()}
@@ -51,9 +64,10 @@ def main(replicas, *runs):
     devices = [f"CPU:{index}" for index in range(int(replicas))]
     strategy, found = tf.distribute.MirroredStrategy(devices), {}
     for run in runs:
-        one = tf.distribute.get_strategy().scope()
-        _, single = trained(one, *run.split(":"))
-        _, several = trained(strategy.scope(), *run.split(":"))
+        scopes = tf.distribute.get_strategy().scope(), strategy.scope()
+        _, single = trained(*scopes, *run.split(":"))
+        scopes = strategy.scope(), tf.distribute.get_strategy().scope()
+        _, several = trained(*scopes, *run.split(":"))
         found[run] = cases.differences(single, several)
     print(json.dumps(found))
 

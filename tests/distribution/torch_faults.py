@@ -151,7 +151,9 @@ def on_batches(folder):
     rows = slice(RANK, None, 2)
     mine = {k: v[rows] for k, v in x.items()}
     logs = [model.train_on_batch(mine, y[rows]) for _ in range(2)]
-    return f"{float(logs[-1][0]):.6f} {model.test_on_batch(mine, y[rows])[0]:.6f}"
+    return (
+        f"{float(logs[-1][0]):.6f} {model.test_on_batch(mine, y[rows])[0]:.6f}"
+    )
 
 
 def loader(folder):

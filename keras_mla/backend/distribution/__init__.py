@@ -7,6 +7,7 @@
 - `global_mean(values, weights)`: the mean over the batch on all replicas.
 - `whole(model)`: a context in which metrics are those of all processes.
 - `moves_alone()`: whether replicas have statistics of their own.
+- `coupled()`: whether layers may couple the rows of several replicas.
 - `row_groups()`: the number of groups within which absent rows are filled.
 - `begin(model)`: gives all processes the same weights.
 - `meet(step, **facts)`: raises unless all processes do the same.
@@ -23,6 +24,7 @@ weighted_sum = _find("weighted_sum")
 global_mean = _find("global_mean")
 whole = _find("whole")
 moves_alone = _find("moves_alone")
+coupled = _find("coupled")
 row_groups = _find("row_groups")
 begin = _find("begin")
 meet = _find("meet")

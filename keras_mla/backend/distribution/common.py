@@ -83,6 +83,11 @@ def moves_alone() -> bool:
     return False
 
 
+def coupled() -> bool:
+    """Returns `False`: no layer couples rows of several replicas."""
+    return False
+
+
 def begin(model: keras.Model) -> None:
     """Does nothing: all devices begin with the same weights."""
 

@@ -13,6 +13,11 @@ def num_replicas() -> int:
     return tf.distribute.get_strategy().num_replicas_in_sync
 
 
+def coupled() -> bool:
+    """Returns whether layers may couple the rows of several replicas."""
+    return num_replicas() > 1
+
+
 def total(tensors: Sequence[Any]) -> list:
     """Returns the sums of tensors over all replicas, sent in one message."""
     if num_replicas() == 1 or tf.distribute.in_cross_replica_context():

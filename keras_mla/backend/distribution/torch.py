@@ -48,7 +48,8 @@ def total(tensors: Sequence[Any]) -> list:
     whole = any(t.dtype not in _SINGLE for t in tensors)
     dtype = torch.float64 if whole else torch.float32
     message = torch.cat([t.detach().reshape(-1).to(dtype) for t in tensors])
-    torch.distributed.all_reduce(message)
+    with _told_why():
+        torch.distributed.all_reduce(message)
     parts = message.split([t.numel() for t in tensors])
     return [
         part.reshape(t.shape).to(t.dtype)
@@ -57,6 +58,19 @@ def total(tensors: Sequence[Any]) -> list:
 
 
 _SINGLE = (torch.float32, torch.float16, torch.bfloat16, torch.bool)
+
+
+@contextlib.contextmanager
+def _told_why() -> Iterator[None]:
+    """Says what an error of a message means."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise RuntimeError(
+            "A process cannot be reached: it has probably ended. Its own "
+            "output says why. All processes must be started again; with a "
+            "backup (`keras.callbacks.BackupAndRestore`) they go on from it."
+        ) from error
 
 
 @contextlib.contextmanager
@@ -132,7 +146,8 @@ def begin(model: keras.Model) -> None:
     # A dict keeps its order, which must be the same in all processes.
     for of_dtype in by_dtype.values():
         message = torch.cat([v.value.detach().reshape(-1) for v in of_dtype])
-        torch.distributed.broadcast(message, 0)
+        with _told_why():
+            torch.distributed.broadcast(message, 0)
         parts = message.split([v.value.numel() for v in of_dtype])
         for variable, part in zip(of_dtype, parts, strict=True):
             variable.value.detach().copy_(part.reshape(variable.value.shape))
@@ -161,7 +176,9 @@ def meet(step: str, **facts: float) -> None:
     """
     if num_replicas() == 1:
         return
-    found = _gathered([STEPS.index(step), *facts.values()])
+    # The message has one size, for processes that do not do the same.
+    message = [STEPS.index(step), *facts.values(), 0, 0]
+    found = _gathered(message[:_MOST_FACTS])
     steps = [STEPS[int(numbers[0])] for numbers in found]
     if len(set(steps)) > 1:
         told = ", ".join(f"{i}: {step}" for i, step in enumerate(steps))
@@ -180,6 +197,10 @@ def meet(step: str, **facts: float) -> None:
             )
 
 
+# Of `meet`: the step and two facts.
+_MOST_FACTS = 3
+
+
 def _gathered(numbers: Sequence[float]) -> list[list[float]]:
     """Returns the numbers of each process.
 
@@ -187,7 +208,8 @@ def _gathered(numbers: Sequence[float]) -> list[list[float]]:
     """
     mine = torch.tensor(numbers, dtype=torch.float64)
     found = [torch.empty_like(mine) for _ in range(num_replicas())]
-    torch.distributed.all_gather(found, mine, group=_host_group())
+    with _told_why():
+        torch.distributed.all_gather(found, mine, group=_host_group())
     return [one.tolist() for one in found]
 
 

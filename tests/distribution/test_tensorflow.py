@@ -1,0 +1,54 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import utils
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+import cases
+
+pytestmark = utils.only_on("tensorflow")
+
+
+def check_equal(replicas, *runs):
+    done = subprocess.run(
+        [
+            *(sys.executable, "-W", "ignore"),
+            *(str(HERE / "tensorflow_runs.py"), str(replicas), *runs),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert set(found) == set(runs)
+    for name, gaps in found.items():
+        assert max(gaps.values()) < 1e-6, (name, gaps)
+
+
+def test_two_replicas_train_as_one_device():
+    check_equal(2, "MLA:gap")
+
+
+@utils.long()
+@pytest.mark.parametrize("replicas", [2, 4])
+def test_every_case(replicas):
+    names = ("plain", "weights", "presence", "gap", "unpaired", "uneven", "few")
+    names = (*names, "first", "normalized", "arrays", "loaded")
+    check_equal(replicas, *(f"MLA:{case}" for case in names))
+
+
+@utils.long()
+@pytest.mark.parametrize("replicas", [2, 4])
+def test_each_kind_of_method(replicas):
+    runs = [
+        f"{name}:{case}"
+        for name in cases.METHODS[1:]
+        for case in ("uneven", "gap")
+        if (name, case) != ("AEFusion", "gap")
+    ]
+    check_equal(replicas, *runs)
