@@ -1,5 +1,6 @@
 """The base class of methods that train one modality at a time."""
 
+import types
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from keras_mla.core import building, heads
 from keras_mla.core.batch import Batch
 from keras_mla.core.model import MultimodalModel
 from keras_mla.core.update import Outputs, Update
+from keras_mla.layers import projected_dense
 from keras_mla.layers.fusion import (
     EntropyFusion,
     Fusion,
@@ -68,6 +70,8 @@ class AlternatingModel(MultimodalModel):
             if projector is None
             else keras.saving.serialize_keras_object(projector)
         )
+        # Python's state of a step, which Keras need not track.
+        self._within = types.SimpleNamespace(step=False)
         # One projector per Dense kernel of the head, in the head's order.
         self.projectors = [
             type(projector).from_config(
@@ -115,17 +119,59 @@ class AlternatingModel(MultimodalModel):
         """Applies the head, and keeps the input of each of its Dense layers."""
         if not self.head.built:
             self.head.build((None, feature.shape[1]))
-        inputs = []
-        for layer in heads.leaves(self.head):
-            if isinstance(layer, keras.layers.Dense):
-                inputs.append(feature)
-            feature = layer(feature, training=training)
+        projectors = {}
         for projector, dense in zip(
             self.projectors, heads.dense_layers(self.head), strict=False
         ):
             if not projector.built:
                 projector.build(dense.kernel.shape)
+            projectors[id(dense)] = projector
+        inputs = []
+        for layer in heads.leaves(self.head):
+            projector = projectors.get(id(layer))
+            if isinstance(layer, keras.layers.Dense):
+                inputs.append(feature)
+            if projector is not None and self._projects(layer, projector):
+                feature = projected_dense.call(layer, projector, feature)
+            else:
+                feature = layer(feature, training=training)
         return feature, inputs
+
+    def _projects(
+        self, dense: keras.layers.Dense, projector: GradientProjector
+    ) -> bool:
+        """Returns whether a pass projects the gradient of a head's kernel.
+
+        Only in a training step: other gradients of the model stay as they are.
+        """
+        return (
+            self._within.step
+            and self._hooks_are_ours
+            and projected_dense.can_project(dense, projector)
+        )
+
+    @property
+    def _hooks_are_ours(self) -> bool:
+        # Hooks of a user's subclass may need the gradients as they are, or
+        # make losses of the head in another way.
+        hooks = (
+            "unimodal_pass",
+            "update_losses",
+            "combine_gradients",
+            "modify_gradients",
+        )
+        return all(
+            getattr(type(self), hook).__module__.startswith("keras_mla.")
+            for hook in hooks
+        )
+
+    def train_step(self, *args: Any) -> Any:
+        """Trains one batch."""
+        self._within.step = True
+        try:
+            return super().train_step(*args)
+        finally:
+            self._within.step = False
 
     def modify_gradients(
         self, update: Update, gradients: list, outputs: Outputs, batch: Batch
@@ -147,7 +193,7 @@ class AlternatingModel(MultimodalModel):
                 ops.cast(inputs, "float32"), batch.present(name)
             )
             gradients[index], advance = projector.project(
-                gradients[index], feature
+                gradients[index], feature, self._projects(dense, projector)
             )
             advances.append(advance)
         return gradients, advances
