@@ -1,6 +1,5 @@
 """The base class of methods that train one modality at a time."""
 
-import types
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +18,13 @@ from keras_mla.layers.fusion import (
     InverseVarianceFusion,
 )
 from keras_mla.layers.gradient_projector import GradientProjector
+
+
+class _Within:
+    """Where the model is called from; not a layer's attribute, for speed."""
+
+    def __init__(self) -> None:
+        self.step = False
 
 
 class AlternatingModel(MultimodalModel):
@@ -70,8 +76,7 @@ class AlternatingModel(MultimodalModel):
             if projector is None
             else keras.saving.serialize_keras_object(projector)
         )
-        # Python's state of a step, which Keras need not track.
-        self._within = types.SimpleNamespace(step=False)
+        self._within = _Within()
         # One projector per Dense kernel of the head, in the head's order.
         self.projectors = [
             type(projector).from_config(
