@@ -1,5 +1,7 @@
 """P in the backward pass gives the gradient that P multiplies afterwards."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from keras import layers, ops
 from mla_reference import SGD, ReferenceMLA, closed_form
 from utils import (
     CLASSES,
+    LONG,
     WIDTHS,
     compiled,
     half_presence,
@@ -15,7 +18,6 @@ from utils import (
     make_model,
     only_on,
     reference_weights,
-    some,
     to_numpy,
     weights_of,
 )
@@ -95,18 +97,27 @@ def test_the_kernel_s_gradient_is_the_closed_form(rows, dtype):
     np.testing.assert_allclose(to_numpy(projector.P), P, atol=5e-6)
 
 
-@pytest.mark.parametrize("jit_compile", some(["auto", True], "auto"))
-@pytest.mark.parametrize("missing", [False, True])
+@pytest.mark.parametrize(
+    ("missing", "jit_compile"),
+    # With --long all are compiled too, which takes PyTorch a minute.
+    [(m, jit) for jit in ("auto", True)[: 1 + LONG] for m in (False, True)],
+)
 def test_training_is_the_reference_s(monkeypatch, missing, jit_compile):
     seen = record_calls(monkeypatch)
-    samples, batch = 14, FEW  # Fewer than classes; the last batch has two.
+    samples, batch = 12, FEW  # Fewer than classes.
     x, y = make_data(samples)
     model = compiled(make_model(), jit_compile=jit_compile)
     model.build_for(x)
     reference = ReferenceMLA(tuple(WIDTHS), reference_weights(model), SGD(0.1))
     presence = half_presence(samples) if missing else None
     inputs = {**x, "presence": presence} if missing else x
-    model.fit(inputs, y, batch_size=batch, epochs=2, shuffle=False, verbose=0)
+    with warnings.catch_warnings():
+        if jit_compile is True:
+            # `torch.compile` emits warnings of its own.
+            warnings.simplefilter("ignore")
+        model.fit(
+            inputs, y, batch_size=batch, epochs=2, shuffle=False, verbose=0
+        )
     for _ in range(2):
         for start in range(0, samples, batch):
             rows = slice(start, start + batch)
