@@ -179,7 +179,8 @@ class GradientProjector(keras.layers.Layer):
             gradient: Tensor of shape `(features, units)`.
             feature: Tensor of shape `(features,)`.
             projected: bool. Whether the gradient comes from `product`, which
-                has multiplied it by the P of before the step.
+                has multiplied it by the P of before the step. Its memory
+                may then be used for the result.
 
         Returns:
             The projected gradient, and a function `advance(taken=None)` that

@@ -7,7 +7,7 @@
 - `matrix_vector(matrix, vector)`: the product, in full precision.
 - `subtract_outer(variable, vector)`, `deflated_product(matrix, vector, other)`:
   for the projection P.
-- `deflated(matrix, left, right)`: `matrix` less `left right^T matrix`.
+- `deflated(matrix, left, right)`: `matrix - left right^T matrix`.
 - `projected_product(inputs, kernel, P)`: `inputs @ kernel`, with P in the
   gradient of the kernel.
 - `watched(layer)`: whether a layer has hooks on its calls.

@@ -56,7 +56,7 @@ def deflated_product(matrix: Any, vector: Any, other: Any) -> Any:
 
 
 def deflated(matrix: Any, left: Any, right: Any) -> Any:
-    """Returns `matrix - left right^T matrix`."""
+    """Returns `matrix - left right^T matrix`; it may overwrite `matrix`."""
     return matrix - left[:, None] * (right[None] @ matrix)
 
 

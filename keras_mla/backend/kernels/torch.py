@@ -120,8 +120,11 @@ def deflated_product(matrix: Any, vector: Any, other: Any) -> Any:
 
 
 def deflated(matrix: Any, left: Any, right: Any) -> Any:
-    """Returns `matrix - left right^T matrix`, in one pass."""
-    return matrix.addr(left, right @ matrix, alpha=-1)
+    """Returns `matrix - left right^T matrix`, in the memory of `matrix`.
+
+    New memory takes PyTorch five times as long to fill, if there is much.
+    """
+    return matrix.addmm_(left[:, None], (right @ matrix)[None], alpha=-1)
 
 
 class _ProjectedProduct(torch.autograd.Function):
