@@ -72,11 +72,12 @@ def projected_gradient(
         fewer_rows: Whether P multiplies the inputs, which is cheaper where the
             batch is smaller than the number of units.
     """
-    inputs = ops.cast(inputs, "float32")
+    inputs = ops.transpose(ops.cast(inputs, "float32"))
     gradient = ops.cast(gradient, "float32")
     if fewer_rows:
-        return ops.transpose(inputs @ P) @ gradient
-    return P @ (ops.transpose(inputs) @ gradient)
+        # With P on the right, XLA would first copy a transposed P.
+        return (P @ inputs) @ gradient
+    return P @ (inputs @ gradient)
 
 
 def watched(layer: keras.layers.Layer) -> bool:
