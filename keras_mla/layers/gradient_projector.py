@@ -30,6 +30,10 @@ class GradientProjector(keras.layers.Layer):
     which says what $\alpha$ means: a direction that has carried a total of
     $\alpha$ in squared mean features is closed by half.
 
+    With $H$ the kernel's inputs and $D$ the gradient at its outputs,
+    $P\, \nabla W = (H P)^T D$, which is cheaper where the units outnumber the
+    batch. `product` computes it in the backward pass.
+
     Args:
         alpha: float > 0. The smaller it is, the sooner a direction is closed.
             The paper names it but gives no value. Defaults to `1.0`.
