@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 from keras.src.backend import compute_output_spec
+from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
 from keras.src.export import onnx
 from keras.src.trainers.compile_utils import CompileMetrics as CompileMetrics
 from keras.src.trainers.trainer import model_supports_jit
@@ -137,6 +138,13 @@ def call_to_build(function: Callable, *inputs: Any) -> None:
         compute_output_spec(function, *inputs)
     else:
         function(*inputs)
+
+
+def copy_mask(source: Any, target: Any) -> None:
+    """Gives a tensor the mask of another one, as layers pass masks on."""
+    mask = get_keras_mask(source)
+    if mask is not None:
+        set_keras_mask(target, mask)
 
 
 def clear_losses(layer: keras.layers.Layer) -> None:

@@ -30,6 +30,10 @@ class GradientProjector(keras.layers.Layer):
     which says what $\alpha$ means: a direction that has carried a total of
     $\alpha$ in squared mean features is closed by half.
 
+    With $H$ the kernel's inputs and $D$ the gradient at its outputs,
+    $P\, \nabla W = (H P)^T D$, which is cheaper where the units outnumber the
+    batch. `product` computes it in the backward pass.
+
     Args:
         alpha: float > 0. The smaller it is, the sooner a direction is closed.
             The paper names it but gives no value. Defaults to `1.0`.
@@ -146,12 +150,41 @@ class GradientProjector(keras.layers.Layer):
         advance()
         return projected
 
-    def project(self, gradient: Any, feature: Any) -> tuple[Any, Callable]:
+    @property
+    def supports_products(self) -> bool:
+        """Whether `product` may be used: P is neither opened nor normalized."""
+        return not self._rescales
+
+    def product(self, inputs: Any, kernel: Any) -> Any:
+        """Multiplies a batch by a kernel, whose gradient P then multiplies.
+
+        With `D` the gradient at the result, the kernel's gradient becomes
+        `P inputs^T D`. If the units outnumber the batch, it is computed as
+        `(inputs P)^T D`, which is cheaper. `project` takes this gradient with
+        `projected=True`.
+
+        Args:
+            inputs: Tensor of shape `(batch, features)`.
+            kernel: Tensor of shape `(features, units)`.
+
+        Returns:
+            Tensor of shape `(batch, units)`, of the dtype of `inputs`.
+        """
+        return kernels.projected_product(
+            inputs, ops.convert_to_tensor(kernel), self.P.value
+        )
+
+    def project(
+        self, gradient: Any, feature: Any, projected: bool = False
+    ) -> tuple[Any, Callable]:
         """Computes the step without taking it.
 
         Args:
             gradient: Tensor of shape `(features, units)`.
             feature: Tensor of shape `(features,)`.
+            projected: bool. Whether the gradient comes from `product`, which
+                has multiplied it by the P of before the step. Its memory
+                may then be used for the result.
 
         Returns:
             The projected gradient, and a function `advance(taken=None)` that
@@ -172,14 +205,18 @@ class GradientProjector(keras.layers.Layer):
         # below 0: so it does with large features.
         left = ops.sum(h * k)
         error = _ROUNDING * P.shape[0] ** 0.5 * ops.sum(h * h)
-        k = k * ops.where(left > error, (self.alpha + left) ** -0.5, 0.0)
+        scale = ops.where(left > error, (self.alpha + left) ** -0.5, 0.0)
+        k = k * scale
         float_gradient = ops.cast(gradient, "float32")
         if self._rescales:
             rescaled = self._rescale(P - k[:, None] * k)
             P = ops.where(started, rescaled, P)
-            projected = P @ float_gradient
+            result = P @ float_gradient
+        elif projected:
+            # k^T G is scale h^T P G.
+            result = kernels.deflated(float_gradient, k, h * scale)
         else:
-            projected = kernels.deflated_product(P, k, float_gradient)
+            result = kernels.deflated_product(P, k, float_gradient)
 
         def advance(taken: Any | None = None) -> None:
             one = 1 if taken is None else ops.cast(taken, "int32")
@@ -194,7 +231,7 @@ class GradientProjector(keras.layers.Layer):
                     k if taken is None else kernels.zero_unless(taken, k),
                 )
 
-        return ops.cast(projected, gradient.dtype), advance
+        return ops.cast(result, gradient.dtype), advance
 
     @property
     def _rescales(self) -> bool:

@@ -24,6 +24,7 @@ SMALL = {
         "--only=mvsa",
     ),
     "presence": ("--steps=2", "--repeats=1", "--width=40"),
+    "projection": ("--small", "--noresnet", "--repeats=1", "--seconds=0"),
     "serve": ("--clients=1,4", "--requests=8", "--repeats=1"),
     "tables": ("--rows=5000", "--repeats=1"),
     "train_step": ("--steps=3", "--repeats=1", "--nomemory"),

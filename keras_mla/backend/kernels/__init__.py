@@ -7,6 +7,10 @@
 - `matrix_vector(matrix, vector)`: the product, in full precision.
 - `subtract_outer(variable, vector)`, `deflated_product(matrix, vector, other)`:
   for the projection P.
+- `deflated(matrix, left, right)`: `matrix - left right^T matrix`.
+- `projected_product(inputs, kernel, P)`: `inputs @ kernel`, with P in the
+  gradient of the kernel.
+- `watched(layer)`: whether a layer has hooks on its calls.
 - `vector(scalars, dtype)`: a tensor of scalars.
 - `add_to(variable, value)`, `update_metric(metric, y, logits, weight)`,
   `mean_results(metrics)`, `mean_of_groups(total, count, sizes)`: for metrics.
@@ -27,6 +31,9 @@ zero_unless = _find("zero_unless")
 matrix_vector = _find("matrix_vector")
 subtract_outer = _find("subtract_outer")
 deflated_product = _find("deflated_product")
+deflated = _find("deflated")
+projected_product = _find("projected_product")
+watched = _find("watched")
 vector = _find("vector")
 add_to = _find("add_to")
 update_metric = _find("update_metric")

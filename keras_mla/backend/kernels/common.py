@@ -55,6 +55,36 @@ def deflated_product(matrix: Any, vector: Any, other: Any) -> Any:
     return matrix @ other - vector[:, None] * (vector[None] @ other)
 
 
+def deflated(matrix: Any, left: Any, right: Any) -> Any:
+    """Returns `matrix - left right^T matrix`; it may overwrite `matrix`."""
+    return matrix - left[:, None] * (right[None] @ matrix)
+
+
+def projected_gradient(
+    inputs: Any, gradient: Any, P: Any, fewer_rows: bool
+) -> Any:
+    """Returns `P @ inputs^T @ gradient` in float32, for symmetric `P`.
+
+    Args:
+        inputs: Tensor of shape `(batch, features)`.
+        gradient: Tensor of shape `(batch, units)`.
+        P: float32 tensor of shape `(features, features)`.
+        fewer_rows: Whether P multiplies the inputs, which is cheaper where the
+            batch is smaller than the number of units.
+    """
+    inputs = ops.transpose(ops.cast(inputs, "float32"))
+    gradient = ops.cast(gradient, "float32")
+    if fewer_rows:
+        # With P on the right, XLA would first copy a transposed P.
+        return (P @ inputs) @ gradient
+    return P @ (inputs @ gradient)
+
+
+def watched(layer: keras.layers.Layer) -> bool:
+    """Returns `False`: layers have no hooks on their calls."""
+    return False
+
+
 def vector(scalars: Sequence, dtype: str) -> Any:
     """Returns a tensor of numbers and scalar tensors."""
     return ops.stack([ops.cast(scalar, dtype) for scalar in scalars])

@@ -78,7 +78,7 @@ def call(layer: keras.layers.Layer, inputs: Any, training: bool | None) -> Any:
         type(layer) is not keras.Sequential
         or not layer.built
         or not _as_declared(layer, inputs)
-        or any(getattr(layer, hooks, None) for hooks in _HOOKS)
+        or watched(layer)
     ):
         return layer(inputs, training=training)
     for part in layer.layers:
@@ -117,6 +117,58 @@ def deflated_product(matrix: Any, vector: Any, other: Any) -> Any:
     """
     product = other.T @ matrix
     return product.addr_(vector @ other, vector, alpha=-1).T.contiguous()
+
+
+def deflated(matrix: Any, left: Any, right: Any) -> Any:
+    """Returns `matrix - left right^T matrix`, in the memory of `matrix`.
+
+    New memory takes PyTorch five times as long to fill, if there is much.
+    """
+    return matrix.addmm_(left[:, None], (right @ matrix)[None], alpha=-1)
+
+
+class _ProjectedProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, inputs: Any, kernel: Any, P: Any) -> Any:
+        ctx.save_for_backward(inputs, kernel, P)
+        return inputs @ kernel.to(inputs.dtype)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Any) -> tuple:
+        inputs, kernel, P = ctx.saved_tensors
+        of_inputs = of_kernel = None
+        if ctx.needs_input_grad[0]:
+            of_inputs = gradient @ kernel.to(gradient.dtype).T
+        if ctx.needs_input_grad[1]:
+            of_kernel = _projected_gradient(inputs.float(), gradient.float(), P)
+            of_kernel = of_kernel.to(kernel.dtype)
+        return of_inputs, of_kernel, None
+
+
+def _projected_gradient(inputs: Any, gradient: Any, P: Any) -> Any:
+    if inputs.shape[0] < gradient.shape[1]:
+        return (inputs @ P).T @ gradient
+    # From the right, as in `deflated_product`.
+    return ((gradient.T @ inputs) @ P).T.contiguous()
+
+
+def projected_product(inputs: Any, kernel: Any, P: Any) -> Any:
+    """Returns `inputs @ kernel`; P multiplies the gradient of the kernel.
+
+    Args:
+        inputs: Tensor of shape `(batch, features)`.
+        kernel: Tensor of shape `(features, units)`, multiplied in the dtype of
+            `inputs`.
+        P: float32 tensor of shape `(features, features)`, symmetric. It gets
+            no gradient.
+    """
+    return _ProjectedProduct.apply(inputs, kernel, P)
+
+
+def watched(layer: keras.layers.Layer) -> bool:
+    """Returns whether a layer has hooks on its calls."""
+    return any(getattr(layer, hooks, None) for hooks in _HOOKS)
 
 
 def vector(scalars: Sequence, dtype: str) -> Any:

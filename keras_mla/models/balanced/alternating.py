@@ -10,12 +10,20 @@ from keras_mla.core import building, heads
 from keras_mla.core.batch import Batch
 from keras_mla.core.model import MultimodalModel
 from keras_mla.core.update import Outputs, Update
+from keras_mla.layers import projected_dense
 from keras_mla.layers.fusion import (
     EntropyFusion,
     Fusion,
     InverseVarianceFusion,
 )
 from keras_mla.layers.gradient_projector import GradientProjector
+
+
+class _Within:
+    """Where the model is called from; not a layer's attribute, for speed."""
+
+    def __init__(self) -> None:
+        self.step = False
 
 
 class AlternatingModel(MultimodalModel):
@@ -67,6 +75,7 @@ class AlternatingModel(MultimodalModel):
             if projector is None
             else keras.saving.serialize_keras_object(projector)
         )
+        self._within = _Within()
         # One projector per Dense kernel of the head, in the head's order.
         self.projectors = [
             type(projector).from_config(
@@ -114,17 +123,60 @@ class AlternatingModel(MultimodalModel):
         """Applies the head, and keeps the input of each of its Dense layers."""
         if not self.head.built:
             self.head.build((None, feature.shape[1]))
-        inputs = []
-        for layer in heads.leaves(self.head):
-            if isinstance(layer, keras.layers.Dense):
-                inputs.append(feature)
-            feature = layer(feature, training=training)
+        projectors = {}
         for projector, dense in zip(
             self.projectors, heads.dense_layers(self.head), strict=False
         ):
             if not projector.built:
                 projector.build(dense.kernel.shape)
+            projectors[id(dense)] = projector
+        inputs = []
+        for layer in heads.leaves(self.head):
+            projector = projectors.get(id(layer))
+            if isinstance(layer, keras.layers.Dense):
+                inputs.append(feature)
+            if projector is not None and self._projects(layer, projector):
+                feature = projected_dense.call(layer, projector, feature)
+            else:
+                feature = layer(feature, training=training)
         return feature, inputs
+
+    def _projects(
+        self, dense: keras.layers.Dense, projector: GradientProjector
+    ) -> bool:
+        """Returns whether a pass projects the gradient of a head's kernel.
+
+        Only in a training step: other gradients of the model stay as they are.
+        """
+        return (
+            self._within.step
+            and self._hooks_are_ours
+            and projected_dense.can_project(dense, projector)
+        )
+
+    @property
+    def _hooks_are_ours(self) -> bool:
+        # Hooks of a user's subclass may need the gradients as they are, or
+        # make losses of the head in another way.
+        hooks = (
+            "unimodal_pass",
+            "update_losses",
+            "combine_gradients",
+            "batch_means",
+            "modify_gradients",
+        )
+        return all(
+            getattr(type(self), hook).__module__.startswith("keras_mla.")
+            for hook in hooks
+        )
+
+    def train_step(self, *args: Any) -> Any:
+        """Trains one batch."""
+        self._within.step = True
+        try:
+            return super().train_step(*args)
+        finally:
+            self._within.step = False
 
     def batch_means(
         self, update: Update, outputs: Outputs, batch: Batch
@@ -154,7 +206,9 @@ class AlternatingModel(MultimodalModel):
             if index is None:  # The kernel is frozen.
                 continue
             gradients[index], advance = projector.project(
-                gradients[index], outputs.means[projector.name]
+                gradients[index],
+                outputs.means[projector.name],
+                self._projects(dense, projector),
             )
             advances.append(advance)
         return gradients, advances

@@ -11,7 +11,9 @@ class MLA(AlternatingModel):
     logits by the head that all modalities share, and its own loss moves its
     encoder and the head, nothing else. The head's gradient is projected by a
     `GradientProjector`, so that a step for one modality undoes little of what
-    the head does for the other modalities. A prediction fuses the unimodal
+    the head does for the other modalities. If the classes outnumber the batch,
+    and the kernel has no regulariser, the projection costs no more than a
+    product of P and the batch. A prediction fuses the unimodal
     logits, each weighted by how certain it is.
 
     An optimizer with moments, such as Adam, moves the moments of an encoder
