@@ -16,7 +16,9 @@ from keras_mla.backend import distribution
 from keras_mla.core.filling import fill_absent
 from keras_mla.presence import stack_presence
 
-RESERVED = ("presence", "sample_id")
+# Says which rows of a batch are samples. Others fill it up for the devices.
+COUNTED = "_counted"
+RESERVED = ("presence", "sample_id", COUNTED)
 
 
 @dataclasses.dataclass
@@ -39,6 +41,9 @@ class Batch:
             that were passed as present and that `hide` has made absent. `None`
             if nothing was hidden.
         modalities: Names of the modalities, in the order of `presence`.
+        counted: Bool tensor of shape `(batch,)`, or `None` for all: the rows
+            that are samples. Others, which `fill_up` has added, have no
+            modality.
         extra: A structure of tensors that a method's `prepare_batch` has
             computed for its losses.
     """
@@ -53,6 +58,7 @@ class Batch:
     values: dict[str, Any] = dataclasses.field(default_factory=dict)
     hidden: Any | None = None
     modalities: tuple[str, ...] = ()
+    counted: Any | None = None
     extra: Any = ()
 
     @classmethod
@@ -81,6 +87,7 @@ class Batch:
             training,
             {name: x[name] for name in modalities},
             modalities=tuple(modalities),
+            counted=x.get(COUNTED),
         )
 
     def hide(self, mask: Any) -> "Batch":

@@ -10,6 +10,7 @@ from keras_mla.backend import internals, kernels
 from keras_mla.core import building, checks, heads, tasks
 from keras_mla.core.batch import split_inputs
 from keras_mla.core.built import BuiltModel
+from keras_mla.core.padding import FilledUpModel
 from keras_mla.core.serving import ServedModel
 from keras_mla.core.step import TrainedModel
 from keras_mla.core.tasks import Task
@@ -18,7 +19,11 @@ from keras_mla.layers.fusion import Fusion, check_task
 
 
 class MultimodalModel(
-    TrainedModel, ServedModel, BuiltModel, metaclass=building.BuiltLast
+    FilledUpModel,
+    TrainedModel,
+    ServedModel,
+    BuiltModel,
+    metaclass=building.BuiltLast,
 ):
     """Base class of all methods, with the parts that a method overrides.
 
