@@ -167,6 +167,11 @@ class CheckedModel(Hooks):
                 # use.
                 self.train_function = self.test_function = None
                 raise
+            except TypeError as error:
+                # After an error Keras finds no weights to average, on JAX.
+                if isinstance(error.__context__, ValueError):
+                    raise error.__context__ from None
+                raise
 
     def _with_own(
         self, callbacks: Any, more: Sequence[keras.callbacks.Callback] = ()

@@ -42,7 +42,8 @@ def fill_up(modalities: Sequence[str], data: Any, parts: int) -> Any:
             f"{parts} devices share each batch, so each modality's rows must "
             f"be a multiple of {parts} in unpaired data (`y` a dict): choose "
             "such a batch size, and drop the remainder. (Paired data may have "
-            f"any number of rows.) Received: batches of {rows} rows"
+            f"any number of rows.) Received: batches of {sorted(set(rows))} "
+            "rows"
         )
     more = -rows[0] % parts
     counted = np.arange(rows[0] + more) < rows[0]

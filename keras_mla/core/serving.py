@@ -433,7 +433,7 @@ def _unimodal_model(model: Any, name: str) -> keras.Model:
         inputs, ops.cast(logits, "float32"), name=f"{model.name}_{name}"
     )
     unimodal(inputs)  # Keras exports only models that have been called.
-    return unimodal
+    return distribution.let_predict(unimodal)
 
 
 class _View(keras.Model):

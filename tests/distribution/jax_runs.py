@@ -5,6 +5,7 @@ devices. It prints one JSON object of each case's results.
 """
 
 import json
+import pathlib
 import re
 import sys
 import tempfile
@@ -13,7 +14,6 @@ import jax
 import keras
 import numpy as np
 from utils import (
-    ARGUMENTS,
     CLASSES,
     WIDTHS,
     compiled,
@@ -64,8 +64,9 @@ def make_small(method):
     """Returns a function that makes a model of a method."""
 
     def make():
-        parts = lambda: {n: encoder(WIDTHS[n]) for n in WIDTHS}
-        return make_of(method, parts, CLASSES, 64)
+        return make_of(
+            method, lambda: {n: encoder(WIDTHS[n]) for n in WIDTHS}, CLASSES, 64
+        )
 
     return make
 
@@ -145,7 +146,10 @@ def equal(
     assert all(np.isfinite(v).all() for v in several[0])
     return {
         "state": differences(one[0], several[0]),
-        "history": differences(one[1].values(), several[1].values()),
+        "history": max(
+            differences([a], [b]) / max(1.0, np.abs(a).max())
+            for a, b in zip(one[1].values(), several[1].values(), strict=True)
+        ),
         "logits": differences(one[2], several[2]) if one[2] else 0.0,
     }
 
@@ -178,10 +182,196 @@ def case_model_parallel():
     )
 
 
+def family(method, presence=False, **options):
+    """A case of a method, with a last batch that is not divisible."""
+
+    def run():
+        x, y = make_data(60)
+        if presence:
+            x = with_nan(x, some_presence(60))
+        if method in ("QMF", "CPMNet"):
+            x["sample_id"] = np.arange(60)
+        return equal(make_small(method), x, y, **options)
+
+    return run
+
+
+def case_small_batches():
+    """Fewer rows than devices, without presence; loss of all rows."""
+    x, y = make_data(5)
+    return equal(make_mla, x, y)
+
+
+def case_adam():
+    x, y = make_data(60)
+    return equal(
+        make_mla,
+        with_nan(x, some_presence(60)),
+        y,
+        optimizer=lambda: keras.optimizers.Adam(1e-2),
+    )
+
+
+def case_use():
+    """What a model does after training, with 13 rows for eight devices."""
+    x, y = make_data(13)
+    few = with_nan(x, half_presence(13))
+    found, files, calibrated = [], [], []
+    folder = pathlib.Path(tempfile.mkdtemp())
+    for scope in (None, data_parallel()):
+        keras.distribution.set_distribution(scope)
+        keras.utils.set_random_seed(0)
+        model = compiled(make_mla())
+        outputs = [
+            model.train_on_batch(few, y, return_dict=True),
+            model.test_on_batch(few, y, return_dict=True),
+            model.evaluate(stream(few, y), steps=3, verbose=0),
+            model.predict(stream(few), steps=3, verbose=0),
+            model.predict(few, batch_size=5, verbose=0),
+            model.predict_on_batch(few),
+            model.predict_modalities(few, batch_size=6),
+            model.features(few),
+            model.unimodal("text").predict(x["text"], verbose=0),
+            model.serving_function()(x)["logits"],
+            keras_mla.encoders.cache_features(
+                model.encoders["audio"],
+                x["audio"],
+                folder / str(len(files)),
+                batch_size=5,
+                verbose=0,
+            ),
+        ]
+        files.append(folder / f"{len(files)}.keras")
+        model.save(files[-1])
+        model.calibrate((x, y))
+        calibrated.append(model.predict(x, verbose=0))
+        found.append(
+            [np.asarray(v, "float64") for v in keras.tree.flatten(outputs)]
+        )
+    loaded = []
+    for path, scope in zip(files, (data_parallel(), None), strict=True):
+        keras.distribution.set_distribution(scope)
+        model = keras.saving.load_model(path)
+        loaded.append(model.predict(few, verbose=0))
+    keras.distribution.set_distribution(None)
+    return {
+        "logits": differences(*found),
+        "loaded": differences(loaded[:1], loaded[1:]),
+        "calibrated": differences(calibrated[:1], calibrated[1:]),
+    }
+
+
+def stream(*data):
+    """Yields batches of six, six and one row."""
+    for start in (0, 6, 12):
+        rows = slice(start, start + 6)
+        yield keras.tree.map_structure(lambda v, r=rows: v[r], data)
+
+
+def case_errors():
+    """Returns the messages of what is refused."""
+    x, y = make_data(12)
+    messages = []
+
+    def refused(call):
+        try:
+            call()
+        except ValueError as error:
+            messages.append(str(error))
+        else:
+            messages.append("")
+
+    early = compiled(make_mla())
+    keras.distribution.set_distribution(data_parallel())
+    refused(lambda: early.fit(x, y, verbose=0))
+    model = compiled(make_mla())
+    unpaired = keras_mla.UnpairedDataset(
+        {n: (x[n], y) for n in x}, 12, shuffle=False
+    )
+    refused(lambda: model.fit(unpaired, verbose=0))
+    average = keras.optimizers.SGD(0.1, use_ema=True)
+    refused(lambda: compiled(make_mla(), average).fit(x, y, verbose=0))
+    # The models still work, and a plain model in a callback is Keras's own.
+    x, y = make_data(16)
+    plain = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    inside = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda *_: refused(
+            lambda: plain.predict(x["text"][:12], verbose=0)
+        )
+    )
+    model.fit(x, y, callbacks=[inside], verbose=0)
+    keras.distribution.set_distribution(None)
+    early.fit(x, y, verbose=0)
+    return messages
+
+
+def case_gathers():
+    """Returns the elements of the largest thing that a step gathers."""
+    x, y = make_data(64)
+    keras.distribution.set_distribution(data_parallel())
+    model = compiled(make_mla())
+    found = {}
+    model.build_for(x)
+    model.optimizer.build(model.trainable_variables)
+    for name, data in (
+        ("plain", (x, y)),
+        ("presence", (with_nan(x, some_presence(64)), y)),
+    ):
+        model.fit(*data, batch_size=64, verbose=0)
+        sharded = keras.tree.map_structure(
+            lambda v: jax.make_array_from_process_local_data(
+                keras.distribution.distribution()
+                .get_data_layout(v.shape)
+                .backend_layout,
+                v,
+            ),
+            data,
+        )
+        groups = (
+            model.trainable_variables,
+            model.non_trainable_variables,
+            model.optimizer.variables,
+            model.metrics_variables,
+        )
+        state = tuple([v.value for v in group] for group in groups)
+        text = jax.jit(model.train_step).lower(state, sharded).compile()
+        forward = jax.jit(
+            lambda state, data: model.stateless_call(*state, data)[0]
+        )
+        predict = forward.lower(state[:2], sharded[0]).compile()
+        for what, program in (("train", text), ("predict", predict)):
+            found[f"{what}_{name}"] = largest_gather(program.as_text())
+    keras.distribution.set_distribution(None)
+    return found
+
+
+MOVES = "all-gather|all-to-all|collective-permute"
+
+
+def largest_gather(text):
+    """Returns the most elements that devices send each other, unsummed."""
+    sizes = [0]
+    for shapes in re.findall(rf"= (\S.*?) (?:{MOVES})(?:-start)?\(", text):
+        sizes += [
+            int(np.prod([int(n) for n in shape.split(",") if n]))
+            for shape in re.findall(r"\[([\d,]*)\]", shapes)
+        ]
+    return max(sizes)
+
+
 CASES = {
     name.removeprefix("case_"): function
     for name, function in dict(globals()).items()
     if name.startswith("case_")
+}
+CASES |= {
+    "ConcatFusion": family("ConcatFusion"),
+    "OGMGE": family("OGMGE", True),
+    "LateFusion": family("LateFusion", True),
+    "MultiLossFusion": family("MultiLossFusion", True),
+    "QMF": family("QMF"),
+    "MMIN": family("MMIN", True),
+    "DCCAE": family("DCCAE", True),
 }
 
 if __name__ == "__main__":

@@ -35,6 +35,20 @@ def predicting(method: Callable) -> Callable:
     return jax_batches.predicting(method)
 
 
+def let_predict(model: keras.Model) -> keras.Model:
+    """Returns a plain model that predicts any number of rows."""
+    if keras.distribution.distribution() is not None:
+
+        def predict(*args: Any, **kwargs: Any) -> Any:
+            method = type(model).predict.__get__(model)
+            with on_own_devices(model):
+                return predicting(method)(*args, **kwargs)
+
+        # Not by a class of its own, which a saved file would name.
+        vars(model)["predict"] = predict
+    return model
+
+
 def check_placed(model: keras.Model) -> None:
     """Raises unless a model was made under the current distribution.
 

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import keras
 import numpy as np
+from jax.experimental import multihost_utils
 from keras.src.backend.jax import trainer
 
 from keras_mla.backend.distribution.common import add_rows
@@ -33,6 +34,8 @@ class _Batches(trainer.JAXEpochIterator):
         super().__init__(**kwargs)
         self.fill_up = fill_up
         self.begin = begin
+        # Whether processes know that they add equally many rows.
+        self.alike = check_alike(self.data_adapter)
 
     def _get_distributed_iterator(self, distribution: Any) -> Iterator[Any]:
         self.begin()
@@ -41,12 +44,54 @@ class _Batches(trainer.JAXEpochIterator):
         for data in self.data_adapter.get_jax_iterator():
             filled = self.fill_up(data, parts)
             if filled is not data:
+                if not self.alike:
+                    raise ValueError(
+                        f"This process holds {parts} parts of each batch, "
+                        f"which do not divide {number_of_rows(data)} rows. "
+                        "Processes that read data sets do not know whether "
+                        "the others have as many rows: drop the remainder "
+                        "(`batch(size, drop_remainder=True)`), or pass arrays."
+                    )
                 # It may have entries that other batches do not have.
                 yield trainer._distribute_data(filled)
                 continue
             if layouts is None:
                 layouts = _layouts(data, distribution)
             yield trainer._distribute_data(data, layouts)
+
+
+def check_alike(adapter: Any) -> bool:
+    """Raises if processes that share batches have other numbers of them.
+
+    Each would wait for the others without end.
+
+    Args:
+        adapter: Keras's data adapter.
+
+    Returns:
+        Whether it is known that all batches have equally many rows.
+    """
+    distribution: Any = keras.distribution.distribution()
+    devices = distribution.device_mesh.backend_mesh.devices.flat
+    if len({device.process_index for device in devices}) == 1:
+        return True
+    of_adapter = (
+        adapter.num_batches,
+        adapter.batch_size,
+        adapter.partial_batch_size,
+    )
+    own = [-1 if size is None else int(size) for size in of_adapter]
+    sizes = multihost_utils.process_allgather(np.array(own))
+    if (sizes != sizes[0]).any():
+        raise ValueError(
+            "Each process must pass as many batches as the others, with "
+            "equally many rows. Received, of each process (-1 for unknown): "
+            + "; ".join(
+                f"{number} batches of {rows} rows, the last one of {last}"
+                for number, rows, last in sizes
+            )
+        )
+    return -1 not in own
 
 
 def own_parts(distribution: Any) -> int:
