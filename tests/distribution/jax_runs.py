@@ -101,11 +101,17 @@ def state_of(model):
 
 
 def equal(
-    make, x, y, weight=None, distribution=data_parallel, optimizer=None, **more
+    make,
+    x,
+    y,
+    weight=None,
+    distribution=data_parallel,
+    optimizer=None,
+    validate=True,
 ):
     """Trains on one device and on several; returns the differences."""
     rows = len(y) if not isinstance(y, dict) else None
-    found = []
+    found: list = []
     initial = None
     for scope in (None, distribution()):
         keras.distribution.set_distribution(scope)
@@ -126,7 +132,7 @@ def equal(
             history = model.fit(data, epochs=2, verbose=0).history
             found.append((state_of(model), history, []))
             continue
-        held = {k: v[: rows - 7] for k, v in x.items()}
+        held = {k: v[: rows - 7] for k, v in x.items()}, y[: rows - 7]
         history = model.fit(
             x,
             y,
@@ -134,12 +140,17 @@ def equal(
             epochs=2,
             shuffle=False,
             sample_weight=weight,
-            validation_data=(held, y[: rows - 7]),
+            validation_data=held if validate else None,
             verbose=0,
-            **more,
         ).history
         logits = model.predict(x, batch_size=BATCH, verbose=0)
         found.append((state_of(model), history, [logits]))
+    # Optimizer slots follow their weights.
+    parts = [
+        v.path.split("/", 1)[-1]
+        for v in [*model.variables, *model.optimizer.variables]
+        if not v.value.sharding.is_fully_replicated
+    ]
     keras.distribution.set_distribution(None)
     one, several = found
     assert list(one[1]) == list(several[1])
@@ -147,10 +158,11 @@ def equal(
     return {
         "state": differences(one[0], several[0]),
         "history": max(
-            differences([a], [b]) / max(1.0, np.abs(a).max())
+            differences([a], [b]) / max(1.0, float(np.abs(a).max()))
             for a, b in zip(one[1].values(), several[1].values(), strict=True)
         ),
         "logits": differences(one[2], several[2]) if one[2] else 0.0,
+        "parts": parts,
     }
 
 
@@ -167,19 +179,26 @@ def case_presence():
     return equal(make_mla, with_nan(x, some_presence(51)), y)
 
 
+def case_one_batch():
+    x, y = make_data(21)
+    x = with_nan(x, some_presence(21))
+    return equal(make_mla, x, y, validate=False)
+
+
 def case_unpaired():
     x, y = make_data(48)
     return equal(make_mla, x, {name: y for name in x})
 
 
-def case_model_parallel():
+def case_sharded():
+    x, y = make_data(27)
+    return equal(make_mla, x, y, distribution=model_parallel, validate=False)
+
+
+def case_sharded_presence():
     x, y = make_data(51)
-    return equal(
-        make_mla,
-        with_nan(x, some_presence(51)),
-        y,
-        distribution=model_parallel,
-    )
+    x = with_nan(x, some_presence(51))
+    return equal(make_mla, x, y, distribution=model_parallel)
 
 
 def family(method, presence=False, **options):
@@ -375,11 +394,4 @@ CASES |= {
 }
 
 if __name__ == "__main__":
-    import time
-
-    results = {}
-    for name in sys.argv[1:]:
-        start = time.time()
-        results[name] = CASES[name]()
-        print(name, results[name], time.time() - start, file=sys.stderr)
-    print(json.dumps(results))
+    print(json.dumps({name: CASES[name]() for name in sys.argv[1:]}))

@@ -75,12 +75,9 @@ def check_alike(adapter: Any) -> bool:
     devices = distribution.device_mesh.backend_mesh.devices.flat
     if len({device.process_index for device in devices}) == 1:
         return True
-    of_adapter = (
-        adapter.num_batches,
-        adapter.batch_size,
-        adapter.partial_batch_size,
-    )
-    own = [-1 if size is None else int(size) for size in of_adapter]
+    number, rows = adapter.num_batches, adapter.batch_size
+    own = [number, rows, adapter.partial_batch_size or rows]
+    own = [-1 if size is None else int(size) for size in own]
     sizes = multihost_utils.process_allgather(np.array(own))
     if (sizes != sizes[0]).any():
         raise ValueError(
@@ -91,7 +88,7 @@ def check_alike(adapter: Any) -> bool:
                 for number, rows, last in sizes
             )
         )
-    return -1 not in own
+    return rows is not None  # Of arrays alone it is known.
 
 
 def own_parts(distribution: Any) -> int:
