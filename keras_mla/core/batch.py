@@ -177,6 +177,12 @@ class Batch:
             return None
         return ops.any(self.presence, axis=1)
 
+    def samples(self, name: str) -> Any:
+        """Returns the number of one modality's rows that are samples."""
+        if self.counted is None:
+            return self.size(name)
+        return ops.sum(ops.cast(self.counted, "int32"))
+
     def size(self, name: str) -> Any:
         """Returns the number of rows of one modality."""
         return ops.shape(keras.tree.flatten(self.inputs[name])[0])[0]

@@ -121,6 +121,7 @@ class ServedModel(Hooks):
             batch_size: int. Defaults to 32.
         """
         x = self.prepare_inputs(x)
+        distribution.check_placed(self)
         with self._taking_turns():
             views = self._served.views
             if what not in views:

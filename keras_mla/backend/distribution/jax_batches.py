@@ -76,8 +76,9 @@ def check_alike(adapter: Any) -> bool:
     if len({device.process_index for device in devices}) == 1:
         return True
     number, rows = adapter.num_batches, adapter.batch_size
-    own = [number, rows, adapter.partial_batch_size or rows]
-    own = [-1 if size is None else int(size) for size in own]
+    # A generator's adapter does not implement the size of the last batch.
+    last = None if rows is None else adapter.partial_batch_size or rows
+    own = [-1 if size is None else int(size) for size in (number, rows, last)]
     sizes = multihost_utils.process_allgather(np.array(own))
     if (sizes != sizes[0]).any():
         raise ValueError(
@@ -88,7 +89,7 @@ def check_alike(adapter: Any) -> bool:
                 for number, rows, last in sizes
             )
         )
-    return rows is not None  # Of arrays alone it is known.
+    return -1 not in own
 
 
 def own_parts(distribution: Any) -> int:
