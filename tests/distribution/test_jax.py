@@ -122,8 +122,9 @@ def test_what_a_model_does_after_training():
 )
 @only_on("jax")
 def test_a_method_of_each_family(methods):
-    # QMF divides by differences of losses, which amplifies rounding.
-    check(run(*methods), state=2e-6 if "QMF" in methods else 1e-6)
+    # QMF divides by differences of losses, and MMIN is deep: rounding grows.
+    limits = {"QMF": {"state": 2e-6}, "MMIN": {"history": 3e-6}}
+    check(run(*methods), **limits.get(methods[-1], {}))
 
 
 @long()
