@@ -20,6 +20,7 @@ os.environ.setdefault(
 )
 
 # Modules that tests share.
+sys.path.insert(0, str(pathlib.Path(__file__).parent / "distribution"))
 sys.path.insert(0, str(pathlib.Path(__file__).parent / "saving"))
 sys.path.insert(0, str(pathlib.Path(__file__).parent / "reference"))
 sys.path.insert(0, str(pathlib.Path(__file__).parent))

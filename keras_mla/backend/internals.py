@@ -89,6 +89,20 @@ class Compiled:
         super()._maybe_symbolic_build(iterator, data_batch)  # type: ignore[misc]
 
 
+def without_and_with_weights(container: CompileMetrics) -> tuple[list, list]:
+    """Returns the metrics of a container that sample weights do not weight.
+
+    Returns:
+        A list of these metrics, and a list of those that they weight.
+    """
+    groups = container._flat_metrics, container._flat_weighted_metrics
+    without, with_weights = (
+        [metric for part in group if part for metric in part.metrics]
+        for group in groups
+    )
+    return without, with_weights
+
+
 def takes_logits(metric: keras.metrics.Metric) -> bool | None:
     """Returns a metric's `from_logits`, or `None` if it has no such setting."""
     found = getattr(metric, "from_logits", None)

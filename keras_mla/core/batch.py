@@ -16,7 +16,9 @@ from keras_mla.backend import distribution, kernels
 from keras_mla.core.filling import fill_absent
 from keras_mla.presence import stack_presence
 
-RESERVED = ("presence", "sample_id")
+# Says which rows of a batch are samples. Others fill it up for the devices.
+COUNTED = "_counted"
+RESERVED = ("presence", "sample_id", COUNTED)
 
 
 @dataclasses.dataclass
@@ -39,6 +41,9 @@ class Batch:
             that were passed as present and that `hide` has made absent. `None`
             if nothing was hidden.
         modalities: Names of the modalities, in the order of `presence`.
+        counted: Bool tensor of shape `(batch,)`, or `None` for all: the rows
+            that are samples. Others, which `fill_up` has added, have no
+            modality.
         extra: A structure of tensors that a method's `prepare_batch` has
             computed for its losses.
         seen: Tensor of shape `(modalities,)`, the number of samples that have
@@ -56,6 +61,7 @@ class Batch:
     values: dict[str, Any] = dataclasses.field(default_factory=dict)
     hidden: Any | None = None
     modalities: tuple[str, ...] = ()
+    counted: Any | None = None
     extra: Any = ()
     seen: Any | None = None
     sizes: dict[str, Any] = dataclasses.field(default_factory=dict, init=False)
@@ -86,6 +92,7 @@ class Batch:
             training,
             {name: x[name] for name in modalities},
             modalities=tuple(modalities),
+            counted=x.get(COUNTED),
         )
 
     def hide(self, mask: Any) -> "Batch":
@@ -174,10 +181,11 @@ class Batch:
         """
         if self.presence is None:
             return None
-        seen = self.counted().seen
+        seen = self.with_seen().seen
+        assert seen is not None
         return sum(seen[self.modalities.index(name)] for name in names) > 0
 
-    def counted(self) -> "Batch":
+    def with_seen(self) -> "Batch":
         """Returns a batch that knows how many samples have each modality."""
         if self.presence is None or self.seen is not None:
             return self
@@ -194,8 +202,10 @@ class Batch:
         """
         if parts == 1:
             return [self]
-        by_rows = ("inputs", "labels", "sample_weight", "presence")
-        by_rows = (*by_rows, "sample_id", "values", "hidden", "extra")
+        by_rows = [
+            *("inputs", "labels", "sample_weight", "presence", "sample_id"),
+            *("values", "hidden", "counted", "extra"),
+        ]
         of_batch = {name: getattr(self, name) for name in by_rows}
         sizes = {_rows(v) for v in self.inputs.values()}
         found = []
@@ -219,6 +229,12 @@ class Batch:
         if self.presence is None:
             return None
         return ops.any(self.presence, axis=1)
+
+    def samples(self, name: str) -> Any:
+        """Returns the number of one modality's rows that are samples."""
+        if self.counted is None:
+            return self.size(name)
+        return ops.sum(ops.cast(self.counted, "int32"))
 
     def size(self, name: str) -> Any:
         """Returns the number of rows of one modality."""

@@ -1,6 +1,7 @@
 """Checks and callbacks around Keras's `fit`, `evaluate` and `predict`."""
 
 import contextlib
+import functools
 import inspect
 import logging
 import threading
@@ -19,6 +20,7 @@ from keras_mla.core.arrays import (
 )
 from keras_mla.core.batch import check_inputs, check_rows
 from keras_mla.core.hooks import Hooks
+from keras_mla.core.padding import fill_up
 from keras_mla.presence import stack_presence
 
 _LOG = logging.getLogger("keras_mla")
@@ -120,7 +122,7 @@ class CheckedModel(Hooks):
         verbose = given.get("verbose", "auto")
         given["callbacks"] = progress.with_short(callbacks, verbose)
         with self._running():
-            return super().fit(*call.args, **call.kwargs)
+            return self._filled_up(super().fit)(*call.args, **call.kwargs)
 
     @contextlib.contextmanager
     def _taking_turns(self, measuring: bool = False) -> Iterator[None]:
@@ -145,6 +147,14 @@ class CheckedModel(Hooks):
         finally:
             turn.release()
 
+    def _filled_up(self, method: Callable) -> Callable:
+        """Returns a method of Keras that takes batches of any number of rows.
+
+        Devices that share a batch must divide it.
+        """
+        fill = functools.partial(fill_up, self.modalities)
+        return backend.distribution.filled_up(method, fill)
+
     @contextlib.contextmanager
     def _running(self, measuring: bool = True) -> Iterator[None]:
         """Surrounds Keras's methods, so that an error leaves a usable model."""
@@ -153,12 +163,18 @@ class CheckedModel(Hooks):
             backend.step.keeping_weights(self),
             interrupts.between_steps(),
         ):
+            backend.distribution.check_placed(self)
             try:
                 yield
             except ValueError:
                 # A function that TensorFlow traced in part is of no further
                 # use.
                 self.train_function = self.test_function = None
+                raise
+            except TypeError as error:
+                # After an error Keras finds no weights to average, on JAX.
+                if isinstance(error.__context__, ValueError):
+                    raise error.__context__ from None
                 raise
 
     def _with_own(
@@ -199,7 +215,8 @@ class CheckedModel(Hooks):
                 call.arguments.get("verbose", "auto"),
             )
         with self._running():
-            result = super().evaluate(*call.args, **call.kwargs)
+            evaluate = self._filled_up(super().evaluate)
+            result = evaluate(*call.args, **call.kwargs)
         self.check_labels_seen()
         return result
 
@@ -209,8 +226,12 @@ class CheckedModel(Hooks):
         given = call.arguments
         given["x"] = self.prepare_inputs(x)
         given["callbacks"] = _interruptible(given.get("callbacks"))
-        with self._running(measuring=False):
-            return super().predict(*call.args, **call.kwargs)
+        with (
+            self._running(measuring=False),
+            backend.distribution.on_own_devices(self),
+        ):
+            predict = backend.distribution.predicting(super().predict)
+            return predict(*call.args, **call.kwargs)
 
     def train_on_batch(
         self,
@@ -228,7 +249,7 @@ class CheckedModel(Hooks):
             self._begun = True
             backend.distribution.begin(self)
         with self._running():
-            result = super().train_on_batch(
+            result = self._filled_up(super().train_on_batch)(
                 x, y, sample_weight, class_weight, return_dict
             )
         self.check_labels_seen()
@@ -245,14 +266,19 @@ class CheckedModel(Hooks):
         x = self.prepare_inputs(x)
         self.check_data(x, y, sample_weight)
         with self._running():
-            result = super().test_on_batch(x, y, sample_weight, return_dict)
+            result = self._filled_up(super().test_on_batch)(
+                x, y, sample_weight, return_dict
+            )
         self.check_labels_seen()
         return result
 
     def predict_on_batch(self, x: Any) -> Any:
         """Predicts one batch, as `keras.Model.predict_on_batch` does."""
         x = self.prepare_inputs(x)
-        with self._running(measuring=False):
+        with (
+            self._running(measuring=False),
+            backend.distribution.on_own_devices(self),
+        ):
             return super().predict_on_batch(x)
 
 

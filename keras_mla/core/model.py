@@ -18,7 +18,10 @@ from keras_mla.layers.fusion import Fusion, check_task
 
 
 class MultimodalModel(
-    TrainedModel, ServedModel, BuiltModel, metaclass=building.BuiltLast
+    TrainedModel,
+    ServedModel,
+    BuiltModel,
+    metaclass=building.BuiltLast,
 ):
     """Base class of all methods, with the parts that a method overrides.
 

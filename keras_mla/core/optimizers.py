@@ -67,7 +67,10 @@ def check_average(optimizer: Any, updates: int, presence: Any | None) -> None:
             "An optimizer with `use_ema=True` cannot be used with "
             "x['presence'] and one update per modality: the average is taken "
             "in the last modality's update, which is skipped if no sample has "
-            "the modality. Use an optimizer without `use_ema`."
+            "the modality. Use an optimizer without `use_ema`. (Batches that "
+            "the devices of a `keras.distribution` do not divide are filled up "
+            "with absent rows: choose a batch size that they divide, and drop "
+            "the remainder.)"
         )
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_mla.backend import distribution, kernels
+from keras_mla.backend import distribution, internals, kernels
 from keras_mla.core import metrics, tasks
 from keras_mla.core.batch import Batch, split_targets
 from keras_mla.core.compile import CompiledModel
@@ -160,15 +160,38 @@ class RecordedModel(CompiledModel):
             metrics.build(labels, logits)
 
     def _update_fused_metrics(self, batch: Batch, fused: Any) -> None:
-        if self.metrics_container is None:
+        container = self.metrics_container
+        if container is None:
             return
         name = self.modalities[0]
         labels, weight = batch.labels[name], batch.sample_weight[name]
-        if weight is None and self.metrics_container.built:
-            for metric in self.metrics_container.metrics:
+        if batch.counted is not None:
+            self._update_of_counted(container, batch, fused)
+        elif weight is None and container.built:
+            for metric in container.metrics:
                 kernels.update_metric(metric, labels, fused, None)
         else:
-            self.metrics_container.update_state(labels, fused, weight)
+            container.update_state(labels, fused, weight)
+
+    def _update_of_counted(
+        self, container: Any, batch: Batch, fused: Any
+    ) -> None:
+        """Leaves rows out that fill the batch up.
+
+        Samples without any modality do count in the fused metrics.
+        """
+        name = self.modalities[0]
+        labels, given = batch.labels[name], batch.sample_weight[name]
+        if not container.built:
+            container.build(labels, fused)
+        counted = ops.cast(batch.counted, "float32")
+        weighted = counted
+        if given is not None:
+            weighted = counted * ops.reshape(ops.cast(given, "float32"), (-1,))
+        groups = internals.without_and_with_weights(container)
+        for metrics_of, weight in zip(groups, (counted, weighted), strict=True):
+            for metric in metrics_of:
+                kernels.update_metric(metric, labels, fused, weight)
 
     def _count_strays(self, batch: Batch, logits: Any) -> None:
         """Counts labels that are not classes, if the backend accepts them."""

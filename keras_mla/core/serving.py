@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_mla.backend import internals, step
+from keras_mla.backend import distribution, internals, step
 from keras_mla.core import building, calibration, exporting
 from keras_mla.core.batch import split_inputs
 from keras_mla.core.filling import where_present
@@ -121,12 +121,18 @@ class ServedModel(Hooks):
             batch_size: int. Defaults to 32.
         """
         x = self.prepare_inputs(x)
+        distribution.check_placed(self)
         with self._taking_turns():
             views = self._served.views
             if what not in views:
                 views[what] = _View(self, what)
-            with step.keeping_weights(views[what]):
-                result = views[what].predict(x, batch_size, verbose=0)
+            view = views[what]
+            with (
+                step.keeping_weights(view),
+                distribution.on_own_devices(view),
+            ):
+                predict = distribution.predicting(view.predict)
+                result = predict(x, batch_size, verbose=0)
         # JAX sorts the names.
         names = [*self.experts, "fused"]
         return {name: result[name] for name in names if name in result}
@@ -428,7 +434,7 @@ def _unimodal_model(model: Any, name: str) -> keras.Model:
         inputs, ops.cast(logits, "float32"), name=f"{model.name}_{name}"
     )
     unimodal(inputs)  # Keras exports only models that have been called.
-    return unimodal
+    return distribution.let_predict(unimodal)
 
 
 class _View(keras.Model):

@@ -47,7 +47,8 @@ class ProcessRows(keras.utils.PyDataset):
             max_queue_size=dataset.max_queue_size,
         )
         self.dataset = dataset
-        self.index, self.number = worker or distribution.worker()
+        found: tuple[int, int] = worker or distribution.worker()
+        self.index, self.number = found
 
     def __len__(self) -> int:
         """Returns the number of batches in an epoch."""
@@ -108,6 +109,7 @@ class ArrayBatches(keras.utils.PyDataset):
         )
 
     def set_epoch(self, epoch: int) -> None:
+        """Draws the order of an epoch."""
         self._order = np.arange(self.rows)
         if self.shuffle:
             generator = np.random.default_rng((self.seed, epoch))

@@ -87,7 +87,7 @@ class TrainedModel(RecordedModel):
         self.build_for(batch.inputs)
         if training and self.modality_dropout and batch.paired:
             batch = batch.drop(self.modality_dropout, self.dropout_seed)
-        return self.prepare_batch(batch).counted()
+        return self.prepare_batch(batch).with_seen()
 
     def _updates_of(self, batch: Batch) -> Sequence[Update]:
         return [
@@ -239,7 +239,8 @@ class TrainedModel(RecordedModel):
         self, update: Update, split: Sequence[Batch], combines: bool
     ) -> tuple[Pass, list[list]]:
         """Returns the same for a batch of several devices or micro-batches."""
-        sums, passes, groups = parts.Sums(), [], []
+        sums, passes = parts.Sums(), []
+        groups: list[int] = []
         for index, part in enumerate(split):
             if index:
                 # Else all parts may be computed, and kept, at once.

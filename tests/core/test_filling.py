@@ -17,7 +17,12 @@ from utils import (
 )
 
 import keras_mla
-from keras_mla.core.filling import fill_absent, rows_in_turn
+from keras_mla.core.filling import (
+    fill_absent,
+    fill_in_groups,
+    first_rows,
+    rows_in_turn,
+)
 from keras_mla.core.losses import SampleLoss
 
 
@@ -33,17 +38,46 @@ def in_turn(present):
 @pytest.mark.parametrize("groups", [1, 2, 4])
 def test_present_rows_are_taken_in_turn(groups):
     rng = np.random.default_rng(0)
-    for rate in (0.0, 0.2, 0.5, 1.0):
+    size = 24 // groups
+    for rate in (0.2, 0.5, 1.0):
         present = rng.random(24) < rate
-        size = 24 // groups
+        present[::size] = True  # Each group has a row.
         expected = np.concatenate(
             [
                 start + np.array(in_turn(present[start : start + size]))
                 for start in range(0, 24, size)
             ]
         )
-        index = rows_in_turn(ops.convert_to_tensor(present), groups)
-        np.testing.assert_array_equal(to_numpy(index), expected)
+        rows = np.where(present, np.arange(24.0), np.nan).astype("float32")
+        filled = fill_in_groups(
+            ops.convert_to_tensor(rows),
+            ops.convert_to_tensor(present),
+            rows_in_turn,
+            groups,
+        )
+        np.testing.assert_array_equal(to_numpy(filled), rows[expected])
+
+
+def test_the_row_itself_stays_without_a_present_one():
+    index = rows_in_turn(ops.zeros((4,), "bool"))
+    np.testing.assert_array_equal(to_numpy(index), np.arange(4))
+
+
+@pytest.mark.parametrize("find", [first_rows, rows_in_turn])
+def test_a_group_without_a_present_row_borrows_one(find):
+    present = np.array([False, False, False, True, False, False, True, True])
+    values = {
+        "ids": np.arange(8, dtype="int32"),
+        "mask": np.arange(8) == 3,
+        "bytes": np.arange(16, dtype="uint8").reshape(8, 2),
+        "x": np.where(present, np.arange(8.0), np.nan).astype("float32"),
+    }
+    tensors = keras.tree.map_structure(ops.convert_to_tensor, values)
+    filled = fill_in_groups(tensors, ops.convert_to_tensor(present), find, 4)
+    for name, value in values.items():
+        expected = value[[3, 3, 3, 3, 3, 3, 6, 7]]
+        np.testing.assert_array_equal(to_numpy(filled[name]), expected)
+        assert to_numpy(filled[name]).dtype == value.dtype
 
 
 def test_a_prediction_copies_the_first_present_row():

@@ -14,7 +14,7 @@ import tempfile
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import cases
+import device_cases as cases
 import keras
 import numpy as np
 import tensorflow as tf

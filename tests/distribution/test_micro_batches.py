@@ -1,15 +1,10 @@
-import sys
-from pathlib import Path
-
+import device_cases as cases
 import keras
 import numpy as np
 import pytest
 import utils
 
 import keras_mla
-
-sys.path.insert(0, str(Path(__file__).parent))
-import cases
 
 CASES = ("plain", "weights", "presence", "gap", "unpaired", "uneven", "few")
 

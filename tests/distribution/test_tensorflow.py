@@ -7,8 +7,7 @@ import pytest
 import utils
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))
-import cases
+import device_cases as cases
 
 pytestmark = utils.only_on("tensorflow")
 

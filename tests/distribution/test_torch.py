@@ -3,14 +3,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 import utils
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))
-import cases
+import device_cases as cases
 
 pytestmark = utils.only_on("torch")
 

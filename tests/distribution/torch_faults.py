@@ -13,7 +13,7 @@ import time
 os.environ["KERAS_BACKEND"] = "torch"
 os.environ["OMP_NUM_THREADS"] = "1"
 
-import cases
+import device_cases as cases
 import keras
 import numpy as np
 import torch

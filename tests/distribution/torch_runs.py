@@ -12,7 +12,7 @@ import sys
 os.environ["KERAS_BACKEND"] = "torch"
 os.environ["OMP_NUM_THREADS"] = "1"
 
-import cases
+import device_cases as cases
 import numpy as np
 import torch
 

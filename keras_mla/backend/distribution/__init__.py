@@ -12,6 +12,11 @@
 - `begin(model)`: gives all processes the same weights.
 - `meet(step, **facts)`: raises unless all processes do the same.
 - `first_value(value)`: a number of the first process.
+- `filled_up(method, fill_up)`, `predicting(method)`: methods of Keras that take
+  batches which the devices do not divide.
+- `let_predict(model)`: a plain model whose `predict` does the same.
+- `check_placed(model)`: raises if weights are on other devices than the data.
+- `on_own_devices(model)`: a context in which each process predicts by itself.
 """
 
 from keras_mla.backend.choice import finder
@@ -29,3 +34,8 @@ row_groups = _find("row_groups")
 begin = _find("begin")
 meet = _find("meet")
 first_value = _find("first_value")
+filled_up = _find("filled_up")
+predicting = _find("predicting")
+let_predict = _find("let_predict")
+check_placed = _find("check_placed")
+on_own_devices = _find("on_own_devices")

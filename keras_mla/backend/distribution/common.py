@@ -1,10 +1,11 @@
 """Distribution where a step sees the global batch, as on one device."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 # What a process does next, which all processes must do at once.
@@ -104,3 +105,47 @@ def worker() -> tuple[int, int]:
 def first_value(value: float) -> float:
     """Returns a number of the first process."""
     return value
+
+
+def filled_up(method: Callable, fill_up: Callable[[Any, int], Any]) -> Callable:
+    """Returns the method unchanged: it takes batches of any number of rows.
+
+    Args:
+        method: A bound method of Keras that trains or evaluates.
+        fill_up: Function of a batch and the number of parts that this process
+            holds of it. It returns the batch itself if the parts divide it,
+            and else a batch with rows added.
+    """
+    return method
+
+
+def predicting(method: Callable) -> Callable:
+    """Returns the method `predict` unchanged: it takes any number of rows."""
+    return method
+
+
+def let_predict(model: keras.Model) -> keras.Model:
+    """Returns a plain model unchanged: it predicts any number of rows."""
+    return model
+
+
+def add_rows(data: Any, more: int) -> Any:
+    """Adds copies of the last row to a structure of arrays."""
+
+    def add(value: Any) -> Any:
+        if value is None:
+            return None
+        value = np.asarray(value)
+        return np.concatenate([value, value[-1:].repeat(more, 0)])
+
+    return keras.tree.map_structure(add, data)
+
+
+def check_placed(model: keras.Model) -> None:
+    """Does nothing: the backend itself says where weights must be."""
+
+
+@contextlib.contextmanager
+def on_own_devices(model: keras.Model) -> Iterator[None]:
+    """Does nothing: a process can read its predictions."""
+    yield

@@ -165,13 +165,13 @@ class QMF(SampleIds, LateModel):
         hardness = ops.take(scaled, self.ids_of(batch)[0], axis=0)
         # Without a stopped gradient: R trains the confidence.
         confidence = self.fusion_weights(outputs, batch.presence)
-        gap = hardness - ops.roll(hardness, -1, axis=0)
-        excess = confidence - ops.roll(confidence, -1, axis=0)
+        gap = hardness - _following(hardness, batch)
+        excess = confidence - _following(confidence, batch)
         terms = ops.relu(ops.sign(gap) * excess + ops.abs(gap))
         if batch.presence is None:
             return ops.mean(terms, axis=0)
         both = ops.logical_and(
-            batch.presence, ops.roll(batch.presence, -1, axis=0)
+            batch.presence, _following(batch.presence, batch)
         )
         counted = ops.cast(both, "float32")
         return ops.sum(terms * counted, axis=0) / ops.maximum(
@@ -214,3 +214,15 @@ class QMF(SampleIds, LateModel):
     def get_config(self) -> dict:
         """Returns the constructor's arguments, serialized."""
         return {**super().get_config(), "rank_weight": self.rank_weight}
+
+
+def _following(values: Any, batch: Batch) -> Any:
+    """Returns each sample's successor; the last one's is the first one."""
+    if batch.counted is None:
+        return ops.roll(values, -1, axis=0)
+    rows = ops.arange(1, ops.shape(values)[0] + 1)
+    # Added rows stand at the end. (In several processes they stand at the
+    # end of each part, and pairs across them do not count.)
+    samples = ops.sum(ops.cast(batch.counted, rows.dtype))
+    following = ops.where(rows < samples, rows, ops.zeros_like(rows))
+    return ops.take(values, following, axis=0)

@@ -199,7 +199,7 @@ class CorrelatedModel(ProjectedModel):
             self.ridge,
             2 * self.width,
         )
-        size = batch.size(self.modalities[0])
+        size = batch.samples(self.modalities[0])
         return [fused, MeanLoss(correlation, size)]
 
     # === Batches that are too small ===

@@ -149,7 +149,7 @@ class DCCAE(CorrelatedModel):
                 self.modalities, outputs.kept, strict=True
             )
         )
-        size = batch.size(self.modalities[0])
+        size = batch.samples(self.modalities[0])
         return [*first, MeanLoss(self.weight * total, size)]
 
     def _error(

@@ -179,7 +179,7 @@ class InvariantFusion(TermsModel):
                     self.moments,
                 )
                 total, pairs = total + far, pairs + both
-        rows = ops.cast(batch.size(self.modalities[0]), "float32")
+        rows = ops.cast(batch.samples(self.modalities[0]), "float32")
         counted = rows * ops.cast(pairs > 0, "float32")
         return MeanLoss(total / ops.maximum(pairs, 1), counted)
 
