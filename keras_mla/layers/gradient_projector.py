@@ -152,8 +152,12 @@ class GradientProjector(keras.layers.Layer):
 
     @property
     def supports_products(self) -> bool:
-        """Whether `product` may be used: P is neither opened nor normalized."""
-        return not self._rescales
+        """Whether `product` may be used: P is neither opened nor normalized.
+
+        Nor is it where a subclass has a `project` of its own.
+        """
+        own = type(self).project is not GradientProjector.project
+        return not (self._rescales or own)
 
     def product(self, inputs: Any, kernel: Any) -> Any:
         """Multiplies a batch by a kernel, whose gradient P then multiplies.

@@ -356,22 +356,6 @@ def test_errors_of_a_constructor_are_our_own():
     assert "compute_output_spec" not in str(error.value)
 
 
-@only_on("torch")
-def test_several_processes(monkeypatch):
-    import torch
-
-    model = compiled(make_model())
-    x, y = make_data(8)
-    distributed = torch.distributed
-    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
-    monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
-    for call in ("fit", "train_on_batch"):
-        with pytest.raises(RuntimeError, match="2 processes"):
-            CALLS[call](model, x, y)
-    monkeypatch.undo()
-    model.fit(x, y, verbose=0)
-
-
 # === Callbacks ===
 
 

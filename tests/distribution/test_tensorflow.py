@@ -3,11 +3,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import device_cases as cases
 import pytest
 import utils
 
 HERE = Path(__file__).parent
-import device_cases as cases
 
 pytestmark = utils.only_on("tensorflow")
 

@@ -3,12 +3,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import device_cases as cases
 import numpy as np
 import pytest
 import utils
 
 HERE = Path(__file__).parent
-import device_cases as cases
 
 pytestmark = utils.only_on("torch")
 

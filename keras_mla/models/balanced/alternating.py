@@ -182,15 +182,13 @@ class AlternatingModel(MultimodalModel):
         self, update: Update, outputs: Outputs, batch: Batch
     ) -> dict[str, tuple[Any, Any | None]]:
         """Asks for the mean input of each Dense kernel of the head."""
-        (name,) = update.modalities
+        name, *others = update.modalities
+        if others:  # A subclass has added a joint update.
+            return {}
+        present, found = batch.present(name), outputs.extra.get(name, ())
         return {
-            projector.name: (
-                ops.cast(inputs, "float32"),
-                batch.present(name),
-            )
-            for projector, inputs in zip(
-                self.projectors, outputs.extra[name], strict=False
-            )
+            projector.name: (ops.cast(inputs, "float32"), present)
+            for projector, inputs in zip(self.projectors, found, strict=False)
         }
 
     def modify_gradients(
@@ -205,10 +203,11 @@ class AlternatingModel(MultimodalModel):
             index = position.get(id(dense.kernel))
             if index is None:  # The kernel is frozen.
                 continue
+            arguments = {}
+            if self._projects(dense, projector):
+                arguments["projected"] = True
             gradients[index], advance = projector.project(
-                gradients[index],
-                outputs.means[projector.name],
-                self._projects(dense, projector),
+                gradients[index], outputs.means[projector.name], **arguments
             )
             advances.append(advance)
         return gradients, advances

@@ -144,14 +144,6 @@ class JointMLA(AlternatingModel):
         joined = ops.concatenate(joined, axis=-1)
         return self.joint_head(joined, training=training), ()
 
-    def batch_means(
-        self, update: Update, outputs: Outputs, batch: Batch
-    ) -> dict[str, tuple[Any, Any | None]]:
-        """Asks for the mean inputs of the shared head."""
-        if update.name == JOINT:
-            return {}
-        return super().batch_means(update, outputs, batch)
-
     def modify_gradients(
         self, update: Update, gradients: list, outputs: Outputs, batch: Batch
     ) -> tuple[list, list]:
