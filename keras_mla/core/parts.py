@@ -13,6 +13,7 @@ import keras
 from keras import ops
 
 from keras_mla.backend import distribution, kernels
+from keras_mla.backend.distribution.common import divided, times, weighted
 from keras_mla.core.losses import MeanLoss
 from keras_mla.core.update import Outputs, Pass
 
@@ -88,10 +89,12 @@ def shared(losses: list, counts: list) -> tuple[list, list]:
 
 
 class Sums:
-    """Sums over the parts of a batch: gradients, statistics and numbers."""
+    """Sums over the parts of a batch: gradients, and what means are asked."""
 
     def __init__(self) -> None:
-        self._sums: dict[str, list] | None = None
+        # For each piece, and then for each mean, tensors, their weight, and
+        # the number of samples that they count.
+        self._groups: list[tuple[list, Any, Any]] = []
 
     def add(
         self,
@@ -109,26 +112,29 @@ class Sums:
             means: What `Hooks.batch_means` has returned.
         """
         self.names = list(means)
-        found = {
-            "gradients": [
-                [_times(gradient, weight) for gradient in of_piece]
-                for of_piece, weight in zip(gradients, weights, strict=True)
-            ],
-            "counts": list(counts),
-            "means": [distribution.weighted_sum(*m) for m in means.values()],
-        }
-        if self._sums is None:
-            self._sums = found
-        else:
-            self._sums = keras.tree.map_structure(ops.add, self._sums, found)
+        found = list(zip(gradients, weights, counts, strict=True))
+        for values, counted in means.values():
+            total, number = distribution.weighted_sum(values, counted)
+            found.append(([total], None, number))
+        if not self._groups:
+            self._groups = found
+            return
+        self._groups = [
+            (
+                [a + b for a, b in zip(*map(weighted, pair), strict=True)],
+                None,
+                pair[0][2] + pair[1][2],
+            )
+            for pair in zip(self._groups, found, strict=True)
+        ]
 
     @property
     def so_far(self) -> Any:
         """The sums of the parts that were added."""
-        return self._sums
+        return [(tensors, number) for tensors, _, number in self._groups]
 
     def over_replicas(
-        self, moved: Sequence[Any], rows: Any
+        self, moved: list, rows: Any
     ) -> tuple[list[list], dict[str, Any], list]:
         """Adds the sums of all replicas, and divides them.
 
@@ -141,41 +147,13 @@ class Sums:
             means of the batch; and the means of `moved` over rows.
         """
         rows = ops.cast(rows, "float32")
-        sums: dict = {
-            **(self._sums or {}),
-            "moved": [_times(value, rows) for value in moved],
-            "rows": rows,
-        }
-        flat = distribution.total(keras.tree.flatten(sums))
-        sums = keras.tree.pack_sequence_as(sums, flat)
-        gradients = [
-            [_divided(gradient, count) for gradient in of_piece]
-            for of_piece, count in zip(
-                sums["gradients"], sums["counts"], strict=True
-            )
-        ]
+        *found, moved = distribution.means([*self._groups, (moved, rows, rows)])
+        pieces = len(found) - len(self.names)
         means = {
-            name: _divided(total, count)
-            for name, (total, count) in zip(
-                self.names, sums["means"], strict=True
-            )
+            name: mean
+            for name, (mean,) in zip(self.names, found[pieces:], strict=True)
         }
-        return (
-            gradients,
-            means,
-            [_divided(m, sums["rows"]) for m in sums["moved"]],
-        )
-
-
-def _times(value: Any, number: Any) -> Any:
-    """Returns a product, and zeros for 0: nothing may count as NaN."""
-    value = kernels.zero_unless(number > 0, value)
-    return value * ops.cast(number, value.dtype)
-
-
-def _divided(value: Any, number: Any) -> Any:
-    """Returns a quotient, and zeros where nothing was counted."""
-    return value / ops.cast(ops.maximum(number, 1), value.dtype)
+        return found[:pieces], means, moved
 
 
 def merged(passes: Sequence[Pass]) -> Pass:
@@ -212,8 +190,8 @@ def _mean(losses: Sequence[MeanLoss]) -> MeanLoss:
     """Returns the mean over the samples of all parts."""
     counts = [ops.cast(loss.count, "float32") for loss in losses]
     total = sum(
-        _times(ops.cast(loss.mean, "float32"), count)
+        times(ops.cast(loss.mean, "float32"), count)
         for loss, count in zip(losses, counts, strict=True)
     )
     number = sum(counts)
-    return MeanLoss(_divided(total, number), number)
+    return MeanLoss(divided(total, number), number)

@@ -51,3 +51,15 @@ def test_each_kind_of_method(replicas):
         if (name, case) != ("AEFusion", "gap")
     ]
     check_equal(replicas, *runs)
+
+
+def test_workers_of_several_machines_are_refused():
+    import tensorflow as tf
+
+    model = cases.method()
+    x, y = cases.data(4)
+    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    model._distribute_strategy = strategy
+    for call in (model.fit, model.evaluate):
+        with pytest.raises(ValueError, match="issues/20585"):
+            call(x, y, verbose=0)

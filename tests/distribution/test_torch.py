@@ -196,3 +196,16 @@ def test_the_rows_of_a_process():
     assert len(shares[0]) == 3
     with pytest.raises(TypeError, match="DistributedSampler"):
         ProcessRows([1, 2])
+
+
+def test_keras_that_shares_batches_itself(monkeypatch):
+    import keras
+
+    from keras_mla.backend.distribution import torch as distribution
+
+    model = cases.method()
+    monkeypatch.setattr(distribution, "num_replicas", lambda: 2)
+    distribution.check_placed(model)
+    monkeypatch.setattr(keras, "__version__", "3.16.0")
+    with pytest.raises(RuntimeError, match="keras<3.16"):
+        model.fit(*cases.data(4), verbose=0)

@@ -3,6 +3,7 @@
 - `num_replicas()`: the number of replicas that share a batch.
 - `worker()`: the index of this process among those that share a batch.
 - `total(tensors)`: sums over all replicas, sent in one message.
+- `means(groups)`: means over all replicas, sent in one message.
 - `weighted_sum(values, weights)`: the sum of counted rows, and their number.
 - `global_mean(values, weights)`: the mean over the batch on all replicas.
 - `whole(model)`: a context in which metrics are those of all processes.
@@ -25,6 +26,7 @@ _find = finder(__name__)
 num_replicas = _find("num_replicas")
 worker = _find("worker")
 total = _find("total")
+means = _find("means")
 weighted_sum = _find("weighted_sum")
 global_mean = _find("global_mean")
 whole = _find("whole")

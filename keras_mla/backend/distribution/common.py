@@ -27,6 +27,47 @@ def total(tensors: Sequence[Any]) -> list:
     return list(tensors)
 
 
+def times(value: Any, number: Any) -> Any:
+    """Returns a product, and zeros for 0: nothing may count as NaN."""
+    zero = ops.zeros_like(value)
+    return ops.where(number > 0, value * ops.cast(number, value.dtype), zero)
+
+
+def divided(value: Any, number: Any) -> Any:
+    """Returns a quotient, and zeros where nothing was counted."""
+    return value / ops.cast(ops.maximum(number, 1), value.dtype)
+
+
+def weighted(group: tuple[list, Any, Any]) -> list:
+    """Returns a group's tensors, multiplied by its weight."""
+    tensors, weight, _ = group
+    if weight is None:
+        return tensors
+    return [times(tensor, weight) for tensor in tensors]
+
+
+def means(
+    groups: Sequence[tuple[list, Any, Any]],
+    total: Callable[[list], list] = lambda tensors: tensors,
+) -> list[list]:
+    """Returns means over all replicas, sent in one message.
+
+    Args:
+        groups: For each group a list of tensors, their weight (a float32
+            scalar, or `None` for 1), and what to divide by: a float32 scalar,
+            added over replicas. Where it is 0, the mean is 0.
+        total: The function of this module that adds over replicas.
+    """
+    numbers = [number for _, _, number in groups]
+    sums = {"sums": [weighted(group) for group in groups], "numbers": numbers}
+    flat = total(keras.tree.flatten(sums))
+    sums = keras.tree.pack_sequence_as(sums, flat)
+    return [
+        [divided(tensor, number) for tensor in tensors]
+        for tensors, number in zip(sums["sums"], sums["numbers"], strict=True)
+    ]
+
+
 def global_mean(values: Any, weights: Any | None) -> Any:
     """Returns the mean over the batch, of the rows that `weights` counts.
 

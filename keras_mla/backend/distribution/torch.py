@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import torch
 
+from keras_mla.backend.distribution import common
 from keras_mla.backend.distribution.common import (
     STEPS,
     weighted_mean,
@@ -58,6 +59,46 @@ def total(tensors: Sequence[Any]) -> list:
 
 
 _SINGLE = (torch.float32, torch.float16, torch.bfloat16, torch.bool)
+
+
+@torch.no_grad()
+def means(groups: Sequence[tuple[list, Any, Any]]) -> list[list]:
+    """Returns means over all processes, sent in one message.
+
+    A group is multiplied and divided as a whole: its tensors may be many.
+    """
+    if num_replicas() == 1:
+        return common.means(groups)
+    sizes = [sum(t.numel() for t in tensors) for tensors, _, _ in groups]
+    numbers = torch.stack([torch.as_tensor(n) for _, _, n in groups])
+    message = torch.empty(sum(sizes) + len(groups), device=numbers.device)
+    *parts, counts = message.split([*sizes, len(groups)])
+    counts.copy_(numbers)
+    for part, (tensors, weight, _) in zip(parts, groups, strict=True):
+        if not tensors:
+            continue
+        flat = torch.cat([t.detach().reshape(-1).float() for t in tensors])
+        if weight is None:
+            part.copy_(flat)
+        else:
+            torch.mul(flat, weight, out=part)
+            # Nothing that is not counted may count as NaN.
+            part.masked_fill_(weight <= 0, 0.0)
+    with _told_why():
+        torch.distributed.all_reduce(message)
+    counts.clamp_(min=1)
+    found = []
+    for part, number, (tensors, _, _) in zip(
+        parts, counts, groups, strict=True
+    ):
+        values = part.div_(number).split([t.numel() for t in tensors])
+        found.append(
+            [
+                value.reshape(t.shape).to(t.dtype)
+                for value, t in zip(values, tensors, strict=True)
+            ]
+        )
+    return found
 
 
 @contextlib.contextmanager
@@ -108,6 +149,23 @@ def global_mean(values: Any, weights: Any | None) -> Any:
 
 
 # === Processes that must do the same ===
+
+
+def check_placed(model: keras.Model) -> None:
+    """Raises if Keras would share batches among processes by itself.
+
+    Raises:
+        RuntimeError: With Keras 3.16 or later, whose trainer wraps a model in
+            `DistributedDataParallel`. With 3.16.0.dev2026102704 that failed.
+    """
+    version = tuple(map(int, keras.__version__.split(".")[:2]))
+    if num_replicas() > 1 and version >= (3, 16):
+        raise RuntimeError(
+            "keras_mla trains in several processes of PyTorch with Keras 3.15: "
+            "later versions do it in their own way, which does not know its "
+            "updates. Install `keras<3.16`, or use the JAX backend. "
+            f"Received: Keras {keras.__version__}"
+        )
 
 
 @torch.no_grad()
