@@ -202,11 +202,7 @@ class Batch:
         """
         if parts == 1:
             return [self]
-        by_rows = [
-            *("inputs", "labels", "sample_weight", "presence", "sample_id"),
-            *("values", "hidden", "counted", "extra"),
-        ]
-        of_batch = {name: getattr(self, name) for name in by_rows}
+        of_batch = self.by_rows()
         sizes = {_rows(v) for v in self.inputs.values()}
         found = []
         for index in range(parts):
@@ -220,6 +216,14 @@ class Batch:
             )
             found.append(dataclasses.replace(self, **of_part))
         return found
+
+    def by_rows(self) -> dict[str, Any]:
+        """Returns the attributes whose tensors have a row for each sample."""
+        names = (
+            *("inputs", "labels", "sample_weight", "presence", "sample_id"),
+            *("values", "hidden", "counted", "extra"),
+        )
+        return {name: getattr(self, name) for name in names}
 
     def known(self) -> Any | None:
         """Returns which samples have any modality, bool `(batch,)`.

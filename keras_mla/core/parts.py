@@ -2,7 +2,7 @@
 
 Parts are the rows of a replica, of a process, or of a micro-batch. Each part
 gives sums and numbers, which are added over all parts, sent to all replicas in
-one message, and divided once.
+one message, and divided once (`backend.distribution.means`).
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ import keras
 from keras import ops
 
 from keras_mla.backend import distribution, kernels
-from keras_mla.backend.distribution.common import divided, times, weighted
+from keras_mla.backend.distribution.common import divided, times
 from keras_mla.core.losses import MeanLoss
 from keras_mla.core.update import Outputs, Pass
 
@@ -86,74 +86,6 @@ def shared(losses: list, counts: list) -> tuple[list, list]:
         # Absent values may have made the gradient NaN.
         weights.append(kernels.zero_unless(count > 0, total))
     return scaled, weights
-
-
-class Sums:
-    """Sums over the parts of a batch: gradients, and what means are asked."""
-
-    def __init__(self) -> None:
-        # For each piece, and then for each mean, tensors, their weight, and
-        # the number of samples that they count.
-        self._groups: list[tuple[list, Any, Any]] = []
-
-    def add(
-        self,
-        gradients: Sequence[list],
-        weights: Sequence[Any],
-        counts: Sequence[Any],
-        means: dict[str, tuple[Any, Any]],
-    ) -> None:
-        """Adds a part.
-
-        Args:
-            gradients: For each piece, its gradients.
-            weights: For each piece, the weight of its gradients.
-            counts: For each piece, the number of samples that it counts.
-            means: What `Hooks.batch_means` has returned.
-        """
-        self.names = list(means)
-        found = list(zip(gradients, weights, counts, strict=True))
-        for values, counted in means.values():
-            total, number = distribution.weighted_sum(values, counted)
-            found.append(([total], None, number))
-        if not self._groups:
-            self._groups = found
-            return
-        self._groups = [
-            (
-                [a + b for a, b in zip(*map(weighted, pair), strict=True)],
-                None,
-                pair[0][2] + pair[1][2],
-            )
-            for pair in zip(self._groups, found, strict=True)
-        ]
-
-    @property
-    def so_far(self) -> Any:
-        """The sums of the parts that were added."""
-        return [(tensors, number) for tensors, _, number in self._groups]
-
-    def over_replicas(
-        self, moved: list, rows: Any
-    ) -> tuple[list[list], dict[str, Any], list]:
-        """Adds the sums of all replicas, and divides them.
-
-        Args:
-            moved: Tensors that each replica has moved by itself.
-            rows: int or scalar. The number of the replica's rows.
-
-        Returns:
-            For each piece, the gradients of its mean over the whole batch; the
-            means of the batch; and the means of `moved` over rows.
-        """
-        rows = ops.cast(rows, "float32")
-        *found, moved = distribution.means([*self._groups, (moved, rows, rows)])
-        pieces = len(found) - len(self.names)
-        means = {
-            name: mean
-            for name, (mean,) in zip(self.names, found[pieces:], strict=True)
-        }
-        return found[:pieces], means, moved
 
 
 def merged(passes: Sequence[Pass]) -> Pass:

@@ -239,14 +239,11 @@ class TrainedModel(RecordedModel):
         self, update: Update, split: Sequence[Batch], combines: bool
     ) -> tuple[Pass, list[list]]:
         """Returns the same for a batch of several devices or micro-batches."""
-        sums, passes = parts.Sums(), []
         groups: list[int] = []
-        for index, part in enumerate(split):
-            if index:
-                # Else all parts may be computed, and kept, at once.
-                part = part.after(sums.so_far)
+        names: list[str] = []
 
-            def objective(part: Batch = part) -> tuple[list, tuple]:
+        def compute(part: Batch) -> tuple[list, Pass]:
+            def objective() -> tuple[list, tuple]:
                 result, separate = self._pass(update, part)
                 grouped = _grouped(update, separate) if combines else [separate]
                 pieces = parts.pieces_of(
@@ -262,25 +259,36 @@ class TrainedModel(RecordedModel):
             gradients, (result, weights, counts) = step.value_and_grads(
                 self, objective, update.variables
             )
-            means = self.batch_means(update, result.outputs, part)
-            sums.add(gradients, weights, counts, means)
-            passes.append(result)
+            found = list(zip(gradients, weights, counts, strict=True))
+            wanted = self.batch_means(update, result.outputs, part)
+            names[:] = wanted
+            for values, counted in wanted.values():
+                total, number = distribution.weighted_sum(values, counted)
+                found.append(([total], None, number))
+            return found, result
+
+        if len(split) == 1:
+            sums, result = compute(split[0])
+        else:
+            sums, passes = step.accumulate(self, compute, split)
+            result = parts.merged(passes)
         moved = []
         if distribution.moves_alone():
             moved = internals.moving_variables(update.layers, self)
             moved = [v for v in moved if "float" in v.dtype]
         rows = sum(part.size(update.modalities[0]) for part in split)
-        of_pieces, means, moved_means = sums.over_replicas(
-            [v.value for v in moved], rows
-        )
+        rows = ops.cast(rows, "float32")
+        sums.append(([v.value for v in moved], rows, rows))
+        *found, moved_means = distribution.means(sums)
         for variable, mean in zip(moved, moved_means, strict=True):
             variable.assign(mean)
-        result = parts.merged(passes)
+        of_pieces, of_names = found[: len(groups)], found[len(groups) :]
+        means = {n: mean for n, (mean,) in zip(names, of_names, strict=True)}
         gradients = [
             _added(
                 [
-                    g
-                    for g, of in zip(of_pieces, groups, strict=True)
+                    of_piece
+                    for of_piece, of in zip(of_pieces, groups, strict=True)
                     if of == group
                 ]
             )

@@ -4,6 +4,7 @@
   variables, `step(model, data) -> logs`, the signature of the backend.
 - `value_and_grads(model, objective, variables)`: the gradients of each of
   several losses, by one forward pass.
+- `accumulate(model, compute, parts)`: sums over parts of a batch.
 - `apply_gradients(model, gradients, variables, active)`: an optimizer step.
 - `compile_step(model, step)`: the compiled train function.
 - `traced_anew(model, step)`: a context in which Keras compiles a step anew.
@@ -21,6 +22,7 @@ from keras_mla.backend.choice import finder
 _find = finder(__name__)
 stateful_step = _find("stateful_step")
 value_and_grads = _find("value_and_grads")
+accumulate = _find("accumulate")
 apply_gradients = _find("apply_gradients")
 compile_step = _find("compile_step")
 traced_anew = _find("traced_anew")

@@ -2,10 +2,13 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
+
+from keras_mla.backend.distribution.common import weighted
 
 
 def weights_leave() -> bool:
@@ -72,6 +75,36 @@ def keeping_randomness() -> Iterator[None]:
 def compile_step(model: keras.Model, step: Callable) -> Callable:
     """Returns the step unchanged."""
     return step
+
+
+def accumulate(
+    model: keras.Model, compute: Callable, parts: Sequence[Any]
+) -> tuple[list, list]:
+    """Adds sums over parts of a batch, of which one is computed at a time.
+
+    Args:
+        model: The model.
+        compute: Function of a part. It returns groups for
+            `distribution.means`, and a structure of other tensors.
+        parts: The parts, at least two `core.Batch`es.
+
+    Returns:
+        The groups with their sums, which have no weight; and for each part
+        what else the function has returned.
+    """
+    sums, first = compute(parts[0])
+    sums, others = added(sums), [first]
+    for part in parts[1:]:
+        # Else all parts may be computed, and kept, at once.
+        more, other = compute(part.after(sums))
+        sums = keras.tree.map_structure(ops.add, sums, added(more))
+        others.append(other)
+    return [(tensors, None, number) for tensors, number in sums], others
+
+
+def added(groups: Sequence[tuple[list, Any, Any]]) -> list:
+    """Returns groups as structures of tensors that can be added."""
+    return [(weighted(group), group[2]) for group in groups]
 
 
 def with_own_weights(

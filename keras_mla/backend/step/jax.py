@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import dataclasses
 import functools
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +12,7 @@ import jax
 import keras
 
 from keras_mla.backend import internals
+from keras_mla.backend.step import common
 from keras_mla.backend.step.common import copied_weights, in_powers_of_two
 
 
@@ -97,6 +99,60 @@ def value_and_grads(
     ):
         variable.assign(value)
     return gradients, aux
+
+
+def accumulate(
+    model: keras.Model, compute: Callable, parts: Sequence[Any]
+) -> tuple[list, list]:
+    """Adds sums over parts of a batch, of which one is computed at a time.
+
+    Parts of equal sizes after the first one are a loop, so that XLA cannot
+    compute several of them at once.
+    """
+    first, *others = [part.by_rows() for part in parts]
+    shapes = [[leaf.shape for leaf in jax.tree.leaves(o)] for o in others]
+    if len(others) < 2 or any(shape != shapes[0] for shape in shapes):
+        return common.accumulate(model, compute, parts)
+    sums, result = compute(parts[0])
+    sums = common.added(sums)
+    variables = [
+        v
+        for group in (
+            "trainable_variables",
+            "non_trainable_variables",
+            "optimizer_variables",
+        )
+        for v in _variables(model, group)
+    ]
+    values = [v.value for v in variables]
+    moving = model.non_trainable_variables
+    kept = {id(v) for v in moving}
+
+    def body(carry: tuple, rows: Any) -> tuple[tuple, Any]:
+        sums, moved = carry
+        now = iter(moved)
+        mapping = [
+            (v, next(now) if id(v) in kept else value)
+            for v, value in zip(variables, values, strict=True)
+        ]
+        part = dataclasses.replace(parts[1], **_ordered(rows))
+        with keras.StatelessScope(mapping, collect_losses=True) as scope:
+            more, other = compute(part)
+            other = _ordered(other)
+        sums = jax.tree.map(jax.numpy.add, sums, common.added(more))
+        return (sums, [scope.get_current_value(v) for v in moving]), other
+
+    rows = jax.tree.map(lambda *leaves: jax.numpy.stack(leaves), *others)
+    carry = sums, [v.value for v in moving]
+    (sums, moved), found = jax.lax.scan(body, carry, rows)
+    for variable, value in zip(moving, moved, strict=True):
+        variable.assign(value)
+    results = [
+        jax.tree.map(lambda leaf, index=index: leaf[index], found)
+        for index in range(len(others))
+    ]
+    groups = [(tensors, None, number) for tensors, number in sums]
+    return groups, [result, *results]
 
 
 def apply_gradients(
