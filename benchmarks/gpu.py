@@ -1,6 +1,6 @@
 """Times a training step on a GPU, and checks its numbers against the CPU's.
 
-`--parts` chooses among three parts:
+`--parts` chooses among five parts:
 
 - `checks`: three steps of MLA, its fusion, and P after many updates, in float32
   on the accelerator and on the CPU, and in NumPy in float64
@@ -11,6 +11,10 @@
 - `m3ae`: MLA with two M3AE encoders in bfloat16, against MLA without
   projection. The ratio is what the projection costs. The fraction of the card's
   peak counts the products of matrices in a step.
+- `projection`: a step on cached features, 256 to 4,096 wide, with 100 and with
+  10,000 classes, against MLA without projection; and the memory of both.
+- `micro`: a step with a batch in 1, 4 and 16 parts (`micro_batches`), with
+  encoders of eight Dense layers, its time and its memory.
 
 If a part fails, it says why, the next parts run, and the exit status is 1.
 
@@ -53,7 +57,11 @@ from keras import ops
 import keras_mla
 
 FLAGS = flags.FLAGS
-flags.DEFINE_list("parts", ["checks", "step", "m3ae"], "Parts, in this order.")
+flags.DEFINE_list(
+    "parts",
+    ["checks", "step", "m3ae", "projection", "micro"],
+    "Parts, in this order.",
+)
 flags.DEFINE_boolean("small", False, "Tiny sizes, to try the script on a CPU.")
 flags.DEFINE_integer("batch_size", 64, "Samples in a batch.", lower_bound=1)
 flags.DEFINE_integer("text_length", 64, "Words of M3AE's texts.", lower_bound=1)
@@ -124,9 +132,10 @@ def encoder_flops(tokens, width, depth, mlp_ratio=4, patches=0, patch_values=0):
     return 3 * depth * block + 2 * 2 * patches * patch_values * width
 
 
-def compiled(model, optimizer):
+def compiled(model, optimizer, **settings):
     """Compiles a model as all models here; returns it."""
     model.compile(
+        **settings,
         optimizer=optimizer,
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
@@ -310,6 +319,89 @@ def step():
     measure(steppers, steps, batch)
 
 
+def peak_memory(make):
+    """Returns a stepper, and the largest memory of its steps in MB."""
+    gc.collect()
+    on_gpu = BACKEND == "torch" and FRAMEWORK.cuda.is_available()
+    if on_gpu:
+        FRAMEWORK.cuda.empty_cache()
+        FRAMEWORK.cuda.reset_peak_memory_stats()
+    before = allocated()
+    step = make()
+    for _ in range(2):
+        float(step())
+    if on_gpu:
+        return step, FRAMEWORK.cuda.max_memory_allocated() / 1e6
+    # JAX keeps the largest of the process; that of a later part hides an
+    # earlier one's, so smaller parts come first.
+    return step, max(allocated("peak_bytes_in_use") - before, 0)
+
+
+def allocated(what="bytes_in_use"):
+    """Returns megabytes on JAX's device; 0 where they are not known."""
+    if BACKEND != "jax":
+        return 0
+    return (FRAMEWORK.devices()[0].memory_stats() or {}).get(what, 0) / 1e6
+
+
+def projection():
+    """Times MLA on cached features, with and without P."""
+    batch, steps = FLAGS.batch_size, 50
+    cases = [(256, 100), (1024, 100), (1024, 10_000), (4096, 100)]
+    if FLAGS.small:
+        batch, steps, cases = 8, 2, [(16, 4), (16, 40)]
+    rng = np.random.default_rng(0)
+    for width, classes in cases:
+        x, _ = dense_batch(rng, batch, width)
+        y = rng.integers(0, classes, batch).astype("int32")
+
+        def make(projector, width=width, classes=classes, x=x, y=y):
+            encoders = {
+                name: keras.Sequential(
+                    [keras.Input((width,)), keras.layers.Identity()]
+                )
+                for name in MODALITIES
+            }
+            model = keras_mla.MLA(encoders, classes, projector=projector)
+            return stepper(compiled(model, keras.optimizers.SGD(0.01)), x, y)
+
+        print(f"\n{width} features, {classes} classes, batch {batch}.")
+        plain, without = peak_memory(lambda make=make: make(None))
+        whole, with_p = peak_memory(lambda make=make: make("auto"))
+        measure({"MLA": whole, "without projection": plain}, steps, batch)
+        print(
+            f"  P: {4 * width**2 / 1e6:.1f} MB. Peak memory: {with_p:.0f} MB, "
+            f"without projection {without:.0f} MB (0: unknown)."
+        )
+
+
+def micro():
+    """Times MLA on a batch in parts."""
+    width, batch, steps = 2048, 16 * FLAGS.batch_size, 10
+    if FLAGS.small:
+        width, batch, steps = 16, 32, 2
+    x, y = dense_batch(np.random.default_rng(0), batch, width)
+    print(f"Eight Dense of {width} per encoder, batch {batch}.")
+    steppers, memory = {}, {}
+    for number in (16, 4, 1):
+
+        def make(number=number):
+            layers = [keras.layers.Dense(width, "relu") for _ in range(16)]
+            encoders = {
+                name: keras.Sequential([keras.Input((width,)), *layers[i::2]])
+                for i, name in enumerate(MODALITIES)
+            }
+            model = keras_mla.MLA(encoders, CLASSES)
+            sgd = keras.optimizers.SGD(0.01)
+            return stepper(compiled(model, sgd, micro_batches=number), x, y)
+
+        name = f"{number} parts"
+        steppers[name], memory[name] = peak_memory(make)
+    measure(steppers, steps, batch)
+    for name, megabytes in memory.items():
+        print(f"  {name}: peak memory {megabytes:.0f} MB (0: unknown).")
+
+
 def flat(values):
     """Returns all numbers of a sequence of tensors, in float64."""
     arrays = [ops.convert_to_numpy(value).ravel() for value in values]
@@ -484,7 +576,13 @@ def run_compiled(parts):
         print(f"Stopped after {FLAGS.compile_seconds} seconds.")
 
 
-PARTS = {"checks": checks, "step": step, "m3ae": m3ae}
+PARTS = {
+    "checks": checks,
+    "step": step,
+    "m3ae": m3ae,
+    "projection": projection,
+    "micro": micro,
+}
 flags.register_validator("parts", lambda parts: set(parts) <= set(PARTS))
 
 

@@ -106,6 +106,11 @@ class Method:
         """Names of the tasks that the method supports."""
         return self.cls.tasks
 
+    @property
+    def whole_batch(self) -> str:
+        """Why no devices or micro-batches can share a batch, or `""`."""
+        return self.cls.whole_batch
+
     def make(
         self,
         encoders: Mapping,

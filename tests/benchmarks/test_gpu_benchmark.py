@@ -57,7 +57,7 @@ def test_all_parts_run_and_count_their_operations():
     assert len(differences) == 11 * 4
     assert max(map(float, differences)) < 1e-4
     assert "MLA / by hand" in printed
-    assert printed.count("MLA / without projection") == 2
+    assert printed.count("MLA / without projection") == 4
     # Four samples: four patches of 16 x 16 x 3 and eight words, with a class
     # token each. Pixels have no gradient; all else has two more products.
     forward = operations(transformer_products(5) + transformer_products(9))
