@@ -24,6 +24,13 @@ SMALL = {
         "--only=mvsa",
     ),
     "presence": ("--steps=2", "--repeats=1", "--width=40"),
+    "processes": (
+        "--steps=2",
+        "--repeats=1",
+        "--batch_size=16",
+        "--units=16",
+        "--width=16",
+    ),
     "projection": ("--small", "--noresnet", "--repeats=1", "--seconds=0"),
     "serve": ("--clients=1,4", "--requests=8", "--repeats=1"),
     "tables": ("--rows=5000", "--repeats=1"),
