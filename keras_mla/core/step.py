@@ -1,22 +1,19 @@
 """Training and evaluation of one batch, from data to metrics."""
 
-import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
 from keras_mla.backend import distribution, internals, kernels, step
-from keras_mla.core import checks, optimizers, parts
+from keras_mla.core import checks, optimizers
 from keras_mla.core.batch import Batch
-from keras_mla.core.hooks import Hooks
-from keras_mla.core.losses import MeanLoss
-from keras_mla.core.record import RecordedModel
-from keras_mla.core.update import Pass, Step, Update
+from keras_mla.core.gradients import DifferentiatedModel
+from keras_mla.core.update import Step, Update
 
 
-class TrainedModel(RecordedModel):
+class TrainedModel(DifferentiatedModel):
     """The part of a multimodal model that trains and evaluates batches.
 
     A batch makes the model's `updates()` in turn. Each update encodes its
@@ -98,65 +95,6 @@ class TrainedModel(RecordedModel):
 
     # === One update ===
 
-    def _pass(self, update: Update, batch: Batch) -> tuple[Pass, list]:
-        """Makes an update's forward pass.
-
-        Returns:
-            The pass, whose first loss includes the regularisers; and the
-            losses without them, and the sum of regularisers if there are any.
-        """
-        outputs = self.forward_pass(
-            update.modalities,
-            batch.inputs,
-            batch.training,
-            batch.presence,
-            update.experts,
-        )
-        of_experts = {
-            name: self.loss_of(outputs.logits[name], batch, name)
-            for name in update.experts
-        }
-        losses = self.update_losses(update, outputs, of_experts, batch)
-        self._check_names(update, "update_losses", len(losses), update.losses)
-        logs = self.update_logs(update, outputs, batch)
-        self._check_names(update, "update_logs", set(logs), set(update.logs))
-        first, *others = losses
-        separate: list[MeanLoss | Any] = list(losses)
-        penalties = list(self._penalties(update, batch))
-        if penalties:
-            penalty = sum(ops.cast(p, first.mean.dtype) for p in penalties)
-            first = first._replace(mean=first.mean + penalty)
-            separate.append(penalty)
-        return Pass([first, *others], of_experts, outputs, logs), separate
-
-    def _check_names(
-        self, update: Update, hook: str, found: Any, named: Any
-    ) -> None:
-        """Raises unless a hook has returned what the update names."""
-        if found != (len(named) if isinstance(found, int) else named):
-            raise ValueError(
-                f"`{type(self).__name__}.{hook}` must return what the update "
-                f"{update.name!r} names: {list(named)}. Received: "
-                + (f"{found} losses" if isinstance(found, int) else f"{found}")
-            )
-
-    def _penalties(self, update: Update, batch: Batch) -> Iterator[Any]:
-        """Yields each regulariser of an update's layers."""
-        # The inputs of an encoder that had no sample may make penalties NaN.
-        of_encoders = [
-            (name, penalty)
-            for name in (() if batch.presence is None else update.modalities)
-            for penalty in self.encoders[name].losses
-        ]
-        owners = {id(penalty): name for name, penalty in of_encoders}
-        for layer in update.layers:
-            for penalty in layer.losses:
-                total = ops.sum(penalty)
-                if id(penalty) in owners:
-                    active = batch.active([owners[id(penalty)]])
-                    total = kernels.zero_unless(active, total)
-                yield total
-
     def _frozen_update(self, update: Update, batch: Batch) -> Step:
         """Makes only the pass of an update without variables to move."""
         active = batch.active(update.modalities)
@@ -186,135 +124,6 @@ class TrainedModel(RecordedModel):
             advance(taken)
         self._put_back(before)
         return Step(update, result, taken)
-
-    def _gradients(self, update: Update, batch: Batch) -> tuple[Pass, list]:
-        """Differentiates an update's losses, over the whole batch.
-
-        Each group of losses is differentiated by itself if the method combines
-        gradients, else their sum.
-        """
-        combines = type(self).combine_gradients is not Hooks.combine_gradients
-        split = batch.split(self.plan.micro_batches)
-        if len(split) == 1 and distribution.num_replicas() == 1:
-            result, gradients = self._at_once(update, batch, combines)
-        else:
-            result, gradients = self._in_parts(update, split, combines)
-        if not combines:
-            return result, _added(gradients)
-        of_losses = gradients[: len(update.groups)]
-        of_penalties = gradients[len(update.groups) :]
-        combined = self.combine_gradients(
-            update, of_losses, result.outputs, batch
-        )
-        return result, _added([combined, *of_penalties])
-
-    def _at_once(
-        self, update: Update, batch: Batch, combines: bool
-    ) -> tuple[Pass, list[list]]:
-        """Returns the gradient of each group of losses, on one device."""
-
-        def objective() -> tuple[list, Pass]:
-            result, separate = self._pass(update, batch)
-            scalars = [
-                part.mean if isinstance(part, MeanLoss) else part
-                for part in separate
-            ]
-            groups = _grouped(update, scalars) if combines else [scalars]
-            # Not `sum`, which adds to a zero first.
-            losses = [functools.reduce(ops.add, group) for group in groups]
-            return [self.optimizer.scale_loss(loss) for loss in losses], result
-
-        gradients, result = step.value_and_grads(
-            self, objective, update.variables
-        )
-        wanted = self.batch_means(update, result.outputs, batch)
-        means = {
-            name: distribution.global_mean(*mean)
-            for name, mean in wanted.items()
-        }
-        outputs = result.outputs._replace(means=means)
-        return result._replace(outputs=outputs), gradients
-
-    def _in_parts(
-        self, update: Update, split: Sequence[Batch], combines: bool
-    ) -> tuple[Pass, list[list]]:
-        """Returns the same for a batch of several devices or micro-batches."""
-        groups: list[int] = []
-        names: list[str] = []
-
-        def compute(part: Batch) -> tuple[list, Pass]:
-            def objective() -> tuple[list, tuple]:
-                result, separate = self._pass(update, part)
-                grouped = _grouped(update, separate) if combines else [separate]
-                pieces = parts.pieces_of(
-                    grouped, part.size(update.modalities[0])
-                )
-                groups[:] = [piece.group for piece in pieces]
-                counts = [ops.cast(p.count, "float32") for p in pieces]
-                losses = [functools.reduce(ops.add, p.losses) for p in pieces]
-                losses, weights = parts.shared(losses, counts)
-                scaled = [self.optimizer.scale_loss(loss) for loss in losses]
-                return scaled, (result, weights, counts)
-
-            gradients, (result, weights, counts) = step.value_and_grads(
-                self, objective, update.variables
-            )
-            found = list(zip(gradients, weights, counts, strict=True))
-            wanted = self.batch_means(update, result.outputs, part)
-            names[:] = wanted
-            for values, counted in wanted.values():
-                total, number = distribution.weighted_sum(values, counted)
-                found.append(([total], None, number))
-            return found, result
-
-        if len(split) == 1:
-            sums, result = compute(split[0])
-        else:
-            sums, passes = step.accumulate(self, compute, split)
-            result = parts.merged(passes)
-        moved = []
-        if distribution.moves_alone():
-            moved = internals.moving_variables(update.layers, self)
-            moved = [v for v in moved if "float" in v.dtype]
-        rows = sum(part.size(update.modalities[0]) for part in split)
-        rows = ops.cast(rows, "float32")
-        sums.append(([v.value for v in moved], rows, rows))
-        *found, moved_means = distribution.means(sums)
-        for variable, mean in zip(moved, moved_means, strict=True):
-            variable.assign(mean)
-        of_pieces, of_names = found[: len(groups)], found[len(groups) :]
-        means = {n: mean for n, (mean,) in zip(names, of_names, strict=True)}
-        gradients = [
-            _added(
-                [
-                    of_piece
-                    for of_piece, of in zip(of_pieces, groups, strict=True)
-                    if of == group
-                ]
-            )
-            for group in sorted(set(groups))
-        ]
-        outputs = result.outputs._replace(means=means)
-        return result._replace(outputs=outputs), gradients
-
-    def _of_present(
-        self, update: Update, gradients: list, batch: Batch
-    ) -> list:
-        """Replaces gradients of encoders that had no sample by zeros.
-
-        The encoders' inputs may have made the gradients NaN. An update of one
-        modality is skipped as a whole instead.
-        """
-        if batch.presence is None or len(update.modalities) == 1:
-            return gradients
-        owners = self._owners(update)
-        active = {name: batch.active([name]) for name in update.modalities}
-        return [
-            kernels.zero_unless(active[owners[id(v)]], g)
-            if id(v) in owners
-            else g
-            for v, g in zip(update.variables, gradients, strict=True)
-        ]
 
     # === Variables that a pass itself moves ===
 
@@ -346,16 +155,6 @@ class TrainedModel(RecordedModel):
             for v in update.moving
         ]
 
-    def _owners(self, update: Update) -> dict[int, str]:
-        """Returns the modality of each encoder variable of an update, by id."""
-        if update.owners is None:
-            update.owners = {
-                id(variable): name
-                for name in update.modalities
-                for variable in self.variables_of(name)
-            }
-        return update.owners
-
     def _put_back(self, before: list) -> None:
         """Undoes what a pass moved for modalities that had no sample."""
         for variable, value, seen in before:
@@ -374,19 +173,3 @@ class TrainedModel(RecordedModel):
         return lambda variable: multiplier.get(
             owners.get(id(variable), "head"), 1.0
         )
-
-
-def _grouped(update: Update, separate: list) -> list[list]:
-    """Returns the losses of each of an update's groups, and the penalty."""
-    named = dict(zip(update.losses, separate, strict=False))
-    penalty = separate[len(update.losses) :]
-    groups = [[named[n] for n in group] for group in update.groups]
-    return [*groups, penalty] if penalty else groups
-
-
-def _added(gradients: Sequence[list]) -> list:
-    """Returns the sum of gradients of the same variables."""
-    first, *others = gradients
-    for other in others:
-        first = [a + b for a, b in zip(first, other, strict=True)]
-    return first
