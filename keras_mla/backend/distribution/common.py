@@ -35,7 +35,9 @@ def times(value: Any, number: Any) -> Any:
 
 def divided(value: Any, number: Any) -> Any:
     """Returns a quotient, and zeros where nothing was counted."""
-    return value / ops.cast(ops.maximum(number, 1), value.dtype)
+    # Not `maximum(number, 1)`, which `torch.compile` warns of.
+    number = ops.maximum(number, ops.ones_like(number))
+    return value / ops.cast(number, value.dtype)
 
 
 def weighted(group: tuple[list, Any, Any]) -> list:
