@@ -42,7 +42,8 @@ def test_each_kind_of_method(name, case):
 @pytest.mark.parametrize("jit_compile", [True, False])
 def test_compiled_steps(jit_compile):
     _, whole = trained("gap", jit_compile=jit_compile)
-    _, parts = trained("gap", micro_batches=5, jit_compile=jit_compile)
+    # On PyTorch, a graph has all parts: compiling takes that much longer.
+    _, parts = trained("gap", micro_batches=2, jit_compile=jit_compile)
     for kind, gap in cases.differences(whole, parts).items():
         assert gap < 1e-6, (kind, gap)
 
