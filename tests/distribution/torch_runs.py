@@ -8,11 +8,13 @@ The first process prints the largest differences of each run, as JSON.
 import json
 import os
 import sys
+import tempfile
 
 os.environ["KERAS_BACKEND"] = "torch"
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import device_cases as cases
+import keras
 import numpy as np
 import torch
 
@@ -25,6 +27,12 @@ def trained(name, case, rank=0, several=False):
     data = cases.Batches(case)
     data = ProcessRows(data) if several else data
     history = model.fit(data, epochs=2, shuffle=False, verbose=0).history
+    if case == "loaded":
+        # Each process saves and loads; the file is that of one process.
+        with tempfile.TemporaryDirectory() as folder:
+            model.save(f"{folder}/m.keras")
+            model = keras.saving.load_model(f"{folder}/m.keras")
+        history = model.fit(data, shuffle=False, verbose=0).history
     found = {f"fit {k}": v for k, v in history.items()}
     result = model.evaluate(data, return_dict=True, verbose=0)
     found |= {f"evaluate {k}": v for k, v in result.items()}
