@@ -5,6 +5,7 @@ import pytest
 import utils
 
 import keras_mla
+from keras_mla.models import registry
 
 CASES = ("plain", "weights", "presence", "gap", "unpaired", "uneven", "few")
 
@@ -80,6 +81,12 @@ def test_methods_that_need_the_whole_batch(name):
     with pytest.raises(ValueError, match="all rows of a batch at once"):
         model.compile("sgd", loss, micro_batches=2)
     model.compile("sgd", loss)
+
+
+def test_the_registry_says_which_methods_need_the_whole_batch():
+    found = {n for n, m in registry.METHODS.items() if m.whole_batch}
+    teacher = "InvariantFusion"
+    assert found == {"CPMNet", "DCCA", "DCCAE", teacher, "QMF", "TCMax"}
 
 
 def test_accumulation_names_the_way_out():
