@@ -6,6 +6,7 @@ has its own samples and labels.
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -197,22 +198,21 @@ class Batch:
         """Returns parts of the batch's rows, one after the other.
 
         Args:
-            parts: int. The number of parts. A batch that it does not divide
-                has a smaller last part, and one of few rows has fewer parts.
+            parts: int. The number of parts, as equal as they can be. A batch
+                of fewer rows has empty parts.
         """
         if parts == 1:
             return [self]
         of_batch = self.by_rows()
-        sizes = {_rows(v) for v in self.inputs.values()}
+        extra = of_batch.pop("extra")
+        rows = _rows(self.inputs[self.modalities[0]])
         found = []
         for index in range(parts):
             # Unpaired modalities are split one by one.
-            if all(
-                n is not None and index * -(-n // parts) >= n for n in sizes
-            ):
-                break
-            of_part = keras.tree.map_structure(
-                lambda leaf, index=index: _part(leaf, index, parts), of_batch
+            cut = functools.partial(_part, index=index, parts=parts)
+            of_part = keras.tree.map_structure(cut, of_batch)
+            of_part["extra"] = keras.tree.map_structure(
+                functools.partial(cut, rows=rows), extra
             )
             found.append(dataclasses.replace(self, **of_part))
         return found
@@ -418,13 +418,22 @@ def split_targets(
     return y, {name: sample_weight.get(name) for name in modalities}
 
 
-def _part(leaf: Any, index: int, parts: int) -> Any:
-    """Returns one of several parts of a tensor's rows."""
+def _part(leaf: Any, index: int, parts: int, rows: int | None = None) -> Any:
+    """Returns one of several parts of a tensor's rows.
+
+    Args:
+        leaf: The tensor, or `None`.
+        index: int. Index of the part.
+        parts: int. The number of parts.
+        rows: int. A tensor of another size is returned whole. `None` stands
+            for any size.
+    """
     if leaf is None or not len(leaf.shape):
         return leaf
-    rows = ops.shape(leaf)[0]
-    size = -(-rows // parts)
-    return leaf[index * size : (index + 1) * size]
+    size = ops.shape(leaf)[0]
+    if rows is not None and isinstance(size, int) and size != rows:
+        return leaf
+    return leaf[index * size // parts : (index + 1) * size // parts]
 
 
 def present_share(present: Any) -> Any:

@@ -136,7 +136,7 @@ class CompiledModel(backend.internals.Compiled, CheckedModel):
         task = tasks.task_of(loss, self.given_task)
         self.check_task(task)
         # Keras's container of losses handles several outputs and is slow.
-        sample_loss = SampleLoss(loss)
+        sample_loss = SampleLoss(loss, in_parts=micro_batches != 1)
         checks.check_micro_batches(micro_batches, self, sample_loss)
         optimizer = keras.optimizers.get(optimizer)
         stages = list(self.stages())
@@ -326,6 +326,7 @@ class CompiledModel(backend.internals.Compiled, CheckedModel):
         """Raises if steps since the last reset met labels out of range."""
         if self._plan is None:
             return
+        backend.distribution.meet("the end of an epoch")
         # A tensor: with several replicas, a variable has a part of each.
         strays = ops.convert_to_tensor(self.loss_tracker.strays)
         (strays,) = backend.distribution.total([strays])

@@ -173,7 +173,8 @@ class CheckedModel(Hooks):
                 raise
             except TypeError as error:
                 # After an error Keras finds no weights to average, on JAX.
-                if isinstance(error.__context__, ValueError):
+                lost = backend.step.weights_leave() and "NoneType" in str(error)
+                if lost and isinstance(error.__context__, ValueError):
                     raise error.__context__ from None
                 raise
 
@@ -217,7 +218,7 @@ class CheckedModel(Hooks):
         with self._running():
             evaluate = self._filled_up(super().evaluate)
             result = evaluate(*call.args, **call.kwargs)
-        self.check_labels_seen()
+            self.check_labels_seen()
         return result
 
     def predict(self, x: Any, *args: Any, **kwargs: Any) -> Any:
@@ -252,7 +253,7 @@ class CheckedModel(Hooks):
             result = self._filled_up(super().train_on_batch)(
                 x, y, sample_weight, class_weight, return_dict
             )
-        self.check_labels_seen()
+            self.check_labels_seen()
         return result
 
     def test_on_batch(
@@ -269,7 +270,7 @@ class CheckedModel(Hooks):
             result = self._filled_up(super().test_on_batch)(
                 x, y, sample_weight, return_dict
             )
-        self.check_labels_seen()
+            self.check_labels_seen()
         return result
 
     def predict_on_batch(self, x: Any) -> Any:

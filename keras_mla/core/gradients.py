@@ -131,16 +131,26 @@ class DifferentiatedModel(RecordedModel):
         self, update: Update, split: Sequence[Batch], combines: bool
     ) -> tuple[Pass, list[list]]:
         """Returns the same for a batch of several devices or micro-batches."""
+        first = update.modalities[0]
+        filled = [part for part in split if not _is_empty(part.size(first))]
+        split = filled or split[:1]
         groups: list[int] = []
         names: list[str] = []
 
         def compute(part: Batch) -> tuple[list, Pass]:
+            size = part.size(update.modalities[0])
+            statistics = []
+            if not isinstance(size, int):  # There may be no row.
+                if update.moving is None:
+                    update.moving = internals.moving_variables(
+                        update.layers, self
+                    )
+                statistics = [(v, ops.copy(v.value)) for v in update.moving]
+
             def objective() -> tuple[list, tuple]:
                 result, separate = self._pass(update, part)
                 grouped = _grouped(update, separate) if combines else [separate]
-                pieces = parts.pieces_of(
-                    grouped, part.size(update.modalities[0])
-                )
+                pieces = parts.pieces_of(grouped, size)
                 groups[:] = [piece.group for piece in pieces]
                 counts = [ops.cast(p.count, "float32") for p in pieces]
                 losses = [functools.reduce(ops.add, p.losses) for p in pieces]
@@ -151,6 +161,8 @@ class DifferentiatedModel(RecordedModel):
             gradients, (result, weights, counts) = step.value_and_grads(
                 self, objective, update.variables
             )
+            for variable, value in statistics:
+                kernels.assign_where(size == 0, variable, value)
             found = list(zip(gradients, weights, counts, strict=True))
             wanted = self.batch_means(update, result.outputs, part)
             names[:] = wanted
@@ -164,17 +176,15 @@ class DifferentiatedModel(RecordedModel):
         else:
             sums, passes = step.accumulate(self, compute, split)
             result = parts.merged(passes)
-        moved = []
-        if distribution.moves_alone():
-            moved = internals.moving_variables(update.layers, self)
-            moved = [v for v in moved if "float" in v.dtype]
-        rows = sum(part.size(update.modalities[0]) for part in split)
-        rows = ops.cast(rows, "float32")
-        sums.append(([v.value for v in moved], rows, rows))
-        *found, moved_means = distribution.means(sums)
-        for variable, mean in zip(moved, moved_means, strict=True):
-            variable.assign(mean)
-        of_pieces, of_names = found[: len(groups)], found[len(groups) :]
+        moved = self._moved_alone(update, split)
+        for variables, number in moved:
+            sums.append(([v.value for v in variables], number, number))
+        found = distribution.means(sums)
+        after = len(found) - len(moved)
+        for (variables, _), of_moved in zip(moved, found[after:], strict=True):
+            for variable, mean in zip(variables, of_moved, strict=True):
+                variable.assign(mean)
+        of_pieces, of_names = found[: len(groups)], found[len(groups) : after]
         means = {n: mean for n, (mean,) in zip(names, of_names, strict=True)}
         gradients = [
             _added(
@@ -188,6 +198,36 @@ class DifferentiatedModel(RecordedModel):
         ]
         outputs = result.outputs._replace(means=means)
         return result._replace(outputs=outputs), gradients
+
+    def _moved_alone(
+        self, update: Update, split: Sequence[Batch]
+    ) -> list[tuple[list, Any]]:
+        """Returns what a pass has moved in this process alone.
+
+        Returns:
+            A list of groups of variables, statistics of normalization, and of
+            the number of this process's samples that have moved them.
+        """
+        if not distribution.moves_alone():
+            return []
+        owners = self._owners(update)
+        found: dict[str | None, list] = {}
+        for variable in internals.moving_variables(update.layers, self):
+            if "float" in variable.dtype:
+                name = owners.get(id(variable))
+                found.setdefault(name, []).append(variable)
+        groups = []
+        for name, variables in found.items():
+            number = 0
+            for part in split:
+                present = part.known() if name is None else part.present(name)
+                number += (
+                    part.size(name or update.modalities[0])
+                    if present is None
+                    else ops.sum(ops.cast(present, "float32"))
+                )
+            groups.append((variables, ops.cast(number, "float32")))
+        return groups
 
     def _of_present(
         self, update: Update, gradients: list, batch: Batch
@@ -233,3 +273,8 @@ def _added(gradients: Sequence[list]) -> list:
     for other in others:
         first = [a + b for a, b in zip(first, other, strict=True)]
     return first
+
+
+def _is_empty(size: Any) -> bool:
+    """Returns whether it is known that there are no rows."""
+    return isinstance(size, int) and size == 0

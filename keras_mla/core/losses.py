@@ -44,9 +44,12 @@ class SampleLoss:
     Args:
         loss: `keras.losses.Loss`, or a function of labels and logits, or the
             name of one.
+        in_parts: bool. Whether it computes parts of a batch. Defaults to
+            `False`.
     """
 
-    def __init__(self, loss: Any) -> None:
+    def __init__(self, loss: Any, in_parts: bool = False) -> None:
+        self.in_parts = in_parts
         loss = keras.losses.get(loss)
         if not isinstance(loss, keras.losses.Loss):
             loss = _OfFunction(loss)
@@ -78,6 +81,11 @@ class SampleLoss:
             size: int or scalar tensor. Number of rows of the batch.
         """
         labels = kernels.safe_labels(self.loss, labels, logits)
+        ignores = getattr(self.loss, "ignore_class", None) is not None
+        shares = self.in_parts or distribution.num_replicas() > 1
+        if present is None and ignores and shares:
+            # Parts are weighed by the labels that count, not by rows.
+            present = ops.ones_like(logits[:, 0], dtype="bool")
         if present is not None:
             return self._of_present(labels, logits, sample_weight, present)
         if sample_weight is not None:
@@ -98,8 +106,8 @@ class SampleLoss:
     ) -> Any:
         """Returns a loss as Keras reduces it, over the part's own rows."""
         value = loss(labels, logits, weight)
-        # For no rows, Keras returns an empty tensor.
-        value = ops.sum(value) if len(value.shape) else value
+        if tuple(value.shape) == (0,):
+            value = ops.sum(value)  # So Keras returns the mean of no rows.
         if self._is_reduced_by_keras and loss.reduction != "sum":
             value = kernels.unscaled(value)
         return value

@@ -136,7 +136,8 @@ class TrainedModel(DifferentiatedModel):
             encoders, any modality of the update. The list is empty if no
             modality is missing and each replica has rows.
         """
-        if distribution.num_replicas() > 1:
+        alone = distribution.moves_alone()  # Then the gradients' step means.
+        if distribution.num_replicas() > 1 and not alone:
             rows = batch.size(update.modalities[0]) > 0
             active = rows if active is None else ops.logical_and(active, rows)
         if active is None:

@@ -492,3 +492,16 @@ def test_callbacks_find_the_direction(monitor, metrics):
     assert (stopping.monitor_op is keras.ops.greater) == rises or (
         stopping.monitor_op(2.0, 1.0) == rises
     )
+
+
+def test_a_callback_s_own_error_stays():
+    class Raise(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            try:
+                int("abc")
+            except ValueError:
+                raise TypeError("my own message")  # noqa: B904
+
+    x, y = make_data(8)
+    with pytest.raises(TypeError, match="my own message"):
+        compiled(make_model()).fit(x, y, verbose=0, callbacks=[Raise()])

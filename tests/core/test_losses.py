@@ -15,6 +15,7 @@ from utils import (
 )
 
 from keras_mla import models
+from keras_mla.core.losses import SampleLoss
 
 NAMES = tuple(WIDTHS)
 METHODS = ("MLA", "LateFusion", "SumFusion", "MultiLossFusion", "QMF")
@@ -264,3 +265,16 @@ def test_penalties_of_an_evaluation_are_those_of_training(method):
         assert float(tested["loss"]) == pytest.approx(
             np.mean(expected), rel=1e-4
         )
+
+
+def test_a_loss_that_returns_a_value_for_each_sample_is_not_summed():
+    class OfSamples(keras.losses.Loss):
+        def __call__(self, y_true, y_pred, sample_weight=None):
+            return keras.ops.mean(y_pred, axis=1)
+
+        def call(self, y_true, y_pred):
+            return keras.ops.mean(y_pred, axis=1)
+
+    logits = np.ones((3, 2), "float32")
+    found = SampleLoss(OfSamples())(np.zeros(3, int), logits, None, None, 3)
+    assert found.mean.shape == (3,)

@@ -34,8 +34,9 @@ def encoder(width, normalized=False):
     return keras.Sequential(parts)
 
 
-def method(name="MLA", seed=1, optimizer=None, normalized=False, **settings):
-    """Returns a compiled model of a method."""
+def method(name="MLA", seed=1, optimizer=None, case="plain", **settings):
+    """Returns a compiled model of a method, for a case."""
+    normalized = case == "normalized"
     keras.utils.set_random_seed(seed)
     encoders = {
         name: encoder(width, normalized) for name, width in WIDTHS.items()
@@ -49,8 +50,10 @@ def method(name="MLA", seed=1, optimizer=None, normalized=False, **settings):
     model = cls(encoders, CLASSES, **given)
     model.compile(
         optimizer or keras.optimizers.SGD(0.1, momentum=0.5),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
+        keras.losses.SparseCategoricalCrossentropy(
+            from_logits=True, ignore_class=-1 if case == "ignored" else None
+        ),
+        metrics=["accuracy"] if case != "ignored" else None,
         weighted_metrics=["accuracy"],
         **settings,
     )
@@ -90,6 +93,7 @@ def batches(case, rows=24):
     - `uneven`: the last batch has 5 rows fewer.
     - `few`: the last batch has one row.
     - `first`: each batch has an odd number of rows.
+    - `ignored`: the loss ignores most labels of the first half of each batch.
     - `normalized`: as `uneven`, for encoders with batch normalization over all
       replicas.
     """
@@ -111,6 +115,8 @@ def batches(case, rows=24):
             for column, name in enumerate(WIDTHS if case != "true" else ()):
                 x[name][~there[:, column]] = np.nan
             x["presence"] = there
+        if case == "ignored":
+            y[: size // 2][np.arange(size // 2) % 4 > 0] = -1
         if case == "unpaired":
             y = {name: data(size, seed=9 + i)[1] for i, name in enumerate(x)}
         if case == "weights":

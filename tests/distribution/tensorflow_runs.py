@@ -34,7 +34,7 @@ def batches(case):
 
 def trained(scope, other, name, case):
     with scope:
-        model = cases.method(name, normalized=case == "normalized")
+        model = cases.method(name, case=case)
     if case == "arrays":
         x, y = cases.data(61)
         history = model.fit(x, y, 24, 2, shuffle=False, verbose=0).history

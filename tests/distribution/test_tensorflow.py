@@ -37,7 +37,7 @@ def test_two_replicas_train_as_one_device():
 @pytest.mark.parametrize("replicas", [2, 4])
 def test_every_case(replicas):
     names = ("plain", "weights", "presence", "gap", "unpaired", "uneven", "few")
-    names = (*names, "first", "normalized", "arrays", "loaded")
+    names = (*names, "first", "normalized", "arrays", "loaded", "ignored")
     check_equal(replicas, *(f"MLA:{case}" for case in names))
 
 

@@ -47,7 +47,7 @@ def test_two_processes_train_as_one():
 @pytest.mark.parametrize("processes", [2, 4])
 def test_every_case(processes):
     names = ("plain", "weights", "presence", "gap", "unpaired", "uneven", "few")
-    names = (*names, "first", "loaded")
+    names = (*names, "first", "loaded", "ignored")
     check_equal(processes, *(f"MLA:{case}" for case in names))
 
 
@@ -94,6 +94,9 @@ def lines(mode, folder, processes=2):
         ),
         pytest.param("compiled", "`jit_compile=True`", marks=utils.long()),
         pytest.param("whole_batch", "all rows of a batch", marks=utils.long()),
+        pytest.param(
+            "evaluates_alone", "called `evaluate`", marks=utils.long()
+        ),
         pytest.param("split_off", "`validation_split`", marks=utils.long()),
     ],
 )
@@ -170,6 +173,22 @@ def test_a_data_loader_with_the_rows_of_a_process(tmp_path):
     _, told = lines("loader", tmp_path)
     for text in told.values():
         assert abs(float(text) - history.history["loss"][-1]) < 2e-6
+
+
+@utils.long()
+@pytest.mark.parametrize("mode", ["half_normalized", "few_normalized"])
+def test_statistics_are_of_samples_alone(tmp_path, mode):
+    _, told = lines(mode, tmp_path)
+    assert told[0] == told[1]
+    found = list(map(float, told[0].split()))
+    x, _ = cases.data(9)
+    # The first process has rows 0, 2, 4, 6 of the first batch of eight.
+    if mode == "half_normalized":
+        wanted = 0.01 * x["text"][:8:2].mean(0)
+    else:
+        steps = x["text"][:8].mean(0), x["text"][8]
+        wanted = 0.99 * 0.01 * steps[0] + 0.01 * steps[1]
+    np.testing.assert_allclose(found, wanted, atol=2e-5)
 
 
 @utils.long()

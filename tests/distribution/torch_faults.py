@@ -175,8 +175,35 @@ def loader(folder):
     return f"{history.history['loss'][-1]:.6f}"
 
 
-def normalized(folder):
+def evaluates_alone(folder):
+    x, y = cases.data(8)
+
+    class Evaluate(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.evaluate(x, y, verbose=0)
+
+    callbacks = [] if RANK else [Evaluate()]
+    cases.method().fit(cases.Batches("plain"), verbose=0, callbacks=callbacks)
+
+
+def half_normalized(folder):
+    """The second process has no text, but NaN."""
+    x, y = cases.data(8)
+    x["presence"] = np.ones((8, 3), bool)
+    x["presence"][1::2, 0] = False
+    x["text"][1::2] = np.nan
+    return normalized(folder, x, y, 8, "text")
+
+
+def few_normalized(folder):
+    """The second process has no row of the last batch."""
+    return normalized(folder, *cases.data(9), 8, "text")
+
+
+def normalized(folder, x=None, y=None, batch_size=24, name="audio"):
     """Statistics of batch normalization are means over processes."""
+    if x is None:
+        x, y = cases.data(24)
     keras.utils.set_random_seed(0)
     encoders = {
         name: keras.Sequential(
@@ -191,9 +218,8 @@ def normalized(folder):
     model = keras_mla.MLA(encoders, cases.CLASSES)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile("sgd", loss)
-    x, y = cases.data(24)
-    model.fit(x, y, 24, verbose=0, shuffle=False)
-    mean = model.encoders["audio"].layers[0].moving_mean
+    model.fit(x, y, batch_size, verbose=0, shuffle=False)
+    mean = model.encoders[name].layers[0].moving_mean
     return " ".join(f"{float(v):.5f}" for v in mean)
 
 

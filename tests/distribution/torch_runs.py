@@ -23,7 +23,7 @@ from keras_mla.datasets import ProcessRows
 
 def trained(name, case, rank=0, several=False):
     # Only the first process has the weights that all are to have.
-    model = cases.method(name, seed=1 + rank)
+    model = cases.method(name, seed=1 + rank, case=case)
     data = cases.Batches(case)
     data = ProcessRows(data) if several else data
     history = model.fit(data, epochs=2, shuffle=False, verbose=0).history

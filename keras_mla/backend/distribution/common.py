@@ -13,6 +13,7 @@ STEPS = (
     "a batch of training",
     "a batch of evaluation",
     "the end of the data",
+    "the end of an epoch",
     "the data",
 )
 

@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import keras
 import numpy as np
-from jax.experimental import multihost_utils
 
 from keras_mla.backend.distribution import jax_batches
 
@@ -120,4 +119,7 @@ def _local(value: jax.Array) -> np.ndarray:
     """Returns the whole of an array that is on devices of several processes."""
     if value.is_fully_replicated:
         return np.asarray(value.addressable_data(0))
+    # Not with the library: it takes the backend as Keras has it.
+    from jax.experimental import multihost_utils
+
     return multihost_utils.process_allgather(value, tiled=True)

@@ -13,7 +13,6 @@ from typing import Any
 import jax
 import keras
 import numpy as np
-from jax.experimental import multihost_utils
 from keras.src.backend.jax import trainer
 
 from keras_mla.backend.distribution.common import add_rows
@@ -79,6 +78,8 @@ def check_alike(adapter: Any) -> bool:
     # A generator's adapter does not implement the size of the last batch.
     last = None if rows is None else adapter.partial_batch_size or rows
     own = [-1 if size is None else int(size) for size in (number, rows, last)]
+    from jax.experimental import multihost_utils
+
     sizes = multihost_utils.process_allgather(np.array(own))
     if (sizes != sizes[0]).any():
         raise ValueError(

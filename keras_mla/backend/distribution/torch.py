@@ -242,9 +242,9 @@ def meet(step: str, **facts: float) -> None:
         told = ", ".join(f"{i}: {step}" for i, step in enumerate(steps))
         raise RuntimeError(
             "The processes have different numbers of batches, or one of them "
-            "was stopped by a callback. Each needs the same number of batches "
-            "in each epoch, and the same callbacks that stop. What each of "
-            f"them is at: {told}"
+            "was stopped by a callback, or called `evaluate` in one. Each "
+            "needs the same number of batches in each epoch, and the same "
+            f"callbacks that do this. What each of them is at: {told}"
         )
     for index, name in enumerate(facts):
         values = [numbers[index + 1] for numbers in found]
