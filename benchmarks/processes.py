@@ -34,8 +34,8 @@ from absl import app, flags
 from torch.nn import functional
 
 import keras_mla
+from keras_mla import ProcessRows
 from keras_mla.backend import distribution
-from keras_mla.datasets import ProcessRows
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("processes", 2, "Processes.", lower_bound=1)

@@ -52,6 +52,7 @@ from keras_mla import layers as layers
 from keras_mla import metrics as metrics
 from keras_mla import models as models
 from keras_mla import wrappers as wrappers
+from keras_mla.core.sharing import ProcessRows as ProcessRows
 from keras_mla.datasets.protocols.unpaired_dataset import (
     UnpairedDataset as UnpairedDataset,
 )
@@ -60,6 +61,7 @@ from keras_mla.version import __version__ as __version__
 
 __all__ = [
     "MLA",
+    "ProcessRows",
     "UnpairedDataset",
     "__version__",
     "analysis",

@@ -98,10 +98,10 @@ class SampleLoss:
                 kernels.reduced_loss(self.loss, labels, logits), size
             )
         weight = 1 if sample_weight is None else ops.sum(sample_weight)
-        found = self._value(self.loss, labels, logits, sample_weight)
+        found = self._reduced(self.loss, labels, logits, sample_weight)
         return MeanLoss(self._of_part(found, weight, size), size)
 
-    def _value(
+    def _reduced(
         self, loss: Any, labels: Any, logits: Any, weight: Any | None
     ) -> Any:
         """Returns a loss as Keras reduces it, over the part's own rows."""
@@ -171,9 +171,9 @@ class SampleLoss:
             # The loss divides by the size of the batch, or not at all.
             if reduction != "sum":
                 weight = weight / _or_one(ops.mean(counted))
-            mean = self._value(self.loss, labels, logits, weight)
+            mean = self._reduced(self.loss, labels, logits, weight)
         else:
-            mean = self._value(self._summed, labels, logits, weight)
+            mean = self._reduced(self._summed, labels, logits, weight)
             if reduction != "sum":
                 weighted = reduction == "mean_with_sample_weight"
                 number = ops.sum(weight if weighted else counted)

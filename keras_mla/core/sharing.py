@@ -26,7 +26,7 @@ class ProcessRows(keras.utils.PyDataset):
     >>> dataset = keras_mla.UnpairedDataset(
     ...     {"image": (np.ones((8, 4)), np.zeros(8))}, batch_size=4
     ... )
-    >>> x, y = keras_mla.datasets.ProcessRows(dataset, worker=(0, 2))[0]
+    >>> x, y = keras_mla.ProcessRows(dataset, worker=(0, 2))[0]
     >>> x["image"].shape
     (2, 4)
     """

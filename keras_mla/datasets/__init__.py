@@ -7,14 +7,12 @@
 - `listing`: from list files to samples, for data sets of your own.
 - `audio`, `image`, `video` and `text`: decode and process one thing each.
 - `pipeline`: joins samples and readers to batches.
-- `ProcessRows`: the rows of each batch that one of several processes takes.
 - `missing` and `unpaired`: modalities that are missing or do not belong
   together.
 """
 
 import sys
 
-from keras_mla.core.sharing import ProcessRows as ProcessRows
 from keras_mla.datasets import listing as listing
 from keras_mla.datasets import pipeline as pipeline
 from keras_mla.datasets import table as table
@@ -58,7 +56,6 @@ for _module in (
 del _module
 
 __all__ = [
-    "ProcessRows",
     "Table",
     "UnpairedDataset",
     "audio",

@@ -275,6 +275,6 @@ def test_a_loss_that_returns_a_value_for_each_sample_is_not_summed():
         def call(self, y_true, y_pred):
             return keras.ops.mean(y_pred, axis=1)
 
-    logits = np.ones((3, 2), "float32")
-    found = SampleLoss(OfSamples())(np.zeros(3, int), logits, None, None, 3)
+    logits = keras.ops.ones((3, 2))
+    found = SampleLoss(OfSamples())(keras.ops.zeros(3), logits, None, None, 3)
     assert found.mean.shape == (3,)

@@ -204,7 +204,7 @@ def test_statistics_of_batch_normalization_are_means(tmp_path):
 
 
 def test_the_rows_of_a_process():
-    from keras_mla.datasets import ProcessRows
+    from keras_mla import ProcessRows
 
     data = cases.Batches("uneven")
     shares = [ProcessRows(data, worker=(i, 3)) for i in range(3)]

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 import keras_mla
-from keras_mla.datasets import ProcessRows
+from keras_mla import ProcessRows
 
 RANK = int(os.environ["RANK"])
 

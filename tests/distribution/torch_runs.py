@@ -18,7 +18,7 @@ import keras
 import numpy as np
 import torch
 
-from keras_mla.datasets import ProcessRows
+from keras_mla import ProcessRows
 
 
 def trained(name, case, rank=0, several=False):
