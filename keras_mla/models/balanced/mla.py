@@ -22,6 +22,9 @@ class MLA(AlternatingModel):
     Bias corrections are therefore exact for encoders; for the head they assume
     one update per batch.
 
+    The loss must depend on the head's kernels by the logits alone. To punish
+    large kernels, give the head's layers a `kernel_regularizer`.
+
     Args:
         encoders: dict of modality name to Keras layer or model, each mapping
             its modality to features `(batch, features)`. The order of the
