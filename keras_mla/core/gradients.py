@@ -138,14 +138,11 @@ class DifferentiatedModel(RecordedModel):
         names: list[str] = []
 
         def compute(part: Batch) -> tuple[list, Pass]:
-            size = part.size(update.modalities[0])
+            size = part.size(first)
             statistics = []
             if not isinstance(size, int):  # There may be no row.
-                if update.moving is None:
-                    update.moving = internals.moving_variables(
-                        update.layers, self
-                    )
-                statistics = [(v, ops.copy(v.value)) for v in update.moving]
+                moving = self._moving_variables(update)
+                statistics = [(v, ops.copy(v.value)) for v in moving]
 
             def objective() -> tuple[list, tuple]:
                 result, separate = self._pass(update, part)
@@ -212,7 +209,7 @@ class DifferentiatedModel(RecordedModel):
             return []
         owners = self._owners(update)
         found: dict[str | None, list] = {}
-        for variable in internals.moving_variables(update.layers, self):
+        for variable in self._moving_variables(update):
             if "float" in variable.dtype:
                 name = owners.get(id(variable))
                 found.setdefault(name, []).append(variable)
@@ -247,6 +244,12 @@ class DifferentiatedModel(RecordedModel):
             else g
             for v, g in zip(update.variables, gradients, strict=True)
         ]
+
+    def _moving_variables(self, update: Update) -> list:
+        """Returns the variables that an update's pass itself moves."""
+        if update.moving is None:
+            update.moving = internals.moving_variables(update.layers, self)
+        return update.moving
 
     def _owners(self, update: Update) -> dict[int, str]:
         """Returns the modality of each encoder variable of an update, by id."""

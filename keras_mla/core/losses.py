@@ -97,9 +97,8 @@ class SampleLoss:
             return MeanLoss(
                 kernels.reduced_loss(self.loss, labels, logits), size
             )
-        weight = 1 if sample_weight is None else ops.sum(sample_weight)
         found = self._reduced(self.loss, labels, logits, sample_weight)
-        return MeanLoss(self._of_part(found, weight, size), size)
+        return MeanLoss(self._of_part(found, sample_weight, size), size)
 
     def _reduced(
         self, loss: Any, labels: Any, logits: Any, weight: Any | None
@@ -122,16 +121,17 @@ class SampleLoss:
         """Whether a part's loss depends on the other parts of its batch."""
         return self.reduction in ("sum", "mean_with_sample_weight")
 
-    def _of_part(self, value: Any, weight: Any, count: Any) -> Any:
-        """Returns what the mean over all replicas gives the right value.
+    def _of_part(self, value: Any, weight: Any | None, count: Any) -> Any:
+        """Returns a value whose mean over all replicas is the batch's loss.
 
         Args:
             value: Scalar: a sum, or a sum divided by a sum of weights.
-            weight: Scalar: the sum of weights of the replica's rows.
+            weight: Tensor: the weights of the replica's rows; or `None`.
             count: Scalar: the number of the replica's rows that count.
         """
         if distribution.num_replicas() == 1 or not self.needs_whole_batch:
             return value
+        weight = 1 if weight is None else ops.sum(weight)
         weight, count = (ops.cast(n, value.dtype) for n in (weight, count))
         weights, counts = distribution.total([weight, count])
         share = 1.0
@@ -179,7 +179,7 @@ class SampleLoss:
                 number = ops.sum(weight if weighted else counted)
                 mean = mean / ops.cast(_or_one(number), mean.dtype)
         number = ops.sum(counted)
-        return MeanLoss(self._of_part(mean, ops.sum(weight), number), number)
+        return MeanLoss(self._of_part(mean, weight, number), number)
 
 
 def _or_one(number: Any) -> Any:

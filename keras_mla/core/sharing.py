@@ -22,6 +22,9 @@ class ProcessRows(keras.utils.PyDataset):
         worker: `(index, number)` of the process. Defaults to those of
             `torch.distributed`.
 
+    Raises:
+        TypeError: If `dataset` is no `keras.utils.PyDataset`.
+
     Example:
     >>> dataset = keras_mla.UnpairedDataset(
     ...     {"image": (np.ones((8, 4)), np.zeros(8))}, batch_size=4

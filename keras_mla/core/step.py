@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_mla.backend import distribution, internals, kernels, step
+from keras_mla.backend import distribution, kernels, step
 from keras_mla.core import checks, optimizers
 from keras_mla.core.batch import Batch
 from keras_mla.core.gradients import DifferentiatedModel
@@ -142,9 +142,8 @@ class TrainedModel(DifferentiatedModel):
             active = rows if active is None else ops.logical_and(active, rows)
         if active is None:
             return []
-        if update.moving is None:
-            update.moving = internals.moving_variables(update.layers, self)
-        owners = self._owners(update) if update.moving else {}
+        moving = self._moving_variables(update)
+        owners = self._owners(update) if moving else {}
         return [
             (
                 v,
@@ -153,7 +152,7 @@ class TrainedModel(DifferentiatedModel):
                 if id(v) in owners and batch.presence is not None
                 else active,
             )
-            for v in update.moving
+            for v in moving
         ]
 
     def _put_back(self, before: list) -> None:

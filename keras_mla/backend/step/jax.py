@@ -57,15 +57,7 @@ def value_and_grads(
         A list of gradients for each loss, zeros for a variable that the loss
         does not depend on; and `aux`, in which dicts keep their order.
     """
-    state = [
-        v
-        for group in (
-            "trainable_variables",
-            "non_trainable_variables",
-            "optimizer_variables",
-        )
-        for v in _variables(model, group)
-    ]
+    state = _state(model)
     values = [v.value for v in state]
 
     def call(differentiated: list) -> tuple[Any, Any]:
@@ -109,21 +101,13 @@ def accumulate(
     Parts of equal sizes after the first one are a loop, so that XLA cannot
     compute several of them at once.
     """
-    first, *others = [part.by_rows() for part in parts]
+    others = [part.by_rows() for part in parts[1:]]
     shapes = [[leaf.shape for leaf in jax.tree.leaves(o)] for o in others]
     if len(others) < 2 or any(shape != shapes[0] for shape in shapes):
         return common.accumulate(model, compute, parts)
     sums, result = compute(parts[0])
     sums = common.added(sums)
-    variables = [
-        v
-        for group in (
-            "trainable_variables",
-            "non_trainable_variables",
-            "optimizer_variables",
-        )
-        for v in _variables(model, group)
-    ]
+    variables = _state(model)
     values = [v.value for v in variables]
     moving = model.non_trainable_variables
     kept = {id(v) for v in moving}
@@ -187,6 +171,16 @@ def apply_gradients(
         for variable, value, before in zip(references, new, old, strict=True):
             if value is not before:
                 variable.assign(value)
+
+
+def _state(model: keras.Model) -> list:
+    """Returns all variables that a pass may read or move."""
+    groups = (
+        "trainable_variables",
+        "non_trainable_variables",
+        "optimizer_variables",
+    )
+    return [v for group in groups for v in _variables(model, group)]
 
 
 def _variables(model: keras.Model, group: str) -> list:
