@@ -18,12 +18,14 @@ from keras_mla.core.update import Pass, Update
 class DifferentiatedModel(RecordedModel):
     """The part of a multimodal model that differentiates an update's losses."""
 
-    def _pass(self, update: Update, batch: Batch) -> tuple[Pass, list]:
+    def _pass(
+        self, update: Update, batch: Batch
+    ) -> tuple[Pass, list[MeanLoss]]:
         """Makes an update's forward pass.
 
         Returns:
-            The pass, whose first loss includes the regularisers; and the
-            losses without them, and the sum of regularisers if there are any.
+            The pass; and its losses, with the sum of regularisers as a last
+            one if there are any.
         """
         outputs = self.forward_pass(
             update.modalities,
@@ -36,18 +38,20 @@ class DifferentiatedModel(RecordedModel):
             name: self.loss_of(outputs.logits[name], batch, name)
             for name in update.experts
         }
-        losses = self.update_losses(update, outputs, of_experts, batch)
+        losses = [*self.update_losses(update, outputs, of_experts, batch)]
         self._check_names(update, "update_losses", len(losses), update.losses)
         logs = self.update_logs(update, outputs, batch)
         self._check_names(update, "update_logs", set(logs), set(update.logs))
-        first, *others = losses
-        separate: list[MeanLoss | Any] = list(losses)
+        result = Pass(losses, of_experts, outputs, logs)
         penalties = list(self._penalties(update, batch))
-        if penalties:
-            penalty = sum(ops.cast(p, first.mean.dtype) for p in penalties)
-            first = first._replace(mean=first.mean + penalty)
-            separate.append(penalty)
-        return Pass([first, *others], of_experts, outputs, logs), separate
+        if not penalties:
+            return result, losses
+        dtype = losses[0].mean.dtype
+        penalty = MeanLoss(
+            sum(ops.cast(p, dtype) for p in penalties),
+            batch.size(update.modalities[0]),
+        )
+        return result._replace(penalty=penalty), [*losses, penalty]
 
     def _check_names(
         self, update: Update, hook: str, found: Any, named: Any
@@ -107,10 +111,7 @@ class DifferentiatedModel(RecordedModel):
 
         def objective() -> tuple[list, Pass]:
             result, separate = self._pass(update, batch)
-            scalars = [
-                part.mean if isinstance(part, MeanLoss) else part
-                for part in separate
-            ]
+            scalars = [loss.mean for loss in separate]
             groups = _grouped(update, scalars) if combines else [scalars]
             # Not `sum`, which adds to a zero first.
             losses = [functools.reduce(ops.add, group) for group in groups]
@@ -147,7 +148,7 @@ class DifferentiatedModel(RecordedModel):
             def objective() -> tuple[list, tuple]:
                 result, separate = self._pass(update, part)
                 grouped = _grouped(update, separate) if combines else [separate]
-                pieces = parts.pieces_of(grouped, size)
+                pieces = parts.pieces_of(grouped)
                 groups[:] = [piece.group for piece in pieces]
                 counts = [ops.cast(p.count, "float32") for p in pieces]
                 losses = [functools.reduce(ops.add, p.losses) for p in pieces]

@@ -33,19 +33,15 @@ class Piece:
     count: Any
 
 
-def pieces_of(groups: Sequence[Sequence[Any]], rows: Any) -> list[Piece]:
+def pieces_of(groups: Sequence[Sequence[MeanLoss]]) -> list[Piece]:
     """Returns what is to be differentiated, piece by piece.
 
     Args:
-        groups: The losses of each group, and scalars: regularisers, which are
-            means over all rows.
-        rows: int or scalar. The number of rows of the part.
+        groups: The losses of each group.
     """
     pieces: list[Piece] = []
     for group, losses in enumerate(groups):
         for loss in losses:
-            if not isinstance(loss, MeanLoss):
-                loss = MeanLoss(loss, rows)
             for piece in pieces:
                 if piece.group == group and _same(piece.count, loss.count):
                     piece.losses.append(loss.mean)
@@ -93,6 +89,7 @@ def merged(passes: Sequence[Pass]) -> Pass:
     if len(passes) == 1:
         return passes[0]
     first = passes[0]
+    penalties = [p.penalty for p in passes if p.penalty is not None]
     return Pass(
         [
             _mean(losses)
@@ -101,6 +98,7 @@ def merged(passes: Sequence[Pass]) -> Pass:
         {n: _mean([p.experts[n] for p in passes]) for n in first.experts},
         joined([p.outputs for p in passes]),
         {n: _mean([p.logs[n] for p in passes]) for n in first.logs},
+        _mean(penalties) if penalties else None,
     )
 
 

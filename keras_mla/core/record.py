@@ -104,7 +104,7 @@ class RecordedModel(CompiledModel):
             for name, value in made.result.logs.items():
                 self.plan.metrics.add(name, value)
         self.loss_tracker.update_state(
-            {made.update.name: made.result.losses for made in steps}
+            {made.update.name: made.result.regularised for made in steps}
         )
         outputs = _merged([made.result.outputs for made in steps])
         outputs = self._completed(outputs, losses, batch)

@@ -10,6 +10,8 @@ import keras_mla
 
 WIDTHS = {"text": 3, "audio": 5, "image": 8}
 CLASSES = 4
+# Cases of the loss that are called as its reduction is.
+REDUCTIONS = ("sum", "mean_with_sample_weight")
 
 
 def data(rows=24, seed=0):
@@ -22,25 +24,23 @@ def data(rows=24, seed=0):
     return x, rng.integers(0, CLASSES, rows)
 
 
-def encoder(width, normalized=False):
+def encoder(width, case="plain"):
     """Returns an encoder with a regulariser."""
+    of_activity = "l2" if case == "activity" else None
     parts = [
         keras.Input((width,)),
         keras.layers.Dense(7, "relu", kernel_regularizer="l2"),
-        keras.layers.Dense(6),
+        keras.layers.Dense(6, activity_regularizer=of_activity),
     ]
-    if normalized:
+    if case == "normalized":
         parts.insert(2, keras.layers.BatchNormalization(synchronized=True))
     return keras.Sequential(parts)
 
 
 def method(name="MLA", seed=1, optimizer=None, case="plain", **settings):
     """Returns a compiled model of a method, for a case."""
-    normalized = case == "normalized"
     keras.utils.set_random_seed(seed)
-    encoders = {
-        name: encoder(width, normalized) for name, width in WIDTHS.items()
-    }
+    encoders = {name: encoder(width, case) for name, width in WIDTHS.items()}
     cls = getattr(keras_mla.models, name)
     given = {"feature_dim": 5} if name in ("BiGatedFusion", "MMIN") else {}
     if name == "OGMGE":
@@ -48,11 +48,15 @@ def method(name="MLA", seed=1, optimizer=None, case="plain", **settings):
     if name == "AEFusion":  # Else each process hides other values.
         given["targets"] = "hidden"
     model = cls(encoders, CLASSES, **given)
+    loss = {"from_logits": True}
+    if case in REDUCTIONS:
+        loss["reduction"] = case
+    if case == "ignored":
+        loss["ignore_class"] = -1
+    rate = 0.01 if case == "sum" else 0.1
     model.compile(
-        optimizer or keras.optimizers.SGD(0.1, momentum=0.5),
-        keras.losses.SparseCategoricalCrossentropy(
-            from_logits=True, ignore_class=-1 if case == "ignored" else None
-        ),
+        optimizer or keras.optimizers.SGD(rate, momentum=0.5),
+        keras.losses.SparseCategoricalCrossentropy(**loss),
         metrics=["accuracy"] if case != "ignored" else None,
         weighted_metrics=["accuracy"],
         **settings,
@@ -86,6 +90,8 @@ def batches(case, rows=24):
     """Returns the batches of a case, `(x, y)` or `(x, y, sample_weight)`.
 
     - `plain`, `weights`, `presence`: three batches of `rows`.
+    - `sum`, `mean_with_sample_weight`: as `weights`, with this reduction.
+    - `activity`: as `gap`, with a regulariser of the encoders' outputs.
     - `gap`: in the second half of each batch, and so on a device, no sample
       has "text"; in the second batch none has it at all.
     - `true`: as `presence`, with the true values of what is absent.
@@ -106,9 +112,9 @@ def batches(case, rows=24):
         if case == "first":
             size = rows - 1
         x, y = data(size, seed=index)
-        if case in ("presence", "gap", "true"):
+        if case in ("presence", "gap", "true", "activity"):
             there = presence(size, seed=index)
-            if case == "gap":
+            if case in ("gap", "activity"):
                 there[size // 2 :, 0] = False
                 there[:, 0] &= index != 1
                 there[:, 1] |= ~there.any(1)
@@ -119,7 +125,7 @@ def batches(case, rows=24):
             y[: size // 2][np.arange(size // 2) % 4 > 0] = -1
         if case == "unpaired":
             y = {name: data(size, seed=9 + i)[1] for i, name in enumerate(x)}
-        if case == "weights":
+        if case == "weights" or case in REDUCTIONS:
             rng = np.random.default_rng(index)
             found.append((x, y, rng.uniform(size=size).astype("float32")))
         else:
@@ -155,13 +161,19 @@ def state(model, history):
 
 
 def differences(first, second):
-    """Returns the largest difference of two states, by kind."""
+    """Returns the largest difference of two states, by kind.
+
+    That of the history is relative above 1.
+    """
     assert set(first) == set(second), set(first) ^ set(second)
     found = {"weights": 0.0, "history": 0.0}
     for name, value in first.items():
         kind = "history" if name.startswith("history") else "weights"
         assert value.shape == second[name].shape, name
-        gap = np.max(np.abs(value.astype("float64") - second[name]), initial=0)
+        gap = np.abs(value.astype("float64") - second[name])
+        if kind == "history":
+            gap = gap / np.maximum(1, np.abs(value))
+        gap = np.max(gap, initial=0)
         # NaN must not pass.
         found[kind] = max(found[kind], gap if np.isfinite(gap) else np.inf)
     return found

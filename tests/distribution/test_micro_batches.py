@@ -11,7 +11,7 @@ from keras_mla.core.batch import Batch
 from keras_mla.models import registry
 
 CASES = ("plain", "weights", "presence", "gap", "unpaired", "uneven", "few")
-CASES = (*CASES, "ignored")
+CASES = (*CASES, "activity", "ignored")
 
 
 def trained(case, name="MLA", epochs=2, **settings):

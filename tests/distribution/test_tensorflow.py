@@ -38,6 +38,7 @@ def test_two_replicas_train_as_one_device():
 def test_every_case(replicas):
     names = ("plain", "weights", "presence", "gap", "unpaired", "uneven", "few")
     names = (*names, "first", "normalized", "arrays", "loaded", "ignored")
+    names = (*names, *cases.REDUCTIONS)
     check_equal(replicas, *(f"MLA:{case}" for case in names))
 
 

@@ -47,7 +47,7 @@ def test_two_processes_train_as_one():
 @pytest.mark.parametrize("processes", [2, 4])
 def test_every_case(processes):
     names = ("plain", "weights", "presence", "gap", "unpaired", "uneven", "few")
-    names = (*names, "first", "loaded", "ignored")
+    names = (*names, "first", "loaded", "ignored", *cases.REDUCTIONS)
     check_equal(processes, *(f"MLA:{case}" for case in names))
 
 
