@@ -1,9 +1,12 @@
 """Every public name is documented, and its examples run."""
 
+import ast
 import doctest
 import importlib
 import inspect
 import pkgutil
+import re
+import textwrap
 
 import keras
 import numpy as np
@@ -43,6 +46,79 @@ def test_is_documented(name):
         if inspect.isfunction(member) and not key.startswith("_"):
             inherited = any(hasattr(b, key) for b in item.__mro__[1:])
             assert inherited or inspect.getdoc(member), f"{name}.{key}"
+
+
+# What Keras asks of a layer, and describes.
+OF_KERAS = {
+    "build",
+    "build_from_config",
+    "call",
+    "compute_mask",
+    "compute_output_shape",
+    "compute_output_spec",
+    "from_config",
+    "get_build_config",
+    "get_config",
+    "load_own_variables",
+    "save_own_variables",
+}
+
+
+def functions_of(name, item):
+    """Yields the functions of a public name, each with its docstring."""
+    if not inspect.isclass(item):
+        yield name, inspect.unwrap(item), inspect.getdoc(item)
+        return
+    if inspect.isfunction(vars(item).get("__init__")):
+        yield f"{name}.__init__", item.__init__, inspect.getdoc(item)
+    for key, member in vars(item).items():
+        member = getattr(member, "__func__", member)
+        inherited = any(hasattr(base, key) for base in item.__mro__[1:])
+        public = inspect.isfunction(member) and not key.startswith("_")
+        if public and not inherited and key not in OF_KERAS:
+            yield f"{name}.{key}", member, inspect.getdoc(member)
+
+
+def raised_by(function):
+    """Returns the names of the errors that a function's own code raises."""
+    try:
+        source = inspect.getsource(function)
+    except OSError:  # What `dataclasses` writes.
+        return set()
+    nodes = ast.walk(ast.parse(textwrap.dedent(source)))
+    errors = [n.exc for n in nodes if isinstance(n, ast.Raise) and n.exc]
+    errors = [getattr(error, "func", error) for error in errors]
+    names = {error.id for error in errors if isinstance(error, ast.Name)}
+    # A variable holds an error that something else has raised.
+    return {n for n in names if n[0].isupper()} - {"NotImplementedError"}
+
+
+def lacking(name, function, text):
+    """Returns what a docstring does not say."""
+    found = []
+    signature = inspect.signature(function)
+    for given in signature.parameters:
+        named = rf"^ *(?:[\w*]+, )*\*{{0,2}}{given}(?:, [\w*]+)*: "
+        if given not in ("self", "cls") and given[0] != "_":
+            if not re.search(named, text, re.M):
+                found.append(f"the argument {given}")
+    nothing = signature.return_annotation in (None, "None", inspect._empty)
+    says = r"^ *(Returns|Yields):|^(Returns|Yields|Whether) "
+    if not (nothing or re.search(says, text, re.M)):
+        if not name.endswith("__init__"):
+            found.append("what is returned")
+    _, _, errors = text.partition("Raises:")
+    found += [e for e in sorted(raised_by(function)) if e not in errors]
+    return found
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_nothing_lacks(name):
+    found = {
+        key: lacking(key, function, text or "")
+        for key, function, text in functions_of(name, PUBLIC[name])
+    }
+    assert not any(found.values()), {k: v for k, v in found.items() if v}
 
 
 @pytest.mark.parametrize(

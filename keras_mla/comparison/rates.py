@@ -63,7 +63,13 @@ class Rates:
         return list(dict.fromkeys(found))
 
     def scores(self, method: str, metric: str) -> dict[float, list[float]]:
-        """Returns a metric of a method's runs on test data, at each rate."""
+        """Returns a metric of a method's runs on test data, at each rate.
+
+        Args:
+            method: str. Title of the method.
+            metric: str. Name of a metric of the task, as `metrics.named` takes
+                it.
+        """
         return {
             rate: result.scores(method, metrics.named(result.task, metric))
             for rate, result in self.results.items()
@@ -71,7 +77,13 @@ class Rates:
         }
 
     def scores_once(self, method: str, metric: str) -> dict[float, list[float]]:
-        """Returns `scores` of models that were trained once for all rates."""
+        """Returns `scores` of models that were trained once for all rates.
+
+        Args:
+            method: str. Title of the method.
+            metric: str. Name of a metric of the task, as `metrics.named` takes
+                it.
+        """
         if self.once is None or method not in self.once.methods:
             return {}
         measure = metrics.named(self.once.task, metric)

@@ -59,7 +59,11 @@ class Predictions:
     weights: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def save(self, path: str | os.PathLike) -> None:
-        """Writes an `.npz`, which is whole or not there."""
+        """Writes an `.npz`, which is whole or not there.
+
+        Args:
+            path: str or path. The file, replaced if it is there.
+        """
         path = pathlib.Path(path)
         part = path.with_suffix(".partial.npz")
         arrays: dict[str, Any] = {
@@ -71,7 +75,14 @@ class Predictions:
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Predictions":
-        """Reads what `save` has written."""
+        """Reads what `save` has written.
+
+        Args:
+            path: str or path. The file.
+
+        Returns:
+            The predictions.
+        """
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
 
@@ -201,7 +212,11 @@ class Comparison:
         return subset_key(self.modalities)
 
     def runs_of(self, method: str) -> list[Run]:
-        """Returns a method's runs."""
+        """Returns a method's runs.
+
+        Args:
+            method: str. Title of the method.
+        """
         return [run for run in self.runs if run.method == method]
 
     def outputs_of(

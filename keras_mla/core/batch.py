@@ -71,7 +71,26 @@ class Batch:
     def from_data(
         cls, modalities: Sequence[str], data: Any, training: bool = True
     ) -> "Batch":
-        """Makes a batch from `(x, y)` or `(x, y, sample_weight)`."""
+        """Makes a batch from `(x, y)` or `(x, y, sample_weight)`.
+
+        Args:
+            modalities: Sequence of str. Names of the modalities, in the order
+                of `presence`.
+            data: `(x, y)` or `(x, y, sample_weight)`. `x` is a dict keyed by
+                modality, which may also hold `presence` and `sample_id`. `y`
+                is one tensor, or a dict keyed by modality for unpaired data.
+                `sample_weight` is a dict only if `y` is one.
+            training: bool. Whether the batch is for training. Defaults to
+                `True`.
+
+        Returns:
+            A `Batch`, in which rows of absent samples are replaced.
+
+        Raises:
+            ValueError: If `y` is `None`, if `x` holds `presence` and `y` is a
+                dict, or if keys, rows, `presence`, labels and weights do not
+                fit together.
+        """
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         inputs, presence = split_inputs(modalities, x, training)
         paired = not isinstance(y, dict)
@@ -170,6 +189,9 @@ class Batch:
         """Returns which samples have a modality, bool `(batch,)`.
 
         Returns `None` if no modality is missing.
+
+        Args:
+            name: str. Name of the modality.
         """
         if self.presence is None:
             return None
@@ -179,6 +201,9 @@ class Batch:
         """Returns whether any sample has one of `names`, a bool scalar.
 
         Returns `None` if no modality is missing.
+
+        Args:
+            names: Sequence of str. Names of modalities.
         """
         if self.presence is None:
             return None
@@ -235,13 +260,21 @@ class Batch:
         return ops.any(self.presence, axis=1)
 
     def samples(self, name: str) -> Any:
-        """Returns the number of one modality's rows that are samples."""
+        """Returns the number of one modality's rows that are samples.
+
+        Args:
+            name: str. Name of the modality.
+        """
         if self.counted is None:
             return self.size(name)
         return ops.sum(ops.cast(self.counted, "int32"))
 
     def size(self, name: str) -> Any:
-        """Returns the number of rows of one modality."""
+        """Returns the number of rows of one modality.
+
+        Args:
+            name: str. Name of the modality.
+        """
         if self.paired:  # One object, for losses that count the same rows.
             name = next(iter(self.inputs))
         if name not in self.sizes:

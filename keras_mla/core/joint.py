@@ -46,6 +46,11 @@ class JointModel(MultimodalModel):
             `"zeros"`.
         **kwargs: Arguments of `MultimodalModel`: `task`, `allow_nan`, `table`,
             `modality_dropout`, `name`, `dtype`.
+
+    Raises:
+        TypeError: If an encoder is not a Keras layer.
+        ValueError: If `impute` has another value, or `MultimodalModel` raises
+            it.
     """
 
     def __init__(
@@ -129,11 +134,21 @@ class JointModel(MultimodalModel):
         """Returns logits `(batch, units)` of all modalities' features.
 
         By default, the head is applied to the features side by side.
+
+        Args:
+            features: dict of each modality's features, `(batch, features)`.
+                Those of absent modalities are already replaced.
+            training: bool. Whether layers behave as in training.
         """
         return self.head(self.beside(features), training=training)
 
     def join_one(self, features: dict[str, Any]) -> Any:
-        """Returns the logits of features, of which all but one are zeros."""
+        """Returns the logits of features, of which all but one are zeros.
+
+        Args:
+            features: dict of each modality's features, `(batch, features)`, as
+                `alone` returns them.
+        """
         if self._share is None:
             return self.join(features, False)
         return self._share.head(self.beside(features), training=False)
@@ -162,7 +177,11 @@ class JointModel(MultimodalModel):
         self._share = types.SimpleNamespace(head=part)
 
     def beside(self, features: dict[str, Any]) -> Any:
-        """Returns all modalities' features side by side."""
+        """Returns all modalities' features side by side.
+
+        Args:
+            features: dict of each modality's features, `(batch, features)`.
+        """
         joined = [features[name] for name in self.modalities]
         return ops.concatenate(joined, axis=-1)
 

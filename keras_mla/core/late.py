@@ -72,7 +72,11 @@ class LateModel(MultimodalModel):
         return self.heads[name](feature, training=training), ()
 
     def parts(self, name: str) -> tuple[keras.layers.Layer, ...]:
-        """Returns the layers that belong to one modality."""
+        """Returns the layers that belong to one modality.
+
+        Args:
+            name: str. Name of the modality.
+        """
         projection = self.projections.get(name)
         return (
             self.encoders[name],

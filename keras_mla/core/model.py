@@ -69,6 +69,12 @@ class MultimodalModel(
         tasks: Names of the tasks that the method supports.
         widths: dict from each modality to its number of features, filled when
             the model is built.
+
+    Raises:
+        TypeError: If an encoder is not a Keras layer.
+        ValueError: If an argument is out of its range, the method or the head
+            does not serve the task, or encoders, head and table do not fit
+            together.
     """
 
     def __init__(
@@ -121,7 +127,11 @@ class MultimodalModel(
     # === Parts, for authors of methods ===
 
     def variables_of(self, name: str) -> list:
-        """Returns the variables of one modality's encoder and projection."""
+        """Returns the variables of one modality's encoder and projection.
+
+        Args:
+            name: str. Name of the modality.
+        """
         projection = self.projections.get(name)
         of_projection = [] if projection is None else projection.variables
         return [*self.encoders[name].variables, *of_projection]
@@ -143,6 +153,11 @@ class MultimodalModel(
         """Returns the fused logits, `(batch, units)`.
 
         By default, the method's `fusion` layer fuses the logits of all experts.
+
+        Args:
+            outputs: `Outputs` of a forward pass.
+            presence: Bool tensor of shape `(batch, modalities)`, or `None` if
+                no modality is missing.
         """
         logits = self._stacked(outputs)
         if presence is None:
@@ -154,6 +169,11 @@ class MultimodalModel(
 
         The weights exclude scale and temperatures; `fusion_factors` includes
         them.
+
+        Args:
+            outputs: `Outputs` of a forward pass.
+            presence: Bool tensor of shape `(batch, modalities)`, or `None` if
+                no modality is missing.
         """
         if presence is not None:
             presence = self.expert_presence(presence)
@@ -163,6 +183,11 @@ class MultimodalModel(
         """Returns the factors of logits in `fuse`, `(batch, experts)`.
 
         Returns `None` if no layer fuses logits.
+
+        Args:
+            outputs: `Outputs` of a forward pass.
+            presence: Bool tensor of shape `(batch, modalities)`, or `None` if
+                no modality is missing.
         """
         if self.fusion is None:
             return None
@@ -191,6 +216,9 @@ class MultimodalModel(
         """Sets the fusion layer to `fusion`, or to the default if it is `None`.
 
         Call it in a constructor.
+
+        Args:
+            fusion: `Fusion` layer, or `None`.
         """
         checks.check_fusion(fusion)
         self._fuses_by_default = fusion is None
@@ -270,6 +298,11 @@ class MultimodalModel(
             present: Bool tensor of shape `(batch,)`, or `None`. If no sample
                 is present, the encoder's features become zeros, because the
                 inputs may have made them NaN.
+
+        Returns:
+            Tensor of shape `(batch, features)`, projected if the model has a
+            `feature_dim`. It is a structure of tensors if the encoder returns
+            one and the method can use it.
         """
         feature = kernels.call(self.encoders[name], inputs, training)
         self.check_features(name, feature)
@@ -297,6 +330,9 @@ class MultimodalModel(
             presence: Bool tensor of shape `(batch, modalities)`, or `None`.
             experts: Names of the experts whose logits are computed. Defaults
                 to all that the modalities allow.
+
+        Returns:
+            `Outputs`, as `decode` returns them.
         """
         features = {}
         for name in modalities:
@@ -317,6 +353,19 @@ class MultimodalModel(
 
         A method that trains on a fused prediction of its own layers also
         computes `Outputs.fused` here, from all modalities and `presence`.
+
+        Args:
+            features: dict of features, `(batch, features)`, of all modalities
+                or of some.
+            training: bool. Whether layers behave as in training.
+            presence: Bool tensor of shape `(batch, modalities)`, or `None`.
+                Defaults to `None`.
+            experts: Names of the experts whose logits are computed. Defaults
+                to all that the modalities allow.
+
+        Returns:
+            `Outputs`: the features, and float32 logits `(batch, units)` of
+            each expert.
         """
         if not self.widths:
             widths = {name: self.width_of(f) for name, f in features.items()}

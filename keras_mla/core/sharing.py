@@ -67,7 +67,11 @@ class ProcessRows(keras.utils.PyDataset):
         )
 
     def set_epoch(self, epoch: int) -> None:
-        """Tells the data set which epoch begins."""
+        """Tells the data set which epoch begins.
+
+        Args:
+            epoch: int. Index of the epoch, counted from 0.
+        """
         if hasattr(self.dataset, "set_epoch"):
             self.dataset.set_epoch(epoch)
 

@@ -87,6 +87,11 @@ class Teacher(keras.layers.Layer):
 
         Call it in a constructor, which gets a model from its user and a
         teacher from a file.
+
+        Args:
+            model: A fitted, built `keras.Model`, or a `Teacher`.
+            saved: bool. Whether a teacher that is made here is saved with the
+                model that it is a part of. Defaults to `True`.
         """
         return model if isinstance(model, Teacher) else cls(model, saved)
 

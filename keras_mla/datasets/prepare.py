@@ -68,17 +68,43 @@ def _folder(data_dir: str, output_dir: str, inside: str, wav: str) -> list:
 
 
 def crema_d(data_dir: str, output_dir: str) -> list[Clip]:
-    """Lists `VideoFlash/<clip>.flv`."""
+    """Lists the videos of `VideoFlash`, such as `<clip>.flv`.
+
+    Args:
+        data_dir: str. The folder that holds `VideoFlash`.
+        output_dir: str. The folder to write to: sounds to `AudioWAV`, frames
+            to `Image-01-FPS`.
+
+    Returns:
+        list of `Clip`, one for each video, sorted by name.
+    """
     return _folder(data_dir, output_dir, "VideoFlash", "AudioWAV")
 
 
 def kinetics_sounds(data_dir: str, output_dir: str) -> list[Clip]:
-    """Lists `videos/<clip>.mp4` and other containers."""
+    """Lists `videos/<clip>.mp4` and other containers.
+
+    Args:
+        data_dir: str. The folder that holds `videos`.
+        output_dir: str. The folder to write to: sounds to `audio`, frames to
+            `Image-01-FPS`.
+
+    Returns:
+        list of `Clip`, one for each video, sorted by name.
+    """
     return _folder(data_dir, output_dir, "videos", "audio")
 
 
 def iemocap(data_dir: str, output_dir: str) -> list[Clip]:
-    """Lists the utterances of six classes; their sound needs no cutting."""
+    """Lists the utterances of six classes; their sound needs no cutting.
+
+    Args:
+        data_dir: str. The folder that holds the sessions.
+        output_dir: str. The folder to write to: frames to `Image-01-FPS`.
+
+    Returns:
+        list of `Clip`, one for each utterance, sorted by name.
+    """
     clips = []
     for split in ("train", "validation", "test"):
         for sample in release.files(

@@ -31,6 +31,7 @@ class TransformerBlock(layers.Layer):
             Defaults to `0.0`.
         drop_path: float. Rate at which a sample skips a residual branch.
             Defaults to `0.0`.
+        **kwargs: Arguments of `keras.layers.Layer`.
 
     Call arguments:
         inputs: float tensor `(batch, tokens, width)`.
@@ -191,6 +192,7 @@ class Transformer(layers.Layer):
         dropout: float. As in `TransformerBlock`. Defaults to `0.0`.
         drop_path: float. Rate of the last block; the rates grow linearly from
             zero with depth. Defaults to `0.0`.
+        **kwargs: Arguments of `keras.layers.Layer`.
 
     Call arguments:
         inputs: float tensor `(batch, tokens, width)`.

@@ -41,7 +41,11 @@ class Task:
     certain = True
 
     def check_units(self, units: int) -> None:
-        """Raises unless the head has enough units."""
+        """Raises unless the head has enough units.
+
+        Args:
+            units: int. Number of logits.
+        """
 
     def check_labels(self, where: str, y: Any, units: int, loss: Any) -> None:
         """Raises unless labels fit predictions and loss, by their shapes.
@@ -75,6 +79,10 @@ class Task:
             loss: The compiled loss.
             sample_weight: Array of shape `(samples,)`, or `None`.
             presence: Array of shape `(samples, modalities)`, or `None`.
+
+        Raises:
+            ValueError: If a sample that counts has a label that cannot be
+                right.
         """
         labels = to_numpy(y)
         given = [
@@ -102,11 +110,21 @@ class Task:
             )
 
     def strays(self, labels: np.ndarray, units: int, loss: Any) -> Any:
-        """Returns which rows hold impossible labels; `None` if unchecked."""
+        """Returns which rows hold impossible labels; `None` if unchecked.
+
+        Args:
+            labels: array of labels, a row for each sample.
+            units: int. Number of logits.
+            loss: The compiled loss.
+        """
         return None
 
     def rule(self, units: int) -> str:
-        """Returns the end of a sentence that begins with "Labels"."""
+        """Returns the end of a sentence that begins with "Labels".
+
+        Args:
+            units: int. Number of logits.
+        """
         return ""
 
     def log_likelihood(self, labels: Any, logits: Any) -> Any:
@@ -122,19 +140,38 @@ class Task:
         raise NotImplementedError
 
     def probabilities(self, logits: Any) -> Any | None:
-        """Returns probabilities `(batch, units)`, if the task has any."""
+        """Returns probabilities `(batch, units)`, if the task has any.
+
+        Args:
+            logits: Tensor of shape `(batch, units)`.
+        """
         return None
 
     def metric(self, metric: Any, units: int) -> Any:
-        """Returns the metric to compile in place of the given metric."""
+        """Returns the metric to compile in place of the given metric.
+
+        Args:
+            metric: A metric, a function, or the name of either.
+            units: int. Number of logits.
+        """
         return metric
 
     def labels_of(self, y: Any, units: int) -> np.ndarray:
-        """Returns NumPy labels as `losses` takes them."""
+        """Returns NumPy labels as `losses` takes them.
+
+        Args:
+            y: array of labels, a row for each sample, as `fit` takes them.
+            units: int. Number of logits.
+        """
         raise NotImplementedError
 
     def unseen(self, y: np.ndarray, units: int) -> np.ndarray:
-        """Returns the classes that labels lack. Defaults to none."""
+        """Returns the classes that labels lack. Defaults to none.
+
+        Args:
+            y: Labels, as `labels_of` returns them.
+            units: int. Number of logits.
+        """
         return np.array([], int)
 
     def losses(self, logits: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -149,13 +186,24 @@ class Task:
     def losses_and_slopes(
         self, logits: np.ndarray, y: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Returns `losses`, and their derivatives after logits."""
+        """Returns `losses`, and their derivatives after logits.
+
+        Args:
+            logits: array `(samples, units)`.
+            y: Labels, as `labels_of` returns them.
+        """
         raise NotImplementedError
 
     def negative_log_likelihood(
         self, logits: np.ndarray, y: np.ndarray, weight: np.ndarray
     ) -> float:
-        """Returns the weighted mean of `losses`."""
+        """Returns the weighted mean of `losses`.
+
+        Args:
+            logits: array `(samples, units)`.
+            y: Labels, as `labels_of` returns them.
+            weight: array `(samples,)`. The weight of each sample.
+        """
         return float(np.average(self.losses(logits, y), weights=weight))
 
 

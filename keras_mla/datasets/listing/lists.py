@@ -18,6 +18,9 @@ def read_lines(path: str) -> Iterator[tuple[str, str]]:
     `source` is `"<file>, line <n>"`. A line ends with CR, LF or both. The
     text is in the encoding that `encoding_of` finds.
 
+    Args:
+        path: str. The file.
+
     Raises:
         ValueError: If the file is no text, or a line has more than a million
             characters.
@@ -105,6 +108,9 @@ def read_objects(path: str) -> Iterator[tuple[str, str, dict | None]]:
 
     The object is `None` if the line holds no JSON object. The text is in the
     encoding that `encoding_of` finds.
+
+    Args:
+        path: str. The file.
     """
     for source, line in read_lines(path):
         try:
@@ -151,6 +157,11 @@ def read_text(path: str, max_bytes: int = 1_000_000) -> str:
 
     The text is in the encoding that `encoding_of` finds. Version 0.1.0 took
     every file for UTF-8, and bytes that are not UTF-8 became U+FFFD.
+
+    Args:
+        path: str. The file.
+        max_bytes: int. The most bytes that the file may have. Defaults to one
+            million.
 
     Raises:
         ValueError: If the file cannot be read, is no text, or is longer than

@@ -65,6 +65,9 @@ def safe_path(root: str | os.PathLike, name: str, source: str = "") -> str:
 def data_folder(data_dir: str | os.PathLike) -> str:
     """Returns `data_dir` as an absolute path.
 
+    Args:
+        data_dir: str or path. A folder. `~` stands for the home folder.
+
     Raises:
         ValueError: If there is no such folder.
     """

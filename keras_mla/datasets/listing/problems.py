@@ -26,13 +26,25 @@ class Problems:
         self.entries: list[str] = []
 
     def add(self, message: str) -> None:
-        """Raises `ValueError(message)`, or keeps the message."""
+        """Raises `ValueError(message)`, or keeps the message.
+
+        Args:
+            message: str. What is wrong, and where.
+
+        Raises:
+            ValueError: Unless `on_error` is `"skip"`.
+        """
         if not self.skip:
             raise ValueError(message)
         self.entries.append(message)
 
     def warn(self, what: str) -> None:
-        """Warns once of everything that was skipped."""
+        """Warns once of everything that was skipped.
+
+        Args:
+            what: str. What was read, such as the name of a data set. The
+                warning begins with it.
+        """
         if self.entries:
             warnings.warn(
                 f"{what}: skipped {len(self.entries)} entries. The first: "

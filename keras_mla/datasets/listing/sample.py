@@ -113,7 +113,14 @@ def keep_existing(
 
 
 def check_count(name: str, found: int, published: int | None) -> None:
-    """Warns if a split does not have its published number of samples."""
+    """Warns if a split does not have its published number of samples.
+
+    Args:
+        name: str. What was counted, such as the data set and its split. The
+            warning begins with it.
+        found: int. The number of samples that were found.
+        published: int. The published number. `None` stands for any number.
+    """
     if published is not None and found != published:
         difference = published - found
         words = f"{abs(difference)} {'missing' if difference > 0 else 'extra'}"

@@ -11,7 +11,16 @@ SPLITS = ("train", "validation", "test")
 
 
 def check_split(split: str, allowed: Sequence[str] = SPLITS) -> None:
-    """Raises `ValueError` if there is no such split."""
+    """Raises `ValueError` if there is no such split.
+
+    Args:
+        split: str. Name of a split.
+        allowed: Sequence of str. The names that are allowed. Defaults to
+            `"train"`, `"validation"` and `"test"`.
+
+    Raises:
+        ValueError: If `split` is not one of `allowed`.
+    """
     if split not in allowed:
         raise ValueError(
             f"`split` must be one of {', '.join(allowed)}. "

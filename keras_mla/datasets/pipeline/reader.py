@@ -109,6 +109,9 @@ def image_reader(
             own. They are not cached. Defaults to `None`: one path, and no
             axis.
 
+    Raises:
+        ValueError: If `pictures` is less than 1.
+
     Example:
     >>> from keras_mla.datasets import image, pipeline
     >>> for i in range(3):

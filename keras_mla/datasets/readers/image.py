@@ -90,7 +90,22 @@ def decode(
 def open_image(
     source: str | os.PathLike | bytes, max_pixels: int = 50_000_000
 ) -> "Image.Image":
-    """Decodes an image as `decode` does, into an RGB `PIL.Image.Image`."""
+    """Decodes an image as `decode` does, into an RGB `PIL.Image.Image`.
+
+    Args:
+        source: str, path or bytes. A file, or its content.
+        max_pixels: int. A larger image is refused before it is decoded.
+            Defaults to 50 million.
+
+    Returns:
+        `PIL.Image.Image` of the mode `"RGB"`.
+
+    Raises:
+        ValueError: If `source` is no such image, or the image is damaged or
+            truncated, has more than `max_pixels` pixels or a side of more than
+            65,535. The message names the file.
+        ImportError: If Pillow is not installed.
+    """
     Image = extras.need("PIL.Image", "decode pictures")
     name = "<bytes>" if isinstance(source, bytes) else repr(os.fspath(source))
     file: Any = io.BytesIO(source) if isinstance(source, bytes) else source

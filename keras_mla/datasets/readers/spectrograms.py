@@ -300,7 +300,17 @@ class Fbank:
     def augment(
         self, features: np.ndarray, rng: np.random.Generator | None = None
     ) -> np.ndarray:
-        """Applies SpecAugment to one sample's features."""
+        """Applies SpecAugment to one sample's features.
+
+        Args:
+            features: float array `(frames, mels, 1)`, without the last axis if
+                `channel=False`.
+            rng: `np.random.Generator`. It draws the bands. Defaults to a new
+                one.
+
+        Returns:
+            An array of the same shape.
+        """
         flat = np.asarray(features).reshape(self.shape[:2])
         flat = spec_augment(flat, self.time_mask, self.freq_mask, rng)
         return flat.reshape(self.shape)
@@ -396,7 +406,17 @@ class STFT:
     def augment(
         self, features: np.ndarray, rng: np.random.Generator | None = None
     ) -> np.ndarray:
-        """Applies SpecAugment to one sample's features."""
+        """Applies SpecAugment to one sample's features.
+
+        Args:
+            features: float array `(n_fft / 2 + 1, times, 1)`, without the last
+                axis if `channel=False`.
+            rng: `np.random.Generator`. It draws the bands. Defaults to a new
+                one.
+
+        Returns:
+            An array of the same shape.
+        """
         flat = np.asarray(features).reshape(self.shape[:2]).T
         flat = spec_augment(flat, self.time_mask, self.freq_mask, rng)
         return np.ascontiguousarray(flat.T).reshape(self.shape)

@@ -58,6 +58,10 @@ def open_video(path: str | os.PathLike) -> Iterator[Any]:
 def even_indices(count: int, n: int) -> list[int]:
     """Returns the middles of `n` equal parts of `range(count)`.
 
+    Args:
+        count: int. Length of the range.
+        n: int. Number of parts. If it is more than `count`, indices repeat.
+
     Example:
     >>> keras_mla.datasets.video.even_indices(9, 3)
     [1, 4, 7]
@@ -115,9 +119,25 @@ def pictures(
 ) -> list[Any]:
     """Returns what `frames` returns, without joining the frames.
 
+    Args:
+        path: str or path. A folder of images, in the order of the numbers in
+            their names, or a video file.
+        n: int. Number of frames. Defaults to `3`.
+        span: pair of floats. Start and end in seconds of the part of a video
+            file to take. Defaults to the whole.
+        max_pixels: int. Larger frames are refused. Defaults to 50 million.
+
     Returns:
         list of `PIL.Image.Image` (from a folder) or uint8 arrays
         `(height, width, 3)` (from a video).
+
+    Raises:
+        ValueError: If `n` is less than 1; if a folder comes with a `span`, or
+            holds no images, images of different sizes or a link that leads
+            out of it; or if frames cannot be decoded, are larger than
+            `max_pixels`, or there are none in `span`.
+        ImportError: If PyAV (for a video) or Pillow (for a folder) is not
+            installed.
     """
     if n < 1:
         raise ValueError(f"`n` must be at least 1. Received: n={n}")

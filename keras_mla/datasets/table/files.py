@@ -186,6 +186,10 @@ class Video(_Files):
         settings: `ImageSettings`. Defaults to `image.RESNET`.
         frames: int. Number of frames, or `None` for the middle frame without
             that axis. Defaults to `3`.
+
+    Raises:
+        ValueError: If there is not exactly one column, or `frames` is less
+            than 1.
     """
 
     kind = "video"

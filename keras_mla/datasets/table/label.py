@@ -35,6 +35,12 @@ class Label(Learned):
         learned: dict of `"task"`, `"classes"` (`None` for numbers) and
             `"separator"`; or `None` before `adapt`.
 
+    Raises:
+        ValueError: If `columns` has no name or a name twice; if `task` is
+            unknown; if `separator` or `classes` is empty, or `classes` is a
+            string; or if one of them, or several columns, does not go with
+            the other arguments.
+
     Example:
     >>> from keras_mla.datasets import table
     >>> label = table.Label("genres", separator="|")
@@ -92,6 +98,9 @@ class Label(Learned):
 
     def guess(self, frame: Any) -> tuple[str, str | None]:
         """Returns the task of rows, and what separates labels in a cell.
+
+        Args:
+            frame: DataFrame.
 
         Raises:
             ValueError: If integers look neither like classes nor like numbers.
@@ -185,13 +194,17 @@ class Label(Learned):
     def values(self, frame: Any) -> np.ndarray:
         """Returns the labels of rows.
 
+        Args:
+            frame: DataFrame.
+
         Returns:
             int32 `(rows,)` of classes; float32 `(rows, labels)` of zeros and
             ones; or float32 `(rows,)`, for several columns `(rows, columns)`,
             of numbers.
 
         Raises:
-            ValueError: If a label is empty, or not one of the classes.
+            ValueError: If a label is empty, or not one of the classes. With a
+                `separator`, an empty cell has none of the labels instead.
         """
         learned = self.known()
         if learned["task"] == "regression" or len(self.columns) > 1:
@@ -232,8 +245,11 @@ class Label(Learned):
     def words(self, frame: Any) -> np.ndarray:
         """Returns the cells of the one column as words.
 
+        Args:
+            frame: DataFrame.
+
         Raises:
-            ValueError: If a cell is empty.
+            ValueError: If a cell is empty and there is no `separator`.
         """
         [column] = self.columns
         words = cells.names_of(frame[column])

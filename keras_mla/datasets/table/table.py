@@ -297,7 +297,11 @@ class Table(Rows):
         ]
 
     def folder_of(self, frame: Any) -> str | None:
-        """Returns the folder that paths of a DataFrame are relative to."""
+        """Returns the folder that paths of a DataFrame are relative to.
+
+        Args:
+            frame: DataFrame, perhaps from `read_table`.
+        """
         if self.root is not None:
             return os.path.abspath(os.path.expanduser(self.root))
         source = frame.attrs.get("source")
@@ -322,7 +326,15 @@ class Table(Rows):
     def arrays(
         self, rows: Any, on_error: str = "raise", workers: int | None = None
     ) -> tuple[dict[str, Any], np.ndarray]:
-        """Returns `(inputs, labels)` as arrays, see `inputs` and `labels`."""
+        """Returns `(inputs, labels)` as arrays, see `inputs` and `labels`.
+
+        Args:
+            rows: DataFrame, path of a table, list of dicts or dict of lists.
+            on_error: `"raise"` or `"absent"`, see `inputs`. Defaults to
+                `"raise"`.
+            workers: int. Number of files decoded at the same time. Defaults
+                to the number of CPU cores, at most 8.
+        """
         frame = self._frame(rows, labels=True)
         y = self._known_label().values(frame)
         return self._inputs(frame, on_error, workers), y
@@ -454,6 +466,12 @@ class Table(Rows):
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Table":
         """Reads a table that `save` has written.
+
+        Args:
+            path: str or path. The file.
+
+        Returns:
+            The table.
 
         Raises:
             ValueError: If the file holds no table.

@@ -46,6 +46,10 @@ class Text(Field):
             a file has no token for padding, `[PAD]` is added. A preset's
             start and end are put around each text.
 
+    Raises:
+        ValueError: If `columns` has no name or a name twice, `vocabulary` is
+            less than 300, or `length` less than 1.
+
     Reference:
         Sennrich et al., "Neural Machine Translation of Rare Words with
         Subword Units", ACL 2016.
@@ -122,7 +126,11 @@ class Text(Field):
         }
 
     def texts(self, frame: Any) -> list[str]:
-        """Returns the text of each row; an empty cell is `""`."""
+        """Returns the text of each row; an empty cell is `""`.
+
+        Args:
+            frame: DataFrame.
+        """
         columns = [cells.words_of(frame[name]) for name in self.columns]
         if len(columns) == 1:
             return list(columns[0])

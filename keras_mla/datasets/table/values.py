@@ -32,6 +32,10 @@ class Values(Field):
         max_categories: int. The most categories of a column, the most frequent
             ones. The others are as unknown ones. Defaults to `256`.
 
+    Raises:
+        ValueError: If `columns` has no name or a name twice, `kinds` has
+            another column or another kind, or `max_categories` is less than 1.
+
     Example:
     >>> from keras_mla.datasets import table
     >>> facts = table.Values(["price", "brand"], {"brand": "category"})

@@ -45,6 +45,7 @@ class CAVMAE(keras.Model):
         drop_path: float. Rate of the last block. Defaults to `0.0`.
         pooling: `"mean"` or `None`. Whether tokens are averaged. Defaults to
             `"mean"`.
+        **kwargs: Arguments of `keras.Model`: `name`, `dtype`.
 
     Call arguments:
         inputs: float tensor `(batch, *input_shape)`.

@@ -107,6 +107,7 @@ class M3AE(keras.Model):
             independent of how far a text was padded.
         pooling: `"mean"` or `None`. Whether tokens are averaged. Defaults to
             `"mean"`.
+        **kwargs: Arguments of `keras.Model`: `name`, `dtype`.
 
     Call arguments:
         inputs: for images a tensor `(batch, *image_shape)`; for text an int

@@ -34,6 +34,7 @@ class PatchEmbedding(layers.Layer):
         transposed: bool. Whether the input is `(batch, columns, rows, ...)`:
             spectrograms come with time first, CAV-MAE reads them with
             frequency first. Defaults to `False`.
+        **kwargs: Arguments of `keras.layers.Layer`.
 
     Call arguments:
         inputs: tensor `(batch, height, width, channels)`.
@@ -121,6 +122,7 @@ class TextEmbedding(layers.Layer):
         width: int. Features of a token; even.
         vocabulary_size: int. Number of words.
         max_length: int. The longest text. Defaults to `512`.
+        **kwargs: Arguments of `keras.layers.Layer`.
 
     Call arguments:
         inputs: int tensor `(batch, length)`.

@@ -24,6 +24,7 @@ class ResNet18(keras.Model):
         input_shape: tuple without the batch: `(height, width, channels)` or
             `(frames, height, width, channels)`. Sizes may be `None`, except
             for the channels.
+        **kwargs: Arguments of `keras.Model`: `name`, `dtype`.
 
     Call arguments:
         inputs: float tensor `(batch, *input_shape)`.

@@ -23,6 +23,10 @@ class Fusion(keras.layers.Layer):
     exported. (Fusing log-probabilities instead of logits would change no
     prediction: the two differ by a number that is the same for all classes.)
 
+    Args:
+        **kwargs: Arguments of `keras.layers.Layer`. Weights and results are
+            float32 under any dtype policy.
+
     Attributes:
         tasks: Names of the tasks that the fusion supports.
         task: Name of the task of the model that the fusion is a part of. The
@@ -97,7 +101,11 @@ class Fusion(keras.layers.Layer):
         super().load_own_variables(values)
 
     def calibrated(self, logits: Any) -> Any:
-        """Returns logits divided by the temperatures, in float32."""
+        """Returns logits divided by the temperatures, in float32.
+
+        Args:
+            logits: Tensor of shape `(batch, modalities, classes)`.
+        """
         return self._prepared(logits) / self.temperature[:, None]
 
     def _prepared(self, logits: Any) -> Any:
@@ -106,13 +114,24 @@ class Fusion(keras.layers.Layer):
         return ops.cast(logits, "float32")
 
     def weights_of(self, logits: Any, presence: Any | None = None) -> Any:
-        """Returns the weights, float32 of shape `(batch, modalities)`."""
+        """Returns the weights, float32 of shape `(batch, modalities)`.
+
+        Args:
+            logits: Tensor of shape `(batch, modalities, classes)`.
+            presence: Bool tensor of shape `(batch, modalities)`, or `None` if
+                every modality is present. Defaults to `None`.
+        """
         raise NotImplementedError
 
     def factors_of(self, logits: Any, presence: Any | None = None) -> Any:
         """Returns the factors of the logits, `(batch, modalities)`.
 
         A factor is the weight times the scale, divided by the temperature.
+
+        Args:
+            logits: Tensor of shape `(batch, modalities, classes)`.
+            presence: Bool tensor of shape `(batch, modalities)`, or `None` if
+                every modality is present. Defaults to `None`.
         """
         logits = self._prepared(logits)
         weights = self.weights_of(logits, presence)
@@ -129,7 +148,16 @@ class Fusion(keras.layers.Layer):
         return logits_shape[0], logits_shape[2]
 
     def combine(self, weights: Any, logits: Any, presence: Any | None) -> Any:
-        """Returns the weighted sum of calibrated logits."""
+        """Returns the weighted sum of calibrated logits, times `scale`.
+
+        Args:
+            weights: Tensor of shape `(batch, modalities)`, as `weights_of`
+                returns it.
+            logits: Tensor of shape `(batch, modalities, classes)`, not yet
+                divided by the temperatures.
+            presence: Bool tensor of shape `(batch, modalities)`, or `None` if
+                every modality is present.
+        """
         logits = self._prepared(logits)
         if presence is not None:
             # `where`, not a product: logits of an absent modality may be NaN.

@@ -44,6 +44,8 @@ class JointMLA(AlternatingModel):
         projector: As for `MLA`. The joint head is not projected.
         fusion: `Fusion` layer. Defaults to `EntropyFusion()`; for regression,
             to `InverseVarianceFusion()`.
+        *args: `feature_dim`, `projector` and `fusion`, in this order, if they
+            are passed by position.
         **kwargs: `task`, `allow_nan`, `table` and `modality_dropout`, as for
             `MultimodalModel`; `name`, `dtype`.
 

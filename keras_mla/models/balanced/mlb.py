@@ -109,7 +109,13 @@ class MLB(MultiLossModel):
         return likelihoods(self, outputs, batch)
 
     def coefficients(self, outputs: Outputs, batch: Batch) -> Any:
-        """Returns k of each modality, float32 of shape `(modalities,)`."""
+        """Returns k of each modality, float32 of shape `(modalities,)`.
+
+        Args:
+            outputs: `Outputs` of the update's forward pass, with the means that
+                `batch_means` asks for.
+            batch: The `Batch`.
+        """
         score, others, rivals = scores_and_rivals(self, outputs, batch)
         # A score of zero is as far behind as can be.
         ratio = others / ops.maximum(score, 1e-30)

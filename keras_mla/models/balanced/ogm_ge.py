@@ -137,7 +137,13 @@ class OGMGE(JointModel):
         return likelihoods(self, outputs, batch)
 
     def coefficients(self, outputs: Outputs, batch: Batch) -> Any:
-        """Returns k of each modality, float32 of shape `(modalities,)`."""
+        """Returns k of each modality, float32 of shape `(modalities,)`.
+
+        Args:
+            outputs: `Outputs` of the update's forward pass, with the means that
+                `batch_means` asks for.
+            batch: The `Batch`.
+        """
         score, others, rivals = scores_and_rivals(self, outputs, batch)
         comparable = ops.logical_and(others > 0, rivals)
         ratio = ops.where(

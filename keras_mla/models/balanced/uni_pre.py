@@ -139,6 +139,9 @@ class UniPre(JointModel):
             copied: bool. Whether the encoders are copied. If not, they are
                 shared with the model. Defaults to `True`.
             **kwargs: Further arguments of the joint method.
+
+        Raises:
+            ValueError: If `join` is not the name of a joint method.
         """
         joint = cls
         if join != "ConcatFusion":

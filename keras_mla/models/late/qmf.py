@@ -155,7 +155,12 @@ class QMF(SampleIds, LateModel):
         return [fused, *losses.values()]
 
     def rank_terms(self, outputs: Outputs, batch: Batch) -> Any:
-        """Returns R of each modality, float32 of shape `(modalities,)`."""
+        """Returns R of each modality, float32 of shape `(modalities,)`.
+
+        Args:
+            outputs: `Outputs` of the update's forward pass.
+            batch: The `Batch`, with ids of its samples.
+        """
         history, _ = self._gathered(outputs, batch)
         low = ops.min(history, axis=0)
         spread = ops.max(history, axis=0) - low

@@ -136,7 +136,11 @@ class InvariantFusion(TermsModel):
             self.head.build((None, (total, *self.classifier)[-1]))
 
     def invariants(self, features: dict[str, Any]) -> dict[str, Any]:
-        """Returns what the shared encoder makes of each modality's features."""
+        """Returns what the shared encoder makes of each modality's features.
+
+        Args:
+            features: dict of each modality's features, `(batch, features)`.
+        """
         return {name: self.shared(features[name]) for name in self.modalities}
 
     def joined(
@@ -163,7 +167,13 @@ class InvariantFusion(TermsModel):
         return self.joined(features, presence, False)[0], ()
 
     def discrepancy(self, outputs: Outputs, batch: Batch) -> MeanLoss:
-        """Returns the mean CMD of all pairs of modalities."""
+        """Returns the mean CMD of all pairs of modalities.
+
+        Args:
+            outputs: `Outputs` of the update's forward pass, with what `joined`
+                keeps.
+            batch: The `Batch`.
+        """
         alike = {
             name: ops.sigmoid(ops.cast(outputs.kept["alike"][name], "float32"))
             for name in self.modalities
