@@ -1,0 +1,77 @@
+"""Names that become links: this library's, and Keras's."""
+
+import functools
+import importlib
+import inspect
+from typing import Any
+
+from docutils import nodes
+from sphinx.application import Sphinx
+
+# Keras has no inventory. These are pages of its own site.
+KERAS = "https://keras.io/api/"
+PAGES = {
+    "keras.Model": "models/model/",
+    "keras.Sequential": "models/sequential/",
+    "keras.layers.Layer": "layers/base_layer/",
+    "keras.layers.Dense": "layers/core_layers/dense/",
+    "keras.metrics.Metric": "metrics/base_metric/",
+    "keras.callbacks.Callback": "callbacks/base_callback/",
+    "keras.callbacks.BackupAndRestore": "callbacks/backup_and_restore/",
+    "keras.callbacks.EarlyStopping": "callbacks/early_stopping/",
+}
+MODULES = (
+    "analysis",
+    "callbacks",
+    "comparison",
+    "core",
+    "datasets",
+    "encoders",
+    "layers",
+    "metrics",
+    "models",
+    "wrappers",
+)
+
+
+@functools.cache
+def own() -> dict[str, str]:
+    """Returns the documented name of each public class and function."""
+    found: dict[str, str] = {}
+    for part in MODULES:
+        module = importlib.import_module(f"keras_mla.{part}")
+        for name in module.__all__:
+            item = getattr(module, name)
+            if inspect.isclass(item) or inspect.isfunction(item):
+                full = f"keras_mla.{part}.{name}"
+                # What authors of methods need is documented in `core`.
+                for short in (
+                    name,
+                    f"{part}.{name}",
+                    full,
+                    f"keras_mla.{name}",
+                ):
+                    found.setdefault(short, full)
+    return found
+
+
+def reference(code: str) -> str | None:
+    """Returns the full name that code in a docstring names, if any."""
+    if code in PAGES:
+        return code
+    return own().get(code)
+
+
+def _missing(app: Sphinx, env: Any, node: Any, content: Any) -> Any:
+    target = node.get("reftarget", "")
+    if target not in PAGES:
+        return None
+    link = nodes.reference("", "", refuri=KERAS + PAGES[target])
+    link += content
+    return link
+
+
+def setup(app: Sphinx) -> dict:
+    """Resolves names of Keras."""
+    app.connect("missing-reference", _missing)
+    return {"parallel_read_safe": True}
