@@ -51,6 +51,7 @@ from keras_mla import encoders as encoders
 from keras_mla import layers as layers
 from keras_mla import metrics as metrics
 from keras_mla import models as models
+from keras_mla import saving as saving
 from keras_mla import wrappers as wrappers
 from keras_mla.core.sharing import ProcessRows as ProcessRows
 from keras_mla.datasets.protocols.unpaired_dataset import (
@@ -73,5 +74,6 @@ __all__ = [
     "layers",
     "metrics",
     "models",
+    "saving",
     "wrappers",
 ]

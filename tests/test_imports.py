@@ -22,6 +22,7 @@ ALLOWED = {
     "encoders": {"layers", "backend"},
     "datasets": {"presence"},
     "analysis": {"core", "layers", "models"},
+    "saving": {"core", "models", "version"},
     "comparison": {
         "analysis",
         "callbacks",
@@ -31,6 +32,7 @@ ALLOWED = {
         "layers",
         "models",
         "presence",
+        "saving",
         "version",
     },
     "wrappers": {

@@ -30,6 +30,7 @@ MODULES = (
     "layers",
     "metrics",
     "models",
+    "saving",
     "wrappers",
 )
 

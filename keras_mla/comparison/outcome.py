@@ -12,7 +12,13 @@ from keras_mla.comparison import words
 from keras_mla.comparison.examine import calibrate
 from keras_mla.comparison.log import Log
 from keras_mla.comparison.plan import Plan
-from keras_mla.comparison.results import Comparison, Run
+from keras_mla.comparison.results import (
+    CALIBRATED,
+    POOLED,
+    Comparison,
+    Run,
+)
+from keras_mla.saving import save_card
 
 
 def compared(
@@ -97,6 +103,38 @@ def save(plan: Plan, result: Comparison, best: dict) -> None:
     write(result, plan.folder.path)
     model = plan.of_raw(best, trained.model)
     model.save(plan.folder.path / "model.keras")
+    run = next(
+        run
+        for run in result.runs_of(result.winner)
+        if all(getattr(run, key) == best["run"][key] for key in best["run"])
+    )
+    fitted = POOLED if method.calibration == "joint" else CALIBRATED
+    save_card(
+        model,
+        plan.folder.path / "model.keras",
+        scores=_scores_of(plan, result, run, fitted),
+        title=f"{result.winner} on {result.name}",
+        about=(
+            f"Trained by `keras-mla compare`, with seed {run.seed}, and chosen "
+            "on validation data. Scores are of the test split; `report.html` "
+            "has intervals, and all other methods."
+        ),
+        classes=result.classes,
+    )
+
+
+def _scores_of(
+    plan: Plan, result: Comparison, run: Run, fitted: str
+) -> dict[str, float]:
+    """Returns the metric of a calibrated model and of each modality alone."""
+    metric, predictions = plan.options.metric, run.predictions
+    y, outputs = result.y[predictions.rows], predictions.outputs
+    fused = outputs.get(fitted, outputs[result.everything])
+    scores = {metric.name: metric(y, fused)}
+    for name in result.modalities:
+        if name in outputs:
+            scores[f"{name}_{metric.name}"] = metric(y, outputs[name])
+    return scores
 
 
 def _versions() -> dict[str, str]:

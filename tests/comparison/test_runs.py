@@ -289,6 +289,17 @@ def test_files_that_nothing_needs_are_deleted(tmp_path, scored):
     assert left == kept | {f"Sum-{digest}.weights.h5"}
     assert result.model_of(result.runs[0]).built
     assert (tmp_path / "model.keras").exists()
+    card = (tmp_path / "model.md").read_text(encoding="utf-8")
+    assert card.count(f"# {result.winner} on ") == 1
+    scores = card.partition("## Scores")[2]
+    [run] = [
+        run
+        for run in result.runs_of(result.winner)
+        if f"with seed {run.seed}," in card
+    ]
+    right = run.predictions.outputs[result.everything].argmax(1)
+    accuracy = (right == result.y[run.predictions.rows]).mean()
+    assert f"| all modalities | {accuracy:.4f} |" in scores
 
 
 @mainly_on("torch")
