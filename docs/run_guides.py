@@ -25,7 +25,6 @@ from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.markdown import CodeBlockParser, SkipParser
 
 HERE = pathlib.Path(__file__).parent
-GUIDES = HERE / "guides"
 # These also open as notebooks, with their outputs.
 NOTEBOOKS = ("missing_modalities", "own_encoders")
 _NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?: ?%)?(?![\w])")
@@ -77,23 +76,26 @@ def run(name):
         CodeBlockParser("text", _check_printed),
         SkipParser(),
     ]
-    document = sybil.Sybil(parsers).parse(GUIDES / f"{name}.md")
+    document = sybil.Sybil(parsers).parse(path_of(name))
     for example in document.examples():
         example.evaluate()
 
 
+def path_of(name):
+    """Returns the file of a guide, or of the page `start`."""
+    folder = HERE if name == "start" else HERE / "guides"
+    return folder / f"{name}.md"
+
+
 def names():
-    """Returns the names of all guides that have code."""
-    return sorted(
-        path.stem
-        for path in GUIDES.glob("*.md")
-        if "```python" in path.read_text(encoding="utf-8")
-    )
+    """Returns the names of all pages whose code is run."""
+    guides = sorted(path.stem for path in (HERE / "guides").glob("*.md"))
+    return ["start", *(name for name in guides if name != "index")]
 
 
 def pictures(name):
     """Returns the names of the pictures that a guide shows and draws."""
-    text = (GUIDES / f"{name}.md").read_text(encoding="utf-8")
+    text = path_of(name).read_text(encoding="utf-8")
     shown = re.findall(r"\.\./images/([\w.]+)", text)
     return [picture for picture in shown if f'"{picture}"' in text]
 
@@ -102,7 +104,7 @@ def notebook(name):
     """Returns a guide as a notebook without outputs."""
     import jupytext
 
-    text = (GUIDES / f"{name}.md").read_text(encoding="utf-8")
+    text = path_of(name).read_text(encoding="utf-8")
     # The outputs take their place.
     text = re.sub(
         r"(^```\n)\s*```text\n.*?^```\n", r"\1", text, flags=re.S | re.M

@@ -25,6 +25,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent / "saving"))
 sys.path.insert(0, str(pathlib.Path(__file__).parent / "reference"))
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
+import browser as chromium
 import keras
 import pytest
 import utils
@@ -123,6 +124,14 @@ def pytest_collection_modifyitems(config, items):
     left = [item for item in items if id(item) not in kept]
     config.hook.pytest_deselected(items=left)
     items[:] = [item for item in items if id(item) in kept]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A browser; the test is skipped where there is none."""
+    started = chromium.start()
+    yield started
+    started.quit()
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,6 @@
 """The report in a real browser: the system's Chromium, by Selenium."""
 
 import json
-import shutil
 
 import pytest
 from made_up import FACTS, made_up
@@ -11,8 +10,6 @@ from keras_mla.comparison import report
 
 pytestmark = only_on("torch")  # The report is NumPy alone.
 
-# Not CHROMIUM alone: Google Chrome has the same driver.
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 LONG = "a_name_that_no_line_can_break_" * 4
 # Returns what is wider than its box. Children of a scroll box may be.
 WIDER = """
@@ -45,31 +42,6 @@ const text = document.querySelector("svg text");
 return [getComputedStyle(document.body).backgroundColor,
         getComputedStyle(document.body).color, getComputedStyle(text).fill];
 """
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """Chromium without a window."""
-    webdriver = pytest.importorskip("selenium.webdriver")
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    driver = shutil.which("chromedriver")
-    if path is None or driver is None:
-        pytest.skip(
-            "There is no Chromium with its driver: "
-            "apt-get install chromium chromium-driver"
-        )
-    options = webdriver.ChromeOptions()
-    options.binary_location = path
-    for argument in ("headless=new", "no-sandbox", "disable-dev-shm-usage"):
-        options.add_argument(f"--{argument}")
-    options.set_capability(
-        "goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"}
-    )
-    # A given driver, because Selenium would look for one in the network.
-    service = webdriver.ChromeService(driver)
-    chromium = webdriver.Chrome(options=options, service=service)
-    yield chromium
-    chromium.quit()
 
 
 @pytest.fixture(scope="module", params=["plain", "long names", "multi-label"])
