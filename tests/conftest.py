@@ -53,6 +53,7 @@ EVERYWHERE = (
     "layers",
     "models",
     "core/test_hooks",
+    "docs/test_guides.py",
     "core/test_export.py",
     "core/test_input_structures.py",
     "core/test_order.py",

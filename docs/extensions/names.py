@@ -11,14 +11,24 @@ from sphinx.application import Sphinx
 # Keras has no inventory. These are pages of its own site.
 KERAS = "https://keras.io/api/"
 PAGES = {
+    "keras.Input": "layers/core_layers/input/",
     "keras.Model": "models/model/",
+    "keras.Model.compile": "models/model_training_apis/#compile-method",
+    "keras.Model.evaluate": "models/model_training_apis/#evaluate-method",
+    "keras.Model.fit": "models/model_training_apis/#fit-method",
+    "keras.Model.predict": "models/model_training_apis/#predict-method",
     "keras.Sequential": "models/sequential/",
-    "keras.layers.Layer": "layers/base_layer/",
-    "keras.layers.Dense": "layers/core_layers/dense/",
-    "keras.metrics.Metric": "metrics/base_metric/",
-    "keras.callbacks.Callback": "callbacks/base_callback/",
+    "keras.applications": "applications/",
     "keras.callbacks.BackupAndRestore": "callbacks/backup_and_restore/",
+    "keras.callbacks.Callback": "callbacks/base_callback/",
     "keras.callbacks.EarlyStopping": "callbacks/early_stopping/",
+    "keras.distribution": "distribution/",
+    "keras.layers.Dense": "layers/core_layers/dense/",
+    "keras.layers.Layer": "layers/base_layer/",
+    "keras.metrics.Metric": "metrics/base_metric/",
+    "keras.optimizers": "optimizers/",
+    "keras.utils.PyDataset": "utils/python_utils/",
+    "keras.utils.set_random_seed": "utils/python_utils/",
 }
 MODULES = (
     "analysis",
@@ -60,6 +70,9 @@ def reference(code: str) -> str | None:
     """Returns the full name that code in a docstring names, if any."""
     if code in PAGES:
         return code
+    module, _, name = code.partition(".")
+    if module in ("np", "numpy") and name:
+        return f"numpy.{name}"  # Without NumPy's inventory it stays code.
     return own().get(code)
 
 

@@ -10,6 +10,7 @@ from utils import (
     half_presence,
     largest_difference,
     long,
+    long_on,
     mainly_on,
     make_data,
     make_method,
@@ -77,6 +78,7 @@ class TextFirst(models.LateFusion):
         return [Stage(updates[:1], 1), Stage(updates)]
 
 
+@long_on("tensorflow")
 def test_follows_the_stages_of_a_method():
     x, y = make_data(24)
     states = []
@@ -201,6 +203,7 @@ def test_works_on_a_compiled_step():
     keras.backend.backend() == "torch",
     reason="PyTorch makes one step at a time.",
 )
+@long_on("tensorflow")
 def test_several_steps_at_a_time():
     x, y = make_data(32)
     states = []

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import small_table
-from utils import in_process, only_on
+from utils import in_process, long_on, only_on
 
 from keras_mla.comparison import command
 
@@ -42,6 +42,7 @@ def records(folder):
     return [json.loads(line) for line in lines[1:]]
 
 
+@long_on("tensorflow")
 def test_killed_resumed_and_used(tmp_path, capsys):
     data = small_table.write(tmp_path, rows=30)
     out = tmp_path / "out"

@@ -34,6 +34,7 @@ def test_micro_batches_are_the_batch(case):
         assert gap < 1e-6, (kind, gap)
 
 
+@utils.long_on("tensorflow")
 @pytest.mark.parametrize("name", cases.METHODS[1:])
 @pytest.mark.parametrize("case", ["plain", "gap"])
 def test_each_kind_of_method(name, case):

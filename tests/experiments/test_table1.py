@@ -44,8 +44,10 @@ CASES = {
 @pytest.mark.parametrize(
     "dataset",
     [
-        # It is read as the other set of sounds and clips is.
-        pytest.param(d, marks=long()) if d == "kinetics_sounds" else d
+        # They are read as the other sets of clips, and of texts, are.
+        pytest.param(d, marks=long())
+        if d in ("kinetics_sounds", "food101")
+        else d
         for d in CASES
     ],
 )
