@@ -135,7 +135,8 @@ def _skip(
     app: Sphinx, what: str, name: str, obj: Any, *rest: Any
 ) -> bool | None:
     """Leaves out what Keras asks of each layer, and what bases document."""
-    if name in _OF_KERAS:
+    # scikit-learn adds `set_fit_request` and the like.
+    if name in _OF_KERAS or re.fullmatch(r"set_\w+_request", name):
         return True
     owner = inspect.getmodule(obj)
     of_method = owner is not None and owner.__name__.startswith(_METHODS)
