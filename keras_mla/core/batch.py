@@ -50,6 +50,7 @@ class Batch:
         seen: Tensor of shape `(modalities,)`, the number of samples that have
             each modality, on all replicas. `None` if no modality is missing,
             or nothing was counted yet.
+        own: The same on this replica alone.
     """
 
     inputs: dict[str, Any]
@@ -65,6 +66,7 @@ class Batch:
     counted: Any | None = None
     extra: Any = ()
     seen: Any | None = None
+    own: Any | None = None
     sizes: dict[str, Any] = dataclasses.field(default_factory=dict, init=False)
 
     @classmethod
@@ -211,13 +213,30 @@ class Batch:
         assert seen is not None
         return sum(seen[self.modalities.index(name)] for name in names) > 0
 
+    def filled(self, name: str) -> Any | None:
+        """Returns whether absent rows of a modality hold present ones.
+
+        On a replica whose rows all lack it, they hold what the user passed.
+
+        Args:
+            name: str. Name of the modality.
+
+        Returns:
+            Bool scalar; `None` if no modality is missing.
+        """
+        if self.presence is None:
+            return None
+        own = self.with_seen().own
+        assert own is not None
+        return own[self.modalities.index(name)] > 0
+
     def with_seen(self) -> "Batch":
         """Returns a batch that knows how many samples have each modality."""
         if self.presence is None or self.seen is not None:
             return self
-        numbers = ops.sum(ops.cast(self.presence, "float32"), axis=0)
-        (seen,) = distribution.total([numbers])
-        return dataclasses.replace(self, seen=seen)
+        own = ops.sum(ops.cast(self.presence, "float32"), axis=0)
+        (seen,) = distribution.total([own])
+        return dataclasses.replace(self, seen=seen, own=own)
 
     def split(self, parts: int) -> list["Batch"]:
         """Returns parts of the batch's rows, one after the other.

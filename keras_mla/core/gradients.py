@@ -1,7 +1,7 @@
 """The pass of an update, and its gradients over the whole batch."""
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from keras import ops
@@ -18,15 +18,8 @@ from keras_mla.core.update import Pass, Update
 class DifferentiatedModel(RecordedModel):
     """The part of a multimodal model that differentiates an update's losses."""
 
-    def _pass(
-        self, update: Update, batch: Batch
-    ) -> tuple[Pass, list[MeanLoss]]:
-        """Makes an update's forward pass.
-
-        Returns:
-            The pass; and its losses, with the sum of regularisers as a last
-            one if there are any.
-        """
+    def _pass(self, update: Update, batch: Batch) -> Pass:
+        """Makes an update's forward pass."""
         outputs = self.forward_pass(
             update.modalities,
             batch.inputs,
@@ -42,16 +35,8 @@ class DifferentiatedModel(RecordedModel):
         self._check_names(update, "update_losses", len(losses), update.losses)
         logs = self.update_logs(update, outputs, batch)
         self._check_names(update, "update_logs", set(logs), set(update.logs))
-        result = Pass(losses, of_experts, outputs, logs)
-        penalties = list(self._penalties(update, batch))
-        if not penalties:
-            return result, losses
-        dtype = losses[0].mean.dtype
-        penalty = MeanLoss(
-            sum(ops.cast(p, dtype) for p in penalties),
-            batch.size(update.modalities[0]),
-        )
-        return result._replace(penalty=penalty), [*losses, penalty]
+        penalties = self._penalties(update, batch, losses[0].mean.dtype)
+        return Pass(losses, of_experts, outputs, logs, penalties)
 
     def _check_names(
         self, update: Update, hook: str, found: Any, named: Any
@@ -64,22 +49,36 @@ class DifferentiatedModel(RecordedModel):
                 + (f"{found} losses" if isinstance(found, int) else f"{found}")
             )
 
-    def _penalties(self, update: Update, batch: Batch) -> Iterator[Any]:
-        """Yields each regulariser of an update's layers."""
-        # The inputs of an encoder that had no sample may make penalties NaN.
+    def _penalties(
+        self, update: Update, batch: Batch, dtype: str
+    ) -> list[MeanLoss]:
+        """Returns the regularisers of an update's layers.
+
+        With `presence`, the regularisers of each encoder's activities are one
+        loss: where no row was present, its inputs may have made them NaN.
+        Others, such as those of kernels, are another.
+        """
         of_encoders = [
             (name, penalty)
             for name in (() if batch.presence is None else update.modalities)
             for penalty in self.encoders[name].losses
         ]
         owners = {id(penalty): name for name, penalty in of_encoders}
+        sums: dict[str | None, list] = {}
         for layer in update.layers:
             for penalty in layer.losses:
-                total = ops.sum(penalty)
-                if id(penalty) in owners:
-                    active = batch.active([owners[id(penalty)]])
-                    total = kernels.zero_unless(active, total)
-                yield total
+                total = ops.cast(ops.sum(penalty), dtype)
+                sums.setdefault(owners.get(id(penalty)), []).append(total)
+        found = []
+        for name, penalties in sums.items():
+            mean = functools.reduce(ops.add, penalties)
+            count = batch.size(update.modalities[0])
+            if name is not None:
+                filled = batch.filled(name)
+                mean = kernels.zero_unless(filled, mean)
+                count = ops.where(filled, count, 0)
+            found.append(MeanLoss(mean, count))
+        return found
 
     # === Gradients ===
 
@@ -110,11 +109,14 @@ class DifferentiatedModel(RecordedModel):
         """Returns the gradient of each group of losses, on one device."""
 
         def objective() -> tuple[list, Pass]:
-            result, separate = self._pass(update, batch)
-            scalars = [loss.mean for loss in separate]
-            groups = _grouped(update, scalars) if combines else [scalars]
+            result = self._pass(update, batch)
+            groups = _groups(update, result, combines)
             # Not `sum`, which adds to a zero first.
-            losses = [functools.reduce(ops.add, group) for group in groups]
+            losses = [
+                functools.reduce(ops.add, [loss.mean for loss in group])
+                for group in groups
+                if group
+            ]
             return [self.optimizer.scale_loss(loss) for loss in losses], result
 
         gradients, result = step.value_and_grads(
@@ -135,6 +137,7 @@ class DifferentiatedModel(RecordedModel):
         first = update.modalities[0]
         filled = [part for part in split if not _is_empty(part.size(first))]
         split = filled or split[:1]
+        regularisers = len(update.groups) if combines else 1
         groups: list[int] = []
         names: list[str] = []
 
@@ -146,8 +149,9 @@ class DifferentiatedModel(RecordedModel):
                 statistics = [(v, ops.copy(v.value)) for v in moving]
 
             def objective() -> tuple[list, tuple]:
-                result, separate = self._pass(update, part)
-                grouped = _grouped(update, separate) if combines else [separate]
+                result = self._pass(update, part)
+                apart = part.presence is not None
+                grouped = _groups(update, result, combines, apart)
                 pieces = parts.pieces_of(grouped)
                 groups[:] = [piece.group for piece in pieces]
                 counts = [ops.cast(p.count, "float32") for p in pieces]
@@ -159,6 +163,13 @@ class DifferentiatedModel(RecordedModel):
             gradients, (result, weights, counts) = step.value_and_grads(
                 self, objective, update.variables
             )
+            gradients = [
+                # Regularisers of kernels do not depend on inputs.
+                of_piece
+                if group == regularisers
+                else self._where(update, of_piece, part, part.filled)
+                for of_piece, group in zip(gradients, groups, strict=True)
+            ]
             for variable, value in statistics:
                 kernels.assign_where(size == 0, variable, value)
             found = list(zip(gradients, weights, counts, strict=True))
@@ -230,17 +241,36 @@ class DifferentiatedModel(RecordedModel):
     def _of_present(
         self, update: Update, gradients: list, batch: Batch
     ) -> list:
-        """Replaces gradients of encoders that had no sample by zeros.
+        """Replaces gradients of encoders that had no sample by zeros."""
+        return self._where(
+            update, gradients, batch, lambda name: batch.active([name])
+        )
+
+    def _where(
+        self,
+        update: Update,
+        gradients: list,
+        batch: Batch,
+        condition: Callable[[str], Any],
+    ) -> list:
+        """Replaces gradients of some encoders by zeros.
 
         The encoders' inputs may have made the gradients NaN. An update of one
         modality is skipped as a whole instead.
+
+        Args:
+            update: The update.
+            gradients: The gradients of the update's variables.
+            batch: The batch.
+            condition: Function of a modality that returns a bool scalar:
+                whether its encoder's gradients are kept.
         """
         if batch.presence is None or len(update.modalities) == 1:
             return gradients
         owners = self._owners(update)
-        active = {name: batch.active([name]) for name in update.modalities}
+        kept = {name: condition(name) for name in update.modalities}
         return [
-            kernels.zero_unless(active[owners[id(v)]], g)
+            kernels.zero_unless(kept[owners[id(v)]], g)
             if id(v) in owners
             else g
             for v, g in zip(update.variables, gradients, strict=True)
@@ -263,12 +293,25 @@ class DifferentiatedModel(RecordedModel):
         return update.owners
 
 
-def _grouped(update: Update, separate: list) -> list[list]:
-    """Returns the losses of each of an update's groups, and the penalty."""
-    named = dict(zip(update.losses, separate, strict=False))
-    penalty = separate[len(update.losses) :]
-    groups = [[named[n] for n in group] for group in update.groups]
-    return [*groups, penalty] if penalty else groups
+def _groups(
+    update: Update, result: Pass, combines: bool, apart: bool = False
+) -> list[Sequence[MeanLoss]]:
+    """Returns the losses that are differentiated together.
+
+    Args:
+        update: The update.
+        result: The update's pass.
+        combines: Whether the method combines the gradients of the update's
+            groups of losses.
+        apart: Whether regularisers are a last group in any case.
+    """
+    if combines:
+        named = dict(zip(update.losses, result.losses, strict=True))
+        groups = [[named[name] for name in group] for group in update.groups]
+        return [*groups, result.penalties]
+    if apart:
+        return [result.losses, result.penalties]
+    return [[*result.losses, *result.penalties]]
 
 
 def _added(gradients: Sequence[list]) -> list:

@@ -89,7 +89,6 @@ def merged(passes: Sequence[Pass]) -> Pass:
     if len(passes) == 1:
         return passes[0]
     first = passes[0]
-    penalties = [p.penalty for p in passes if p.penalty is not None]
     return Pass(
         [
             _mean(losses)
@@ -98,7 +97,7 @@ def merged(passes: Sequence[Pass]) -> Pass:
         {n: _mean([p.experts[n] for p in passes]) for n in first.experts},
         joined([p.outputs for p in passes]),
         {n: _mean([p.logs[n] for p in passes]) for n in first.logs},
-        _mean(penalties) if penalties else None,
+        [_mean(p) for p in zip(*(p.penalties for p in passes), strict=True)],
     )
 
 

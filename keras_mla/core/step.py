@@ -69,7 +69,7 @@ class TrainedModel(DifferentiatedModel):
         return self.record(
             batch,
             [
-                Step(update, self._pass(update, batch)[0])
+                Step(update, self._pass(update, batch))
                 for update in self._updates_of(batch)
             ],
         )
@@ -99,7 +99,7 @@ class TrainedModel(DifferentiatedModel):
         """Makes only the pass of an update without variables to move."""
         active = batch.active(update.modalities)
         before = self._moving(update, batch, active)
-        result, _ = self._pass(update, batch)
+        result = self._pass(update, batch)
         self._put_back(before)
         return Step(update, result)
 

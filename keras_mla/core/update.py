@@ -107,23 +107,22 @@ class Pass(NamedTuple):
         experts: dict of each expert's own loss.
         outputs: The outputs of the pass.
         logs: dict of the method's own logs.
-        penalty: The sum of regularisers, a mean over rows; `None` if there are
-            none.
+        penalties: The regularisers, means over rows.
     """
 
     losses: list[MeanLoss]
     experts: dict[str, MeanLoss]
     outputs: Outputs
     logs: dict[str, MeanLoss]
-    penalty: MeanLoss | None = None
+    penalties: Sequence[MeanLoss] = ()
 
     @property
     def regularised(self) -> list[MeanLoss]:
         """The update's losses, the first with the regularisers."""
-        if self.penalty is None:
-            return self.losses
         first, *others = self.losses
-        return [first._replace(mean=first.mean + self.penalty.mean), *others]
+        for penalty in self.penalties:
+            first = first._replace(mean=first.mean + penalty.mean)
+        return [first, *others]
 
 
 @dataclasses.dataclass

@@ -93,7 +93,8 @@ def batches(case, rows=24):
     - `sum`, `mean_with_sample_weight`: as `weights`, with this reduction.
     - `activity`: as `gap`, with a regulariser of the encoders' outputs.
     - `gap`: in the second half of each batch, and so on a device, no sample
-      has "text"; in the second batch none has it at all.
+      has "text"; in the second batch none has it at all. `turns`: the same in
+      each second row, and so in a process.
     - `true`: as `presence`, with the true values of what is absent.
     - `unpaired`: each modality has rows and labels of its own.
     - `uneven`: the last batch has 5 rows fewer.
@@ -112,10 +113,13 @@ def batches(case, rows=24):
         if case == "first":
             size = rows - 1
         x, y = data(size, seed=index)
-        if case in ("presence", "gap", "true", "activity"):
+        if case in ("presence", "gap", "turns", "true", "activity"):
             there = presence(size, seed=index)
-            if case in ("gap", "activity"):
-                there[size // 2 :, 0] = False
+            if case in ("gap", "turns", "activity"):
+                lacks = slice(1, None, 2)
+                if case != "turns":
+                    lacks = slice(size // 2, None)
+                there[lacks, 0] = False
                 there[:, 0] &= index != 1
                 there[:, 1] |= ~there.any(1)
             for column, name in enumerate(WIDTHS if case != "true" else ()):

@@ -26,9 +26,14 @@ def batches(case):
     spec = keras.tree.map_structure(
         lambda a: tf.TensorSpec((None, *a.shape[1:]), a.dtype), found[0]
     )
-    dataset = tf.data.Dataset.from_generator(
-        lambda: iter(found), output_signature=spec
-    )
+
+    def copies():
+        # TensorFlow computes in place, in the memory of a generator's arrays,
+        # if several replicas are on CPUs.
+        for batch in found:
+            yield keras.tree.map_structure(np.copy, batch)
+
+    dataset = tf.data.Dataset.from_generator(copies, output_signature=spec)
     return dataset.apply(tf.data.experimental.assert_cardinality(len(found)))
 
 

@@ -30,7 +30,7 @@ def check_equal(replicas, *runs):
 
 
 def test_two_replicas_train_as_one_device():
-    check_equal(2, "MLA:gap")
+    check_equal(2, "MLA:gap", "ConcatFusion:gap")
 
 
 @utils.long()

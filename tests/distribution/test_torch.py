@@ -40,14 +40,14 @@ def check_equal(processes, *runs):
 
 
 def test_two_processes_train_as_one():
-    check_equal(2, "MLA:gap", "MLA:few", "ConcatFusion:weights")
+    check_equal(2, "MLA:gap", "MLA:few", "ConcatFusion:turns")
 
 
 @utils.long()
 @pytest.mark.parametrize("processes", [2, 4])
 def test_every_case(processes):
     names = ("plain", "weights", "presence", "gap", "unpaired", "uneven", "few")
-    names = (*names, "first", "loaded", "ignored", *cases.REDUCTIONS)
+    names = (*names, "turns", "first", "loaded", "ignored", *cases.REDUCTIONS)
     check_equal(processes, *(f"MLA:{case}" for case in names))
 
 
@@ -57,8 +57,8 @@ def test_each_kind_of_method(processes):
     runs = [
         f"{name}:{case}"
         for name in cases.METHODS[1:]
-        for case in ("uneven", "gap")
-        if (name, case) != ("AEFusion", "gap")
+        for case in ("uneven", "turns")
+        if (name, case) != ("AEFusion", "turns")
     ]
     check_equal(processes, *runs)
 
