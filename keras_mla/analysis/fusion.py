@@ -76,7 +76,9 @@ class FusionReport:
                 )
             axis.set_xlabel(measure.replace("_", " "))
             axis.invert_yaxis()
-        axes[0].legend()
+        # Beside the panels: with three modalities it has seven entries.
+        handles, labels = axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside right center")
         return saved(figure, path)
 
 

@@ -132,7 +132,7 @@ def calibrate(
     if model.fusion is not None and fits(model, method):
         with warnings.catch_warnings():
             # The report shows what it is worth.
-            for start in ("ended", "gave", "replaced"):
+            for start in ("ended", "gave", "made", "replaced"):
                 warnings.filterwarnings("ignore", f"`calibrate` {start}")
             warnings.filterwarnings("ignore", "`validation_data` cannot tell")
             validation = _whole(fold.parts["validation"])

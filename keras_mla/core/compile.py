@@ -336,7 +336,7 @@ class CompiledModel(backend.internals.Compiled, CheckedModel):
             last = heads.number_of_units(self.head) - 1
             raise ValueError(
                 f"{strays} labels are outside 0 to {last}, the classes of the "
-                f"head. {tasks.UNLABELLED}"
+                f"head, or no whole numbers. {tasks.UNLABELLED}"
             )
 
 

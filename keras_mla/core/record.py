@@ -195,14 +195,22 @@ class RecordedModel(CompiledModel):
 
     def _count_strays(self, batch: Batch, logits: Any) -> None:
         """Counts labels that are not classes, if the backend accepts them."""
-        if not tasks.wants_classes(self.loss) or kernels.refuses_labels(logits):
+        if not tasks.wants_classes(self.loss):
             return
+        refused = kernels.refuses_labels(logits)
         classes = number_of_units(self.head)
         ignored = getattr(self.loss, "ignore_class", None)
         for name in self.modalities[:1] if batch.paired else self.modalities:
-            labels = ops.reshape(batch.labels[name], (-1,))
-            labels = ops.cast(labels, "int32")  # No class overflows it.
+            given = ops.reshape(batch.labels[name], (-1,))
+            broken = "float" in keras.backend.standardize_dtype(given.dtype)
+            if refused and not broken:
+                continue
+            labels = ops.cast(given, "int32")  # No class overflows it.
             stray = ops.logical_or(labels < 0, labels >= classes)
+            if broken:
+                # Every backend cuts a half off.
+                whole = ops.cast(labels, given.dtype) == given
+                stray = ops.logical_or(stray, ops.logical_not(whole))
             if ignored is not None:
                 stray = ops.logical_and(stray, labels != ignored)
             for counted in (batch.known(), batch.sample_weight[name]):

@@ -146,6 +146,19 @@ def test_labels_of_a_stream_must_be_classes(where):
             model.fit(data[0], validation_data=data[1], verbose=0)
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_labels_between_two_classes(stream):
+    x, y = make_data(8)
+    # Whole numbers may be floats.
+    whole = y.astype("float32")
+    broken = np.where(np.arange(8) == 3, y + 0.5, y).astype("float32")
+    model = compiled(make_model())
+    model.fit(x, whole, verbose=0)
+    data = [Batches((x, whole), (x, broken))] if stream else [x, broken]
+    with pytest.raises(ValueError, match="0 to 3"):
+        model.fit(*data, verbose=0)
+
+
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="PyTorch alone.")
 @pytest.mark.parametrize("label", [-1, CLASSES])
 def test_labels_that_a_gpu_would_not_survive(monkeypatch, label):

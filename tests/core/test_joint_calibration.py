@@ -1,5 +1,6 @@
 """`calibrate(method="joint")`: the pool, and the choice of a fusion."""
 
+import sys
 import warnings
 
 import keras
@@ -512,6 +513,26 @@ def test_a_better_fusion_is_not_replaced_without_a_word():
     model.fusion.sharpness.assign(50.0)
     with pytest.warns(UserWarning, match="`calibrate` replaced the fusion by"):
         model.calibrate((inputs(z, "ba"), y), method="joint")
+
+
+@mainly_on("torch")
+def test_a_fusion_does_not_get_worse_without_a_word(monkeypatch):
+    z, y = made_up((1, 3, 0))
+    model = model_of(fusion=AverageFusion())
+    before, after = {"negative_log_likelihood": 1.0}, {}
+    qualities = iter([before, after])
+    # The function `calibrate` hides its module.
+    module = sys.modules["keras_mla.core.calibration.calibrate"]
+    monkeypatch.setattr(module, "quality", lambda *_: next(qualities))
+    after["negative_log_likelihood"] = 1.02
+    with pytest.warns(UserWarning, match="made the fused prediction worse"):
+        model.calibrate((inputs(z), y))
+    # Rounding is not worse.
+    after["negative_log_likelihood"] = 1.0 + 1e-7
+    qualities = iter([before, after])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "`calibrate` made")
+        model.calibrate((inputs(z), y))
 
 
 def test_a_fusion_is_replaced_in_its_place():

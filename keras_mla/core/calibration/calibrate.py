@@ -50,7 +50,8 @@ def calibrate(
     samples = predicted(model, data, batch_size, hiding=method == "joint")
     result = fit(model, samples, method)
     if method == "joint":
-        _warn_of_fusion(model, samples, result)
+        _warn_of_classes(model, samples)
+    _warn_of_loss(result)
     _warn_of_bounds(result)
     return result
 
@@ -76,8 +77,8 @@ def fit(model: Any, samples: Samples, method: str) -> dict[str, Any]:
     return {**result, "before": before, "after": now()}
 
 
-def _warn_of_fusion(model: Any, samples: Samples, result: dict) -> None:
-    """Warns of what joint calibration cannot fit, or makes worse."""
+def _warn_of_classes(model: Any, samples: Samples) -> None:
+    """Warns of what joint calibration cannot fit."""
     unseen = model.task.unseen(samples.y, samples.logits.shape[2])
     if len(unseen):
         warnings.warn(
@@ -86,14 +87,30 @@ def _warn_of_fusion(model: Any, samples: Samples, result: dict) -> None:
             f"of the labels) {unseen.tolist()}",
             stacklevel=4,
         )
+
+
+def _warn_of_loss(result: dict[str, Any]) -> None:
+    """Warns if the fused prediction has become worse, by a hundredth."""
     loss = "negative_log_likelihood"
-    before, after = result["before"], result["after"]
-    if after[loss] > before[loss]:
+    before, after = result["before"][loss], result["after"][loss]
+    if after - before <= 0.01 * abs(before):
+        return
+    values = (
+        "on `validation_data`: the negative log-likelihood was "
+        f"{before:.3g} and is {after:.3g}. "
+    )
+    if "fusion" in result:
         warnings.warn(
             f"`calibrate` replaced the fusion by one ({result['fusion']}) that "
-            f"is worse on `validation_data`: the negative log-likelihood was "
-            f"{before[loss]:.3g} and is {after[loss]:.3g}. Where weights by "
-            "sample help, `method='temperature'` keeps the model's own fusion.",
+            f"is worse {values}Where weights by sample help, "
+            "`method='temperature'` keeps the model's own fusion.",
+            stacklevel=4,
+        )
+    else:
+        warnings.warn(
+            f"`calibrate` made the fused prediction worse {values}Temperatures "
+            "are fitted to each modality by itself; `method='joint'` fits what "
+            "is fused.",
             stacklevel=4,
         )
 

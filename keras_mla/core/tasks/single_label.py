@@ -57,7 +57,8 @@ class SingleLabel(Task):
         if not wants_classes(loss) or labels.size != len(labels):
             return None
         labels = labels.reshape(-1)
-        stray = (labels < 0) | (labels >= units)
+        # Keras would round half a class down without a word.
+        stray = (labels < 0) | (labels >= units) | (labels % 1 != 0)
         if loss.ignore_class is not None:
             stray &= labels != loss.ignore_class
         return stray
