@@ -105,10 +105,12 @@ def notebook(name):
     import jupytext
 
     text = path_of(name).read_text(encoding="utf-8")
-    # The outputs take their place.
+    # The outputs take the place of blocks of text. Jupyter knows no roles.
     text = re.sub(
         r"(^```\n)\s*```text\n.*?^```\n", r"\1", text, flags=re.S | re.M
     )
+    text = re.sub(r"\{py:\w+\}`~?(?:[^`<]*<)?([^`>]+)>?`", r"`\1`", text)
+    text = re.sub(r"\]\((\w+\.md)\)", r"](../guides/\1)", text)
     return jupytext.reads(text, "md")
 
 
@@ -137,9 +139,15 @@ def _write_notebook(name):
 
     made = notebook(name)
     nbclient.NotebookClient(made, timeout=600).execute()
-    for cell in made.cells:
+    for number, cell in enumerate(made.cells):
         # Times and identifiers would differ each time.
         cell.metadata.pop("execution", None)
+        cell.id = f"cell-{number}"
+        if cell.cell_type == "code":
+            # What frameworks say when they start.
+            cell.outputs = [
+                o for o in cell.outputs if o.get("name") != "stderr"
+            ]
     path = HERE / "notebooks" / f"{name}.ipynb"
     path.parent.mkdir(exist_ok=True)
     nbformat.write(made, path)
