@@ -135,12 +135,15 @@ def _skip(
     app: Sphinx, what: str, name: str, obj: Any, *rest: Any
 ) -> bool | None:
     """Leaves out what Keras asks of each layer, and what bases document."""
+    if what == "module":
+        return None
+    function = inspect.unwrap(getattr(obj, "fget", None) or obj)
+    module = getattr(function, "__module__", None) or ""
     # scikit-learn adds `set_fit_request` and the like.
-    if name in _OF_KERAS or re.fullmatch(r"set_\w+_request", name):
+    foreign = module.startswith(("keras.", "sklearn."))
+    if foreign or name in _OF_KERAS or name.endswith("_request"):
         return True
-    owner = inspect.getmodule(obj)
-    of_method = owner is not None and owner.__name__.startswith(_METHODS)
-    return True if of_method and name in _HOOKS else None
+    return True if module.startswith(_METHODS) and name in _HOOKS else None
 
 
 def setup(app: Sphinx) -> dict:

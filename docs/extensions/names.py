@@ -63,7 +63,11 @@ def own() -> dict[str, str]:
                     f"keras_mla.{name}",
                 ):
                     found.setdefault(short, full)
-    return found
+    # It is documented beside what else `missing` has.
+    of_missing = "keras_mla.datasets.missing.presence_of"
+    return {
+        n: of_missing if "presence_of" in n else t for n, t in found.items()
+    }
 
 
 def reference(code: str) -> str | None:
