@@ -48,22 +48,6 @@ def test_is_documented(name):
             assert inherited or inspect.getdoc(member), f"{name}.{key}"
 
 
-# What Keras asks of a layer, and describes.
-OF_KERAS = {
-    "build",
-    "build_from_config",
-    "call",
-    "compute_mask",
-    "compute_output_shape",
-    "compute_output_spec",
-    "from_config",
-    "get_build_config",
-    "get_config",
-    "load_own_variables",
-    "save_own_variables",
-}
-
-
 def functions_of(name, item):
     """Yields the functions of a public name, each with its docstring."""
     if not inspect.isclass(item):
@@ -75,7 +59,7 @@ def functions_of(name, item):
         member = getattr(member, "__func__", member)
         inherited = any(hasattr(base, key) for base in item.__mro__[1:])
         public = inspect.isfunction(member) and not key.startswith("_")
-        if public and not inherited and key not in OF_KERAS:
+        if public and not inherited:
             yield f"{name}.{key}", member, inspect.getdoc(member)
 
 

@@ -430,6 +430,12 @@ class Table(Rows):
     def from_config(cls, config: dict[str, Any]) -> "Table":
         """Makes a table of its config.
 
+        Args:
+            config: dict, as `get_config` returns it.
+
+        Returns:
+            The table.
+
         Raises:
             ValueError: If the config is not that of a table.
         """
