@@ -230,10 +230,8 @@ class GradientProjector(keras.layers.Layer):
             if self._rescales:
                 kernels.assign_where(taken, self.P, P)
             else:
-                kernels.subtract_outer(
-                    self.P,
-                    k if taken is None else kernels.zero_unless(taken, k),
-                )
+                step = k if taken is None else kernels.zero_unless(taken, k)
+                kernels.subtract_outer(self.P, step, result)
 
         return ops.cast(result, gradient.dtype), advance
 

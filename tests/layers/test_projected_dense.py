@@ -254,3 +254,38 @@ def test_hooks_of_a_layer_are_called():
     model.head.register_forward_hook(lambda *_: called.append(1))
     model.fit(x, y, verbose=0)
     assert len(called) == len(WIDTHS)
+
+
+@only_on("jax")
+@pytest.mark.parametrize("classes", [10, 200])
+def test_a_step_keeps_one_copy_of_p(classes):
+    import jax
+
+    size, rows = 512, 64
+    encoders = {
+        name: keras.Sequential([keras.Input((size,)), keras.layers.Identity()])
+        for name in ("text", "audio")
+    }
+
+    def memory(projector):
+        model = keras_mla.MLA(encoders, classes, projector=projector)
+        model.compile(
+            keras.optimizers.SGD(0.1, momentum=0.9),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        )
+        x = {name: np.ones((rows, size), "float32") for name in encoders}
+        y = np.zeros(rows, "int32")
+        model.train_on_batch(x, y)
+        groups = (
+            model.trainable_variables,
+            model.non_trainable_variables,
+            model.optimizer.variables,
+            model.metrics_variables,
+        )
+        state = tuple([v.value for v in group] for group in groups)
+        step = jax.jit(lambda *a: model.train_step(*a), donate_argnums=0)
+        sizes = step.lower(state, (x, y, None)).compile().memory_analysis()
+        return sizes.argument_size_in_bytes + sizes.temp_size_in_bytes
+
+    copies = (memory("auto") - memory(None)) / (4 * size**2)
+    assert copies < 1.5  # P itself is one; two and more before.

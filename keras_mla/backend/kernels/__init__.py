@@ -5,8 +5,8 @@
 - `assign_where(taken, variable, value)`: an assignment under a condition.
 - `zero_unless(condition, values)`: values where a condition is true, else 0.
 - `matrix_vector(matrix, vector)`: the product, in full precision.
-- `subtract_outer(variable, vector)`, `deflated_product(matrix, vector, other)`:
-  for the projection P.
+- `subtract_outer(variable, vector, result)`, `deflated_product(matrix, vector,
+  other)`: for the projection P.
 - `deflated(matrix, left, right)`: `matrix - left right^T matrix`.
 - `projected_product(inputs, kernel, P)`: `inputs @ kernel`, with P in the
   gradient of the kernel.

@@ -45,8 +45,14 @@ def matrix_vector(matrix: Any, vector: Any) -> Any:
     return ops.matmul(matrix, vector)
 
 
-def subtract_outer(variable: Any, vector: Any) -> None:
-    """Subtracts `vector vector^T`; a symmetric variable stays symmetric."""
+def subtract_outer(variable: Any, vector: Any, result: Any) -> None:
+    """Subtracts `vector vector^T`; a symmetric variable stays symmetric.
+
+    Args:
+        variable: Symmetric variable of shape `(features, features)`.
+        vector: Tensor of shape `(features,)`.
+        result: Tensor that was computed from the variable before.
+    """
     variable.assign(variable.value - vector[:, None] * vector)
 
 

@@ -17,6 +17,18 @@ def after(earlier: Any, tensors: Any) -> Any:
     return jax.lax.optimization_barrier((tensors, earlier))[0]
 
 
+def subtract_outer(variable: Any, vector: Any, result: Any) -> None:
+    """Subtracts `vector vector^T`, once `result` is computed.
+
+    XLA cannot know that `result` comes first, and would copy the variable at
+    the beginning of each step. So the vector depends on `result` here: where
+    it is not finite, nothing is subtracted.
+    """
+    finite = jax.numpy.isfinite(jax.numpy.sum(result))
+    vector = jax.numpy.where(finite, vector, 0)
+    variable.assign(variable.value - vector[:, None] * vector)
+
+
 @jax.custom_vjp
 def projected_product(inputs: Any, kernel: Any, P: Any) -> Any:
     """Returns `inputs @ kernel`; P multiplies the gradient of the kernel.

@@ -103,7 +103,7 @@ def zero_unless(condition: Any, values: Any) -> Any:
 
 
 @torch.no_grad()
-def subtract_outer(variable: Any, vector: Any) -> None:
+def subtract_outer(variable: Any, vector: Any, result: Any) -> None:
     """Subtracts `vector vector^T` in place and in one pass."""
     variable.value.addr_(vector, vector, alpha=-1)
 
