@@ -60,7 +60,7 @@ def _method(method: registry.Method, found: str) -> str:
     if method.fewest_modalities > 1:
         needs.append(f"{method.fewest_modalities} modalities or more")
     if method.whole_batch:
-        needs.append("whole batches, on one device")
+        needs.append("whole batches")
     facts = {
         "Class": f"{{py:class}}`keras_mla.models.{method.name}`",
         "Source": method.paper,
