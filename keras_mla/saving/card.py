@@ -130,8 +130,8 @@ def save_card(
             file nor a folder.
 
     Example:
-    >>> encoders = {"text": keras.Sequential([keras.Input((4,))])}
-    >>> model = keras_mla.MLA(encoders, 2)
+    >>> text = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    >>> model = keras_mla.MLA({"text": text}, 2)
     >>> model.save("dishes.keras")
     >>> keras_mla.saving.save_card(model, "dishes.keras", title="Dishes")
     'dishes.md'
