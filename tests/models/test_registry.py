@@ -40,7 +40,7 @@ def test_the_documents_have_every_method():
     evidence = (ROOT / "docs" / "evidence.toml").read_text(encoding="utf-8")
     assert set(tomllib.loads(evidence)) == set(METHODS)
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert f" has {len(METHODS)} methods " in readme
+    assert f" has {len(METHODS)} methods," in readme
 
 
 @pytest.mark.parametrize("name", METHODS)
