@@ -7,7 +7,7 @@ import runpy
 
 import keras
 import pytest
-from utils import mainly_on
+from utils import long, mainly_on
 
 pytest.importorskip("sklearn")
 # They compile a model each, and do not depend on the backend.
@@ -112,6 +112,7 @@ def test_own_table(run):
     assert text.endswith("predicted: ['shoe', 'pan']\n")
 
 
+@long()  # The guide of scikit-learn runs the same.
 def test_scikit_learn(run):
     lines = run("scikit_learn")[1]
     chances = [line[-1] for line in lines[:4]]
