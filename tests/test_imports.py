@@ -22,7 +22,7 @@ ALLOWED = {
     "encoders": {"layers", "backend"},
     "datasets": {"presence"},
     "analysis": {"core", "layers", "models"},
-    "saving": {"core", "models", "version"},
+    "saving": {"core", "layers", "models", "version"},
     "comparison": {
         "analysis",
         "callbacks",

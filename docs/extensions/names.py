@@ -8,6 +8,8 @@ from typing import Any
 from docutils import nodes
 from sphinx.application import Sphinx
 
+import keras_mla
+
 # Keras has no inventory. These are pages of its own site.
 KERAS = "https://keras.io/api/"
 PAGES = {
@@ -30,18 +32,10 @@ PAGES = {
     "keras.utils.PyDataset": "utils/python_utils/",
     "keras.utils.set_random_seed": "utils/python_utils/",
 }
-MODULES = (
-    "analysis",
-    "callbacks",
-    "comparison",
-    "core",
-    "datasets",
-    "encoders",
-    "layers",
-    "metrics",
-    "models",
-    "saving",
-    "wrappers",
+MODULES = tuple(
+    name
+    for name in keras_mla.__all__
+    if inspect.ismodule(getattr(keras_mla, name))
 )
 
 

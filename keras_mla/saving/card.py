@@ -14,6 +14,7 @@ import numpy as np
 
 from keras_mla.core import MultimodalModel
 from keras_mla.core.heads import number_of_units
+from keras_mla.layers import Fusion
 from keras_mla.models import registry
 from keras_mla.version import __version__
 
@@ -196,7 +197,8 @@ def _modalities(model: MultimodalModel, signature: Mapping[str, Any]) -> str:
     rows = []
     for name in model.modalities:
         encoder = model.encoders[name]
-        frozen = "" if encoder.trainable_variables else ", frozen"
+        still = encoder.weights and not encoder.trainable_variables
+        frozen = ", frozen" if still else ""
         rows.append(
             [
                 name,
@@ -257,23 +259,34 @@ def _fusion(model: MultimodalModel) -> str:
     fusion = getattr(model, "fusion", None)
     if fusion is None:
         return "The modalities are joined before the head: there is no fusion."
-    values = {
-        weight.name: np.asarray(keras.ops.convert_to_numpy(weight))
-        for weight in fusion.weights
-    }
+    new = type(fusion).from_config(fusion.get_config())
+    new.build((None, len(model.experts), number_of_units(model.head)))
+    first, values = _values(new), _values(fusion)
     text = f"The modalities' predictions are fused by `{type(fusion).__name__}`"
-    fitted = {n: v for n, v in values.items() if not np.all(v == 1)}
+    fitted = {
+        name: value
+        for name, value in values.items()
+        if not np.allclose(value, first[name], rtol=1e-5)
+    }
     if not fitted:
         return f"{text}, which is not calibrated."
     shown = "; ".join(
-        f"{name}: {_numbers(model, value)}" for name, value in fitted.items()
+        f"{name}: {_numbers(model, name, value)}"
+        for name, value in fitted.items()
     )
     return f"{text}, fitted to validation data ({shown})."
 
 
-def _numbers(model: MultimodalModel, value: np.ndarray) -> str:
+def _values(fusion: Fusion) -> dict[str, np.ndarray]:
+    """Returns the weights of a fusion by name."""
+    return {w.name: keras.ops.convert_to_numpy(w) for w in fusion.weights}
+
+
+def _numbers(model: MultimodalModel, name: str, value: np.ndarray) -> str:
     flat = [f"{number:.3g}" for number in np.ravel(value)]
-    if value.shape == (len(model.experts),):
+    # There may be as many classes as modalities.
+    of_classes = name in ("bias", "prior")
+    if value.shape == (len(model.experts),) and not of_classes:
         return ", ".join(
             f"{name} {number}"
             for name, number in zip(model.experts, flat, strict=True)

@@ -112,6 +112,28 @@ def test_says_how_it_is_calibrated(method):
     assert f"scale: {found['scale']:.3g}" in card
 
 
+@pytest.mark.parametrize(
+    "fusion",
+    [
+        keras_mla.layers.AverageFusion,
+        keras_mla.layers.PoolFusion,
+        # As many classes as modalities, which are not named here.
+        lambda: keras_mla.layers.ProductFusion(prior=[0.2, 0.3, 0.5]),
+    ],
+)
+def test_what_nobody_fitted_is_not_calibrated(fusion):
+    encoders = {
+        name: keras.Sequential([keras.Input((width,)), keras.layers.Dense(6)])
+        for name, width in WIDTHS.items()
+    }
+    model = keras_mla.models.LateFusion(encoders, 3, fusion=fusion())
+    card = saving.model_card(model)
+    assert "which is not calibrated" in card
+    model.fusion.scale.assign(0.5)
+    card = saving.model_card(model)
+    assert "fitted to validation data (scale: 0.5)" in card
+
+
 @pytest.mark.parametrize("name", list(keras_mla.models.METHODS))
 @utils.only_on("torch")
 def test_every_method_has_a_card(name):

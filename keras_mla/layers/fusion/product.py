@@ -81,15 +81,18 @@ class ProductFusion(AdditiveFusion):
     ) -> None:
         """Creates the prior."""
         super().build(logits_shape, presence_shape)
-        # A half is no preference, among classes as for a label.
+        # A half is no preference, among classes as for a label. Not `assign`:
+        # JAX forgets what is assigned while a model is traced.
+        first: Any = 0.5
+        if self.given_prior is not None:
+            self._check_length(self.given_prior, logits_shape[2])
+            first = np.array(self.given_prior, "float32")
         self.prior = self.add_weight(
             shape=(logits_shape[2],),
-            initializer=keras.initializers.Constant(0.5),
+            initializer=keras.initializers.Constant(first),
             trainable=False,
             name="prior",
         )
-        if self.given_prior is not None:
-            self._assign(self.given_prior)
 
     def adapt(self, labels: Any, sample_weight: Any | None = None) -> None:
         """Sets the prior to how frequent classes, or labels, are.
@@ -145,12 +148,15 @@ class ProductFusion(AdditiveFusion):
         return np.bincount(labels.astype(int), weight, classes)
 
     def _assign(self, prior: Sequence[float]) -> None:
-        if len(prior) != self.prior.shape[0]:
+        self._check_length(prior, self.prior.shape[0])
+        self.prior.assign(np.array(prior, "float32"))
+
+    def _check_length(self, prior: Sequence[float], classes: int) -> None:
+        if len(prior) != classes:
             raise ValueError(
                 "`prior` must have a probability for each class. Received: "
-                f"{len(prior)} probabilities for {self.prior.shape[0]} classes"
+                f"{len(prior)} probabilities for {classes} classes"
             )
-        self.prior.assign(np.array(prior, "float32"))
 
     def combine(self, weights: Any, logits: Any, presence: Any | None) -> Any:
         """Returns the sum of calibrated logits, less that of the prior."""
